@@ -1,0 +1,102 @@
+"""Guarded decoding of image files that nobody has vetted.
+
+Format, size, mode and number of frames are judged from the header, before a single pixel is decoded, so a
+few kilobytes that unpack to gigabytes are refused at once.
+
+Layout: images [H, W] or [H, W, 3], uint8 or uint16, full range of the type = [0, 1]; 16-bit grey stays
+16 bit. Masks [H, W] uint8, the values as stored: 0/1 for a 1-bit file, indices for a palette.
+Errors: PixmedError (file, reason, remedy in one line), whatever the bytes are.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from pixmed_jax.errors import PixmedError
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"})
+FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
+MAX_SIDE = 8192  # so at most 2**26 pixels
+MAX_BYTES = 2**28
+# pillow's modes of 1-, 8- and 16-bit files; it reads colour of 16 bits a channel as 8 bits, by the high byte.
+GREY = frozenset({"1", "L", "LA", "I;16", "I;16B"})
+COLOUR = frozenset({"P", "PA", "RGB", "RGBA"})
+
+
+def read_size(path: Path) -> tuple[int, int]:
+    """(height, width) from the header alone; raises PixmedError for a file that would not be decoded."""
+    with _checked(path) as image:
+        return image.height, image.width
+
+
+def read_image(path: Path) -> np.ndarray:
+    """[H, W] of a grey file or [H, W, 3] of a colour or palette file, uint8 | uint16; alpha is dropped."""
+    with _checked(path) as image:
+        if image.mode == "1":
+            return np.asarray(image, np.uint8) * np.uint8(255)
+        if image.mode in COLOUR:
+            # By way of RGBA: pillow warns when a palette with transparency becomes RGB directly.
+            return np.asarray(image.convert("RGBA"))[..., :3].copy()
+        return _native(image)
+
+
+def read_mask(path: Path) -> np.ndarray:
+    """[H, W] uint8, the values as stored. Colour files are accepted where their three channels agree."""
+    with _checked(path) as image:
+        if image.mode in {"RGB", "RGBA"}:
+            values = np.asarray(image)[..., :3]
+            if np.ptp(values, axis=-1).any():
+                raise PixmedError(f"{path}: the mask is a colour image; save it as grey or palette PNG")
+            return values[..., 0].copy()
+        values = np.asarray(image)[..., 0] if image.mode == "PA" else _native(image)
+        if values.max() > 255:
+            raise PixmedError(f"{path}: the mask holds values up to {values.max()}; use 0 to 255")
+        return values.astype(np.uint8)
+
+
+def _native(image: Image.Image) -> np.ndarray:
+    """[H, W] in the machine's byte order; LA loses its alpha."""
+    values = np.asarray(image)
+    values = values[..., 0] if values.ndim == 3 else values
+    return values.astype(values.dtype.newbyteorder("="))
+
+
+@contextmanager
+def _checked(path: Path) -> Iterator[Image.Image]:
+    """An open image whose header passed; what goes wrong inside the block becomes a PixmedError too."""
+    try:
+        if not path.is_file():  # a pipe or a device would block or never end
+            raise PixmedError(f"{path}: not a file; check data.dir")
+        size = path.stat().st_size
+        if not 0 < size <= MAX_BYTES:
+            raise PixmedError(f"{path}: {size} bytes, not 1 to {MAX_BYTES}; export the slice again")
+        with Image.open(path, formats=FORMATS) as image:
+            _check_header(path, image)
+            yield image
+    except PixmedError:
+        raise
+    except UnidentifiedImageError as error:
+        raise PixmedError(
+            f"{path}: not a whole PNG, JPEG, TIFF or BMP image; export it again as PNG"
+        ) from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise PixmedError(f"{path}: more than {MAX_SIDE} pixels a side; scale the slice down") from error
+    except Exception as error:  # decoders that meet hostile bytes raise nearly any class
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise PixmedError(f"{path}: cannot be decoded ({reason}); export or download it again") from error
+
+
+def _check_header(path: Path, image: Image.Image) -> None:
+    if not 0 < max(image.size) <= MAX_SIDE:
+        width, height = image.size
+        raise PixmedError(f"{path}: {width} x {height} pixels, over {MAX_SIDE} a side; scale the slice down")
+    if getattr(image, "is_animated", False):
+        raise PixmedError(f"{path}: holds several images; save each slice as a file of its own")
+    if image.mode not in GREY | COLOUR:
+        raise PixmedError(
+            f"{path}: pixels of mode {image.mode} (float, 32-bit or print colours) have no fixed range; "
+            "save it as 8- or 16-bit grey or RGB"
+        )

@@ -1,0 +1,87 @@
+"""From arrays in host memory to batches on the device; a batch is a pure function of (seed, step).
+
+All slices live on the device as uint8 or uint16; gathering, cropping and the one-hot condition are computed
+inside the jitted step, so that a step moves nothing but its row numbers. Data larger than the limit stays on
+the host and only the rows of a batch travel.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+class Arrays(NamedTuple):
+    """images [N, L, L, C] uint8 | uint16; maps [N, L, L] uint8, values 0 .. classes; labels [N] int32."""
+
+    images: jax.Array | np.ndarray
+    maps: jax.Array | np.ndarray
+    labels: jax.Array | np.ndarray
+
+
+class Batch(NamedTuple):
+    """images [N, S, S, C] float32 in [0, 1]; condition [N, S, S, K] float32 one-hot; labels [N] int32."""
+
+    images: jax.Array
+    condition: jax.Array
+    labels: jax.Array
+
+
+def batch_rows(seed: int, step: int, batch_size: int, count: int) -> np.ndarray:
+    """Rows of the batch at `step`, [batch_size] int32: every epoch visits each row once, in its own order.
+
+    A batch may span two epochs (or more, where the set is smaller than the batch), so no row is dropped.
+    """
+    positions = np.arange(step * batch_size, (step + 1) * batch_size)
+    rows = np.empty(batch_size, np.int32)
+    for epoch in np.unique(positions // count):
+        order = np.random.default_rng([seed, int(epoch)]).permutation(count)
+        here = positions // count == epoch
+        rows[here] = order[positions[here] % count]
+    return rows
+
+
+def to_float(images: jax.Array) -> jax.Array:
+    """uint8 or uint16 -> float32 in [0, 1]."""
+    return images.astype(jnp.float32) / jnp.iinfo(images.dtype).max
+
+
+def one_hot(maps: jax.Array, classes: int, channels: int) -> jax.Array:
+    """Label maps [..., S, S] -> condition [..., S, S, K] float32, background left out.
+
+    A single class takes as many equal channels as the image has: the paper reads both as RGB files.
+    """
+    condition = jax.nn.one_hot(maps.astype(jnp.int32) - 1, classes)  # -1, the background, is all zeros
+    return jnp.repeat(condition, channels, axis=-1) if classes == 1 else condition
+
+
+def with_channels(images: jax.Array, channels: int) -> jax.Array:
+    """Grey [..., 1] -> [..., channels] by repetition; anything else must have the right number already."""
+    if images.shape[-1] == channels:
+        return images
+    if images.shape[-1] != 1:
+        raise ValueError(f"images have {images.shape[-1]} channels, data.channels says {channels}")
+    return jnp.repeat(images, channels, axis=-1)
+
+
+def make_batch(
+    arrays: Arrays, rows: jax.Array, key: jax.Array, *, size: int, classes: int, channels: int
+) -> Batch:
+    """The given rows, each cropped at its own random place to size x size, image and mask alike.
+
+    Together with loading at 286/256 of `size` this is the paper's joint resize and random crop.
+    """
+    images, maps = arrays.images[rows], arrays.maps[rows]  # [B, L, L, C], [B, L, L]
+    room = images.shape[1] - size
+    corners = jax.random.randint(key, (rows.shape[0], 2), 0, room + 1)
+
+    def crop(image: jax.Array, corner: jax.Array) -> jax.Array:
+        start = (corner[0], corner[1]) + (0,) * (image.ndim - 2)
+        return jax.lax.dynamic_slice(image, start, (size, size, *image.shape[2:]))
+
+    return Batch(
+        images=with_channels(to_float(jax.vmap(crop)(images, corners)), channels),
+        condition=one_hot(jax.vmap(crop)(maps, corners), classes, channels),
+        labels=arrays.labels[rows],
+    )

@@ -1,0 +1,75 @@
+"""Where the head is, and the label maps that condition a generator.
+
+A tumour mask alone does not say where the head lies or how large it is; its outline, found here from the
+slice without any network, is the cheapest condition that does.
+
+Layout: images [H, W] or [N, S, S, C], uint8 or uint16; masks [N, S, S] uint8, 0 = background,
+v = label_names[v - 1]; label maps [N, S, S] uint8, encoded as `label_map` says.
+Errors: PixmedError for a condition that does not exist.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import ndimage
+
+from pixmed_jax.errors import PixmedError, listing
+
+CONDITIONS = ("tumor", "tumor+head")
+
+
+def head(image: np.ndarray) -> np.ndarray:
+    """bool [H, W]: the head, or the largest object, with all that it encloses, air and ventricles too."""
+    size = max(image.shape)
+    radius = max(1, size // 32)
+    bright = np.percentile(image, 99)
+    # Air is far darker than tissue, except in a noisy slice: there, stay well above the usual dark pixel.
+    # Pixels near zero do not count: they lie outside of the scanner's field.
+    field = image[image > 0.01 * bright]
+    dark = field[field < field.mean()] if field.size else field
+    noise = np.median(dark) if dark.size else 0.0
+    body: np.ndarray = image > np.clip(1.6 * noise, 0.1 * bright, 0.2 * bright)
+    body = ndimage.binary_opening(body, iterations=max(1, size // 128))  # specks of noise go
+    if not body.any():
+        return body
+    # A closing (nose, ears, dark skull), then an opening (streaks of motion and flow), both by discs. They go
+    # through distances, whose cost does not grow with the radius, and have air around the edge of the image.
+    margin = 2 * radius + 1
+    grown = ndimage.distance_transform_edt(~np.pad(body, margin)) <= 2 * radius
+    core = ndimage.distance_transform_edt(ndimage.binary_fill_holes(grown)) > 3 * radius
+    region = ndimage.distance_transform_edt(~core) <= radius if core.any() else core
+    labels, _ = ndimage.label(region[margin:-margin, margin:-margin])
+    areas = np.bincount(labels.ravel(), minlength=2)
+    return np.asarray(labels == 1 + areas[1:].argmax())
+
+
+def class_names(condition: str, label_names: Sequence[str], class_channels: bool) -> tuple[str, ...]:
+    """What the values 1 .. K of a label map stand for; 0 is background.
+
+    With `class_channels` a tumour keeps the value of its class in `label_names`; without, every tumour is 1,
+    "tumor". Condition "tumor+head" appends "head": the head without its tumour.
+    """
+    if condition not in CONDITIONS:
+        raise PixmedError(f"data.condition={condition!r} is unknown; use one of {listing(CONDITIONS)}")
+    names = tuple(label_names) if class_channels else ("tumor",)
+    return (*names, "head") if condition == "tumor+head" else names
+
+
+def label_map(
+    masks: np.ndarray,
+    images: np.ndarray,
+    *,
+    condition: str = "tumor",
+    label_names: Sequence[str] = ("tumor",),
+    class_channels: bool = False,
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """(maps, names): the condition of a generator, where a map's value v stands for `names[v - 1]`.
+
+    The names are those of `class_names`. `images` [N, S, S, C] are read for "tumor+head" only.
+    """
+    names = class_names(condition, label_names, class_channels)
+    maps = masks.astype(np.uint8) if class_channels else (masks > 0).astype(np.uint8)
+    if condition == "tumor+head":
+        heads = np.stack([head(image.mean(axis=-1)) for image in images])
+        maps[heads & (maps == 0)] = len(names)
+    return maps, names

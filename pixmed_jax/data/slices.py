@@ -1,0 +1,154 @@
+"""What every source of data offers, and how its slices become arrays of one size.
+
+A `Source` is an index: it knows names, labels and patients of all slices and reads one of them on demand.
+`load` reads the chosen rows into a `Slices`: plain arrays in host memory.
+
+Layout: images NHWC uint8 or uint16 (full range of the type stands for [0, 1]), masks NHW uint8 where
+0 is background and v > 0 is the tumour class `label_names[v - 1]` (all 1 for a source without labels).
+"""
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+from PIL import Image
+from rich.console import Console
+from rich.progress import Progress
+
+from pixmed_jax.errors import PixmedError, listing
+
+T = TypeVar("T")
+
+
+class Source(NamedTuple):
+    """An index of slices; nothing is decoded before `read`.
+
+    files:       N unique names, in a fixed order (relative paths for a folder).
+    labels:      N ints, index into `label_names`.
+    label_names: the tumour classes; `("tumor",)` where the data name none.
+    groups:      N patient groups; slices of one patient share one.
+    planes:      N strings such as "axial", or "" where unknown.
+    read:        row -> (image [H, W] or [H, W, C] uint8 | uint16, mask [H, W] uint8 as above).
+                 Raises PixmedError for a slice that cannot be used.
+    """
+
+    files: tuple[str, ...]
+    labels: np.ndarray
+    label_names: tuple[str, ...]
+    groups: tuple[str, ...]
+    planes: tuple[str, ...]
+    read: Callable[[int], tuple[np.ndarray, np.ndarray]]
+
+
+class Slices(NamedTuple):
+    """Slices of one size in host memory; all fields have N rows (`label_names` apart)."""
+
+    images: np.ndarray  # [N, S, S, C] uint8 | uint16
+    masks: np.ndarray  # [N, S, S] uint8, 0 = background, v = label_names[v - 1]
+    labels: np.ndarray  # [N] int32
+    label_names: tuple[str, ...]
+    groups: tuple[str, ...]
+    files: tuple[str, ...]
+
+
+def load(source: Source, rows: Sequence[int] | np.ndarray, size: int, *, workers: int = 2) -> Slices:
+    """Read `rows`, in their order, as `size` x `size` slices.
+
+    A slice that is not square is padded with 0 around its centre first. Images are resized bicubically with
+    antialiasing, masks to the nearest pixel. RGB whose channels agree counts as grey (C = 1). Every row is
+    tried; then one PixmedError lists all slices that cannot be read, that lose a tumour class in the resize
+    or that differ in kind (grey or RGB, 8 or 16 bit) from most.
+    """
+    rows = [int(row) for row in rows]
+
+    def prepare(row: int) -> tuple[np.ndarray, np.ndarray, bool] | PixmedError:
+        try:
+            image, mask = source.read(row)
+        except PixmedError as error:
+            return error
+        return _resize_pair(_grey_if_equal(image), mask, size)
+
+    # Decoding and resizing leave the interpreter lock, so threads are enough; `map` keeps the order.
+    with ThreadPoolExecutor(workers) as pool:
+        results = list(_with_progress(pool.map(prepare, rows), len(rows)))
+    files = tuple(source.files[row] for row in rows)
+    triples = [result for result in results if not isinstance(result, PixmedError)]
+    if len(triples) < len(rows):
+        faults = [str(result) for result in results if isinstance(result, PixmedError)]
+        raise PixmedError(f"{len(faults)} of {len(rows)} slices cannot be used: {listing(faults)}")
+    if not triples:
+        raise PixmedError("no slices to load; set data.dir or data.split.fractions")
+    images, masks, lost = zip(*triples, strict=True)
+    if any(lost):
+        names = [name for name, gone in zip(files, lost, strict=True) if gone]
+        raise PixmedError(
+            f"{len(names)} slices lose a tumour at {size} x {size} ({listing(names)}); set a larger data.size"
+        )
+    _check_same_kind(images, files)
+    if not any(mask.any() for mask in masks):
+        raise PixmedError(f"all {len(rows)} masks are empty; set data.masks")
+    return Slices(
+        images=np.stack(images),
+        masks=np.stack(masks),
+        labels=source.labels[rows].astype(np.int32),
+        label_names=source.label_names,
+        groups=tuple(source.groups[row] for row in rows),
+        files=files,
+    )
+
+
+def _grey_if_equal(image: np.ndarray) -> np.ndarray:
+    """[H, W] or [H, W, C] -> [H, W, C], with C = 1 where all channels agree."""
+    image = image[..., None] if image.ndim == 2 else image
+    return image[..., :1] if np.array_equal(image, np.broadcast_to(image[..., :1], image.shape)) else image
+
+
+def _resize_pair(image: np.ndarray, mask: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray, bool]:
+    """([H, W, C], [H, W]) -> ([size, size, C], [size, size], is a tumour class lost?), same types."""
+    height, width = mask.shape
+    top, left = max(0, width - height) // 2, max(0, height - width) // 2
+    around = ((top, max(0, width - height) - top), (left, max(0, height - width) - left))
+    image, mask = np.pad(image, (*around, (0, 0))), np.pad(mask, around)
+    if mask.shape == (size, size):
+        return image, mask, False
+    # Mode "F" is the one that takes 8 and 16 bits alike; pillow filters bicubic for the scale when shrinking.
+    channels = [Image.fromarray(channel.astype(np.float32)) for channel in np.moveaxis(image, -1, 0)]
+    shrunk = [np.asarray(channel.resize((size, size), Image.Resampling.BICUBIC)) for channel in channels]
+    # Bicubic overshoots at edges, and a cast without the clip would turn white into black there.
+    image = np.rint(np.stack(shrunk, -1).clip(0, np.iinfo(image.dtype).max)).astype(image.dtype)
+    small = np.asarray(Image.fromarray(mask).resize((size, size), Image.Resampling.NEAREST))
+    before, after = (set(np.flatnonzero(np.bincount(m.ravel()))) for m in (mask, small))
+    assert after <= before, f"the resize made the mask values {after - before}"
+    return image, small, not before <= after | {0}
+
+
+def _check_same_kind(images: Sequence[np.ndarray], files: Sequence[str]) -> None:
+    """All slices have the bit depth and the channels of the most frequent kind."""
+    kinds = [
+        f"{image.dtype.itemsize * 8} bit {'grey' if image.shape[-1] == 1 else 'RGB'}" for image in images
+    ]
+    (usual, count), *others = Counter(kinds).most_common()
+    if others:
+        odd = [f"{name} {kind}" for name, kind in zip(files, kinds, strict=True) if kind != usual]
+        raise PixmedError(
+            f"{count} slices are {usual} but {len(odd)} are not ({listing(odd)}); convert or remove them"
+        )
+
+
+def _with_progress(items: Iterable[T], total: int) -> Iterator[T]:
+    """Pass items on; after two seconds a bar with the time left appears, where stderr is a terminal."""
+    started = time.monotonic()
+    progress = Progress(console=Console(stderr=True), transient=True)
+    bar = progress.add_task("reading slices", total=total)
+    with ExitStack() as shown:
+        for item in items:
+            progress.advance(bar)
+            slow = time.monotonic() - started > 2
+            if slow and sys.stderr.isatty() and not progress.live.is_started:
+                shown.enter_context(progress)
+            yield item

@@ -1,0 +1,99 @@
+"""Which data a config means: a source, its split, and its slices as arrays.
+
+`open_dataset` reads an index only; `Dataset.load` decodes chosen rows at one size.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pixmed_jax.data import folder
+from pixmed_jax.data.pipeline import Arrays
+from pixmed_jax.data.regions import class_names, label_map
+from pixmed_jax.data.slices import Slices, Source, load
+from pixmed_jax.data.splits import split as split_rows
+
+
+class Dataset(NamedTuple):
+    """A source and the rows of its splits.
+
+    `classes` names the values 1 .. K of the label maps; a network sees `size` x `size` pixels and `channels`
+    channels, cropped from `load_size` while training.
+    """
+
+    source: Source
+    rows: Mapping[str, np.ndarray]
+    classes: tuple[str, ...]
+    condition: str
+    class_channels: bool
+    size: int
+    load_size: int
+    channels: int
+
+    def load(self, rows: np.ndarray, size: int) -> tuple[Arrays, Slices]:
+        """The given rows of the source at size x size."""
+        slices = load(self.source, rows, size)
+        maps, _ = label_map(
+            slices.masks,
+            slices.images,
+            condition=self.condition,
+            label_names=slices.label_names,
+            class_channels=self.class_channels,
+        )
+        return Arrays(slices.images, maps, slices.labels), slices
+
+    def description(self) -> dict[str, dict[str, str]]:
+        """{split: {file: patient group}}, the record of who was trained on."""
+        files, groups = self.source.files, self.source.groups
+        return {name: {files[i]: groups[i] for i in rows} for name, rows in self.rows.items()}
+
+
+def open_dataset(
+    *,
+    source: str,
+    size: int,
+    load_scale: float,
+    channels: int,
+    dir: str = "",
+    images: str = "images",
+    masks: str = "masks",
+    meta: str = "meta.csv",
+    file_column: str = "file",
+    label_column: str = "label",
+    patient_column: str = "patient_group",
+    allow_empty_masks: bool = False,
+    patients: int = 240,
+    condition: str = "tumor",
+    class_channels: bool = False,
+    split: Mapping[str, Any],
+    seed: int,
+) -> Dataset:
+    """`config.data` as keyword arguments; `patients` counts for phantoms only."""
+    if source == "phantom":
+        from pixmed_jax.data import phantom_builder  # imports TFDS, which only phantoms need
+
+        index = phantom_builder.source(data_dir=dir or None, patients=patients)
+    elif source == "folder":
+        index = folder.source(
+            dir,
+            images=images,
+            masks=masks,
+            meta=meta,
+            file_column=file_column,
+            label_column=label_column,
+            patient_column=patient_column,
+            allow_empty_masks=allow_empty_masks,
+        )
+    else:
+        raise ValueError(f"data.source={source!r} is not one of phantom, folder")
+    return Dataset(
+        source=index,
+        rows=split_rows(index, seed=seed, **split),
+        classes=class_names(condition, index.label_names, class_channels),
+        condition=condition,
+        class_channels=class_channels,
+        size=size,
+        load_size=max(size, round(size * load_scale)),
+        channels=channels,
+    )

@@ -1,0 +1,124 @@
+"""Which slices train, validate and test.
+
+Slices of one patient look alike, so a patient belongs to one split only; `by="slice"` gives that up, with a
+warning. A split is {"train", "val", "test"} -> sorted row numbers of the `Source` (int64), and depends on
+names, labels and the seed alone, not on the order of the rows.
+Errors: PixmedError.
+"""
+
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from pixmed_jax.data.slices import Source
+from pixmed_jax.errors import PixmedError, listing
+
+SPLITS = ("train", "val", "test")
+TRIALS = 8  # random orders tried; more gain little on 169 patients
+
+
+def split(
+    source: Source,
+    *,
+    fractions: Sequence[float] = (0.8, 0.1, 0.1),
+    by: str = "patient",
+    seed: int = 0,
+    given: Sequence[str] | None = None,
+) -> dict[str, np.ndarray]:
+    """Rows of each split, with slice counts near `fractions` in total and for each label.
+
+    by:    "patient" keeps the groups of the source whole, "slice" warns and moves slices one by one.
+    given: "train", "val" or "test" per row, for a split made elsewhere; fractions and seed are then unused.
+    A fraction of 0 leaves its split empty.
+    """
+    if by not in ("patient", "slice"):
+        raise PixmedError(f"data.split.by={by!r} is unknown; use patient or slice")
+    if by == "slice":
+        warnings.warn(
+            "data.split.by=slice puts slices of one patient into several splits: scores will be too good",
+            stacklevel=2,
+        )
+    elif source.groups == source.files:
+        raise PixmedError(
+            "the data name no patients, so a split by patient is impossible; give data.meta with "
+            "data.patient_column, or accept leakage with data.split.by=slice"
+        )
+    names = np.array(source.files if by == "slice" else source.groups)
+    if given is not None:
+        chosen = _check_given(given, len(names))
+    else:
+        keys, unit_of_row = np.unique(names, return_inverse=True)  # sorted: the order of rows is forgotten
+        units = np.zeros((len(keys), len(source.label_names)), np.int64)  # slices per unit and label
+        np.add.at(units, (unit_of_row, source.labels), 1)
+        chosen = _assign(units, _check_fractions(fractions, len(keys), by), seed)[unit_of_row]
+    rows = {name: np.flatnonzero(chosen == i) for i, name in enumerate(SPLITS)}
+    check_disjoint({name: names[r].tolist() for name, r in rows.items()})
+    return rows
+
+
+def check_disjoint(groups_by_split: Mapping[str, Sequence[str]]) -> None:
+    """Raise PixmedError that lists every patient found in more than one split."""
+    homes: dict[str, list[str]] = {}
+    for name, groups in groups_by_split.items():
+        for group in set(groups):
+            homes.setdefault(group, []).append(name)
+    shared = [f"{group} ({' + '.join(names)})" for group, names in sorted(homes.items()) if len(names) > 1]
+    if shared:
+        raise PixmedError(
+            f"{len(shared)} patients are in several splits: {listing(shared)}; move each to one split, "
+            "or accept leakage with data.split.by=slice"
+        )
+
+
+def _check_given(given: Sequence[str], count: int) -> np.ndarray:
+    """Index into SPLITS per row."""
+    unknown = sorted(set(given) - set(SPLITS))
+    if unknown or len(given) != count:
+        raise PixmedError(
+            f"the given split has {len(given)} values for {count} slices"
+            + (f", among them {listing([repr(value) for value in unknown])}" if unknown else "")
+            + "; give train, val or test for each slice"
+        )
+    return np.array([SPLITS.index(value) for value in given], np.int64)
+
+
+def _check_fractions(fractions: Sequence[float], n_units: int, by: str) -> np.ndarray:
+    shares = np.array(fractions, np.float64)
+    if shares.shape != (3,) or not (shares >= 0).all() or not math.isclose(shares.sum(), 1, abs_tol=1e-6):
+        raise PixmedError(f"data.split.fractions={tuple(fractions)}: give three numbers >= 0 that sum to 1")
+    wanted = np.count_nonzero(shares)
+    if n_units < wanted:
+        unit = "patients" if by == "patient" else "slices"
+        raise PixmedError(
+            f"{n_units} {unit} cannot fill {wanted} splits; add {unit} or set a fraction in "
+            "data.split.fractions to 0"
+        )
+    return shares
+
+
+def _assign(units: np.ndarray, shares: np.ndarray, seed: int) -> np.ndarray:
+    """Split per unit, from slices per unit and label [U, L]; every split with a share gets a unit.
+
+    The best of a few random orders, by the chi-square distance between the slices that the splits hold and
+    those that they should. Each unit goes to the split that is emptiest in its labels. Its own size plays no
+    part in that: a rule that avoids overshooting sends the patients with many slices to the training set.
+    """
+    counts = np.column_stack([units, units.sum(axis=1)])  # all labels together count as one label more
+    counts = counts[:, counts.any(axis=0)]
+    open_splits = np.flatnonzero(shares)
+    target = np.outer(shares[open_splits], counts.sum(axis=0))
+    rng = np.random.default_rng(seed)
+    best, best_distance = np.zeros(0, np.int64), math.inf
+    for _ in range(TRIALS):
+        held = np.zeros_like(target)
+        chosen = np.zeros(len(counts), np.int64)
+        for unit in rng.permutation(len(counts)):
+            fullness = (held / target * counts[unit]).sum(axis=1)
+            chosen[unit] = fullness.argmin()
+            held[chosen[unit]] += counts[unit]
+        distance = ((held - target) ** 2 / target).sum()
+        if distance < best_distance:
+            best, best_distance = open_splits[chosen], distance
+    return best

@@ -1,0 +1,116 @@
+"""The first evaluation of a run: its best checkpoint on patients it was not trained on, beside two baselines.
+
+Writes `evaluation.json` and `report/index.html` into the run's folder.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pixmed_jax import config as configs, inference, pictures, workdir as run_folder
+from pixmed_jax.data.pipeline import Arrays
+from pixmed_jax.data.regions import head
+from pixmed_jax.data.sources import open_dataset
+from pixmed_jax.errors import PixmedError
+from pixmed_jax.evaluation import baselines, metrics, report
+
+SPLITS = ("test", "val", "train")
+_SHOWN = 8
+
+
+def evaluate(workdir: Path, *, split: str = "test", seed: int = 0) -> dict[str, Any]:
+    """Score the best checkpoint of `workdir` on `split`; returns what evaluation.json holds."""
+    if split not in SPLITS:
+        raise PixmedError(f"evaluate.split={split!r} is not one of {', '.join(SPLITS)}")
+    config = run_folder.read_config(workdir)
+    generator = inference.load(workdir)
+    dataset = open_dataset(**config["data"], seed=config["seed"])
+    arrays, slices = dataset.load(dataset.rows[split], dataset.size)
+    train, _ = dataset.load(dataset.rows["train"], dataset.size)
+
+    maps, real = np.asarray(arrays.maps), grey_floats(arrays)
+    generated = pictures.grey(generator(maps, seed=seed))
+    nearest = baselines.nearest_masks(maps, np.asarray(train.maps))
+    contenders = {
+        "generated": generated,
+        "mean_image": np.broadcast_to(mean_of(train), real.shape),
+        "nearest_mask": grey_floats(train._replace(images=train.images[nearest])),
+    }
+    regions = {
+        "full": np.ones(real.shape, bool),
+        "head": np.stack([head(image.mean(axis=-1)) for image in arrays.images]),
+        "tumor": slices.masks > 0,
+    }
+    groups = np.array(slices.groups)
+    scores = {name: metrics.score(images, real, regions) for name, images in contenders.items()}
+
+    result = {
+        "n": len(real),
+        "patients": len(set(slices.groups)),
+        "split": split,
+        "split_by": config["data"]["split"]["by"],
+        "step": generator.step,
+        "seed": seed,
+        "size": dataset.size,
+        "condition": {
+            "name": config["data"]["condition"],
+            "classes": list(dataset.classes),
+            "bytes_per_slice": condition_bytes(maps),
+        },
+        "config": configs.digest(config),
+        **means(scores["generated"]),
+        "intervals": {
+            name: {where: metrics.interval(values, groups) for where, values in of_regions.items()}
+            for name, of_regions in scores["generated"].items()
+        },
+        "baselines": {name: means(scores[name]) for name in ("mean_image", "nearest_mask")},
+    }
+    run_folder.write_json(workdir / run_folder.EVALUATION, result)
+
+    shown = np.linspace(0, len(real) - 1, min(_SHOWN, len(real))).astype(int)
+    columns = {
+        "mask": pictures.colours(maps[shown], dataset.classes),
+        "real": real[shown],
+        "generated": generated[shown],
+        "difference": pictures.difference(generated[shown], real[shown]),
+        "nearest mask": contenders["nearest_mask"][shown],
+    }
+    names = [slices.label_names[label] for label in slices.labels[shown]]
+    report.write(workdir, config, result, pictures.grid(columns, names))
+    return result
+
+
+def means(scores: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, dict[str, float | None]]:
+    """Means over the images that have the region; None where none has (JSON knows no NaN)."""
+    return {
+        name: {where: None if np.isnan(v).all() else float(np.nanmean(v)) for where, v in of_regions.items()}
+        for name, of_regions in scores.items()
+    }
+
+
+def grey_floats(arrays: Arrays) -> np.ndarray:
+    """Images as [N, S, S] float32 in [0, 1]."""
+    images = np.asarray(arrays.images)
+    return pictures.grey(images.astype(np.float32) / np.iinfo(images.dtype).max)
+
+
+def mean_of(arrays: Arrays) -> np.ndarray:
+    """[S, S] float in [0, 1]."""
+    images = np.asarray(arrays.images)
+    return baselines.mean_image(images).mean(axis=-1) / np.iinfo(images.dtype).max
+
+
+def condition_bytes(maps: np.ndarray) -> float:
+    """Mean size of a label map, losslessly compressed: how much the generator is told of each slice."""
+    import zlib
+
+    return float(np.mean([len(zlib.compress(m.tobytes(), 9)) for m in maps]))
+
+
+def summary(result: Mapping[str, Any]) -> str:
+    """The whole-image numbers in a line or two for the terminal."""
+    names = {"generated": result, **result["baselines"]}
+    table = ", ".join(f"{name.replace('_', ' ')} {of['ssim']['full']:.3f}" for name, of in names.items())
+    return f"SSIM on {result['n']} {result['split']} slices of {result['patients']} patients: {table}"

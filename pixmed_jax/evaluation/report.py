@@ -1,0 +1,115 @@
+"""The report of a run: one self-contained HTML page, pictures first."""
+
+import base64
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from matplotlib.figure import Figure
+from PIL import Image
+
+from pixmed_jax import config as configs, workdir as run_folder
+from pixmed_jax.training.dry_run import network_sizes
+
+_UNITS = {"ssim": ("SSIM", "{:.3f}"), "psnr": ("PSNR, dB", "{:.2f}"), "mse": ("MSE", "{:.5f}")}
+_REGIONS = {"full": "whole image", "head": "inside the head", "tumor": "inside the tumour"}
+_ROWS = {"generated": "generated", "mean_image": "mean training image", "nearest_mask": "nearest-mask training slice"}
+
+
+def write(workdir: Path, config: Mapping[str, Any], evaluation: Mapping[str, Any], grid: Image.Image) -> Path:
+    """Write `report/index.html` for a run and its evaluation; returns the page's path."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("pixmed_jax.evaluation", "."),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    records = read_metrics(workdir)
+    steps = sorted((workdir / "grids").glob("step_*.png"))
+    page = environment.get_template("report.html.j2").render(
+        name=config["name"],
+        preset=config["preset"],
+        evaluation=evaluation,
+        regions=_REGIONS,
+        tables=[(title, _table(name, form, evaluation)) for name, (title, form) in _UNITS.items()],
+        grid=_data_uri(grid),
+        history=[(p.stem.replace("step_", "step ").replace(" 0", " ").strip(), _file_uri(p)) for p in _some(steps, 4)],
+        curves=_curves(records),
+        sizes=network_sizes(config, len(evaluation["condition"]["classes"])),
+        settings=configs.flatten(config),
+        environment=json.loads((workdir / "env.json").read_text()),
+    )
+    path = workdir / "report" / "index.html"
+    path.parent.mkdir(exist_ok=True)
+    run_folder.write_text(path, page)
+    return path
+
+
+def read_metrics(workdir: Path) -> list[dict[str, float]]:
+    path = workdir / run_folder.METRICS
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def _table(metric: str, form: str, evaluation: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
+    """[(row name, [(value, interval or "") per region])]."""
+    rows = []
+    for key, title in _ROWS.items():
+        values = evaluation[metric] if key == "generated" else evaluation["baselines"][key][metric]
+        cells = []
+        for region in _REGIONS:
+            low, high = evaluation["intervals"][metric][region] if key == "generated" else (None, None)
+            value = "–" if values[region] is None else form.format(values[region])
+            spread = "" if low is None or values[region] is None else f"{form.format(low)} to {form.format(high)}"
+            cells.append((value, spread))
+        rows.append((title, cells))
+    return rows
+
+
+def _curves(records: Sequence[Mapping[str, float]]) -> list[str]:
+    """Loss curves and the held-out score as data URIs of SVG pictures."""
+    losses = {k for r in records for k in r if k.split("/")[0] in ("generator", "discriminator") and "norm" not in k}
+    charts = [
+        ("generator losses", sorted(k for k in losses if k.startswith("generator"))),
+        ("discriminator losses", sorted(k for k in losses if k.startswith("discriminator"))),
+        ("SSIM on held-out patients", ["held_out/ssim"]),
+    ]
+    return [_chart(title, {n: [(r["step"], r[n]) for r in records if n in r] for n in names}) for title, names in charts]
+
+
+def _chart(title: str, lines: Mapping[str, Sequence[tuple[float, float]]]) -> str:
+    figure = Figure(figsize=(4.6, 2.8), layout="constrained")
+    axes = figure.subplots()
+    for name, points in lines.items():
+        if points:
+            axes.plot(*zip(*points, strict=True), label=name.split("/")[1], linewidth=1.4)
+    axes.set_title(title, fontsize=10, loc="left")
+    axes.set_xlabel("step", fontsize=8)
+    axes.tick_params(labelsize=8)
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    if len(lines) > 1:
+        axes.legend(fontsize=8, frameon=False)
+    picture = io.BytesIO()
+    figure.savefig(picture, format="svg", metadata={"Date": None})
+    return "data:image/svg+xml;base64," + base64.b64encode(picture.getvalue()).decode()
+
+
+def _some(paths: Sequence[Path], number: int) -> list[Path]:
+    """The first, the last and evenly spaced ones between."""
+    if len(paths) <= number:
+        return list(paths)
+    return [paths[round(i * (len(paths) - 1) / (number - 1))] for i in range(number)]
+
+
+def _data_uri(picture: Image.Image) -> str:
+    data = io.BytesIO()
+    picture.save(data, format="PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(data.getvalue()).decode()
+
+
+def _file_uri(path: Path) -> str:
+    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()

@@ -1,0 +1,127 @@
+"""A trained generator: masks in, images out, from a checkpoint's files alone.
+
+    generate = pixmed_jax.load("runs/ghost-quick")
+    images = generate(label_maps, seed=0)          # [N, S, S] uint8 -> [N, S, S, C] float32 in [0, 1]
+
+Works on whatever devices there are: a checkpoint does not remember those it was trained on.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from pixmed_jax.data.pipeline import Arrays, Batch, one_hot, to_float, with_channels
+from pixmed_jax.errors import PixmedError
+from pixmed_jax.training import checkpoint, mesh
+from pixmed_jax.training.build import make_task
+from pixmed_jax.training.task import Task
+
+Predict = Callable[[Any, jax.Array, jax.Array], jax.Array]
+
+
+def image_seeds(seed: int, count: int) -> np.ndarray:
+    """One seed for each of `count` images, [count] uint32; image i depends on (seed, i) alone."""
+    return np.array([np.random.SeedSequence([seed, i]).generate_state(1)[0] for i in range(count)], np.uint32)
+
+
+def jit_predict(task: Task, classes: int, channels: int) -> Predict:
+    """(variables, label maps [N, S, S] uint8, seeds [N] uint32) -> images [N, S, S, C] in [0, 1]."""
+
+    @jax.jit
+    def predict(variables: Any, maps: jax.Array, seeds: jax.Array) -> jax.Array:
+        return task.predict(variables, one_hot(maps, classes, channels), jax.vmap(jax.random.key)(seeds))
+
+    return predict
+
+
+def in_batches(predict: Predict, variables: Any, maps: np.ndarray, seeds: np.ndarray, size: int) -> np.ndarray:
+    """`predict` over any number of maps, always `size` at a time, the last batch padded.
+
+    One shape compiles once; and since the arithmetic of a batch may depend on its shape in the last bit, it
+    also makes an image the same whatever the number of images beside it.
+    """
+    images = []
+    for start in range(0, len(maps), size):
+        part, part_seeds = maps[start : start + size], seeds[start : start + size]
+        missing = size - len(part)
+        padded = np.pad(part, ((0, missing), (0, 0), (0, 0)))
+        padded_seeds = np.pad(part_seeds, (0, missing))
+        images.append(np.asarray(predict(variables, padded, padded_seeds))[: len(part)])
+    return np.concatenate(images)
+
+
+def example_batch(config: dict[str, Any], classes: int, batch_size: int = 1) -> Batch:
+    """A batch of the shapes that `config` trains on, all black: enough to make a task's state."""
+    size, channels = config["data"]["size"], config["data"]["channels"]
+    black = np.zeros((batch_size, size, size, 1), np.uint8)
+    arrays = Arrays(black, black[..., 0], np.zeros(batch_size, np.int32))
+    images = with_channels(to_float(jax.numpy.asarray(arrays.images)), channels)
+    return Batch(images, one_hot(jax.numpy.asarray(arrays.maps), classes, channels), arrays.labels)
+
+
+class Generator:
+    """Turns label maps into images. `classes` names the maps' values 1 .. K; 0 is background.
+
+    `grey` says that a picture's channels mean one grey value, however many the network makes.
+    """
+
+    def __init__(self, saved: checkpoint.Saved):
+        self.config = saved.config
+        self.classes = saved.classes
+        self.grey = saved.grey
+        self.step = saved.step
+        self.size: int = saved.config["data"]["size"]
+        task = make_task(saved.config)
+        batch = example_batch(saved.config, len(saved.classes))
+        state = jax.eval_shape(task.init, jax.random.PRNGKey(0), batch)
+        sharding = mesh.replicated(mesh.make_mesh(jax.device_count()))
+        self._variables = checkpoint.restore(saved, {"ema": mesh.like(state.ema, sharding)})["ema"]
+        self._predict = jit_predict(task, len(saved.classes), saved.config["data"]["channels"])
+
+    def __call__(
+        self, maps: np.ndarray, *, seed: int = 0, seeds: np.ndarray | None = None, batch_size: int = 8
+    ) -> np.ndarray:
+        """Label maps [N, S, S] uint8 -> images [N, S, S, C] float32 in [0, 1].
+
+        `seeds` [N] gives each image its own; without it they follow from `seed` and the image's position.
+        Raises PixmedError for maps of another size or with values that are no class.
+        """
+        maps = np.asarray(maps)
+        if maps.ndim != 3 or maps.shape[1:] != (self.size, self.size):
+            raise PixmedError(
+                f"label maps of shape {list(maps.shape)}: this model needs [N, {self.size}, {self.size}]; "
+                "resize them with nearest neighbour"
+            )
+        values = np.unique(maps)
+        if len(values) and (values.min() < 0 or values.max() > len(self.classes)):
+            raise PixmedError(
+                f"label maps with values {values.tolist()}: this model knows 0 for background and 1 to "
+                f"{len(self.classes)} for {', '.join(self.classes)}; map them to these"
+            )
+        if seeds is None:
+            seeds = image_seeds(seed, len(maps))
+        if not len(maps):
+            return np.zeros((0, self.size, self.size, self.config["data"]["channels"]), np.float32)
+        return in_batches(self._predict, self._variables, maps.astype(np.uint8), seeds, batch_size)
+
+
+def find(path: str | Path, step: int | None = None) -> checkpoint.Saved:
+    """The checkpoint meant by a path: of a run's folder the best step (or `step`), of a step's folder itself."""
+    path = Path(path)
+    if (path / checkpoint.MANIFEST).exists():
+        return checkpoint.open_step(path)
+    directory = path if path.name == "checkpoints" else path / "checkpoints"
+    if step is not None:
+        return checkpoint.open_step(directory / str(step))
+    saved = checkpoint.best(directory)
+    if saved is None:
+        raise PixmedError(f"{path}: no finished and intact checkpoint there; train first, or give another folder")
+    return saved
+
+
+def load(path: str | Path, step: int | None = None) -> Generator:
+    """A generator from a run's folder (its best checkpoint, or that of `step`) or a checkpoint's own folder."""
+    return Generator(find(path, step))

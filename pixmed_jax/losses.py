@@ -1,0 +1,80 @@
+"""Losses as pure functions of arrays, each a float32 scalar (mean over everything unless said otherwise).
+
+Images are NHWC float in [0, 1]; logits are those of the discriminator, one per patch.
+"""
+
+import functools
+
+import dm_pix
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+_WINDOW, _SIGMA = 11, 1.5  # Wang et al. 2004, Section III-C
+_EPSILON = 1e-6  # keeps log() finite where tanh saturates
+
+
+# ---------------------------------------------------------------- adversarial (paper, Eq. 1 and 2)
+def discriminator_bce(logits: jax.Array, real: bool) -> jax.Array:
+    """-log D(y) for real images, -log(1 - D(G(x))) for generated ones: one half of Eq. 1."""
+    return optax.sigmoid_binary_cross_entropy(logits, jnp.full_like(logits, real)).mean()
+
+
+def generator_bce(logits: jax.Array) -> jax.Array:
+    """-log D(G(x)): the non-saturating form of Eq. 1's other side; fooling the discriminator costs nothing."""
+    return optax.sigmoid_binary_cross_entropy(logits, jnp.ones_like(logits)).mean()
+
+
+# ---------------------------------------------------------------- between images
+def pixel_bce(generated: jax.Array, real: jax.Array) -> jax.Array:
+    """Binary cross-entropy of grey values read as probabilities (Eq. 2's other reading).
+
+    Its minimum is at generated == real, but it is the entropy of the image there, not 0.
+    """
+    p = jnp.clip(generated, _EPSILON, 1 - _EPSILON)
+    return -(real * jnp.log(p) + (1 - real) * jnp.log1p(-p)).mean()
+
+
+def l1(generated: jax.Array, real: jax.Array) -> jax.Array:
+    return jnp.abs(generated - real).mean()
+
+
+def mse(generated: jax.Array, real: jax.Array) -> jax.Array:
+    return jnp.square(generated - real).mean()
+
+
+def ssim_map(a: jax.Array, b: jax.Array) -> jax.Array:
+    """Structural similarity per pixel (Wang et al. 2004): Gaussian window 11x11, sigma 1.5, range 1.
+
+    [N, H, W, C] -> [N, H - 10, W - 10, C]: only windows that lie inside the image. The filter is handed to
+    dm-pix as two banded matrices, since the gradient of its default is five times slower on a CPU.
+    """
+    height, width = a.shape[-3:-1]
+    if min(height, width) < _WINDOW:
+        raise ValueError(f"SSIM needs images of at least {_WINDOW}x{_WINDOW} pixels, got {height}x{width}")
+    rows, columns = _gaussian_band(height), _gaussian_band(width)
+
+    def blur(x: jax.Array) -> jax.Array:
+        # HIGHEST: variances are differences of near-equal numbers, which tf32 would drown.
+        return jnp.einsum("ih,nhwc,jw->nijc", rows, x, columns, precision=jax.lax.Precision.HIGHEST)
+
+    return dm_pix.ssim(
+        a.astype(jnp.float32), b.astype(jnp.float32), max_val=1.0, filter_fn=blur, return_map=True
+    )
+
+
+def ssim(a: jax.Array, b: jax.Array) -> jax.Array:
+    """Mean SSIM; 1 for equal images. The paper's loss is 1 - SSIM (Eq. 3)."""
+    return ssim_map(a, b).mean()
+
+
+@functools.cache
+def _gaussian_band(size: int) -> np.ndarray:
+    """[size - 10, size]: row i holds the normalised window over pixels i .. i + 10."""
+    offsets = np.arange(_WINDOW) - _WINDOW // 2
+    window = np.exp(-0.5 * (offsets / _SIGMA) ** 2)
+    band = np.zeros((size - _WINDOW + 1, size), np.float32)
+    for i in range(len(band)):
+        band[i, i : i + _WINDOW] = window / window.sum()
+    return band

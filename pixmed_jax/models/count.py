@@ -1,0 +1,51 @@
+"""How large a network is: parameters, multiply-accumulates and activation memory, without running it.
+
+Convention for MACs: one per kernel weight and position it is applied at. A transposed convolution of stride 2
+is applied at its INPUT pixels; counting it at its output pixels, as many published figures do, triples a
+U-Net. Norms, activations and losses are not counted.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+from pixmed_jax.models.layers import Conv, ConvTranspose, Depthwise, Norm
+
+_CONVOLUTIONS = (Conv, ConvTranspose, Depthwise)
+
+
+class Size(NamedTuple):
+    """Of one network: parameters and MACs (counts), activations (bytes of all layers' and norms' outputs)."""
+
+    parameters: int
+    macs: int
+    activations: int
+
+
+def parameter_count(params: Any) -> int:
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
+
+
+def size(module: nn.Module, init: Callable[[nn.Module], Any]) -> Size:
+    """`init(module)` must call `module.init(...)` with the inputs to count; shapes alone are traced."""
+    macs = activations = 0
+
+    def record(call: Callable, args: tuple, kwargs: dict, context: nn.module.InterceptorContext) -> Any:
+        nonlocal macs, activations
+        y = call(*args, **kwargs)
+        layer = context.module
+        if context.method_name == "__call__" and isinstance(layer, _CONVOLUTIONS + (nn.Dense, Norm)):
+            activations += math.prod(y.shape) * np.dtype(y.dtype).itemsize
+            if not isinstance(layer, Norm):
+                applied_to = args[0] if isinstance(layer, ConvTranspose) else y
+                kernel = layer.variables["params"]["kernel"]
+                macs += math.prod(kernel.shape) * math.prod(applied_to.shape[:-1])
+        return y
+
+    with nn.intercept_methods(record):
+        variables = jax.eval_shape(lambda: init(module))
+    return Size(parameter_count(variables["params"]), macs, activations)

@@ -1,0 +1,224 @@
+"""Convolutions and normalisations that every network here is made of.
+
+Layout NHWC; kernels HWIO. Convolutions compute in `dtype`, parameters and normalisation statistics stay
+float32. XLA's stock lowerings of the strided and transposed convolution's gradients and of the depthwise
+convolution are slow on CPUs (BUILD_NOTES.md has the timings), so each has a second form there, chosen when
+the computation is lowered; the parameters are the same, the results agree to rounding.
+
+`down` and `up` are adjoint to each other: <down(x, k), y> == <x, up(y, k)>, hence each is the other's
+gradient with respect to its input, and both kernels' gradients are one function.
+"""
+
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+Dtype = jnp.dtype | type
+_NHWC = ("NHWC", "HWIO", "NHWC")
+_SMALL = 64  # input pixels up to which the weights dominate and one GEMM beats a convolution on a CPU
+
+# Section 4 of pix2pix (Isola 2017), and DCGAN before it: weights from N(0, 0.02), norm scales from N(1, 0.02).
+kernel_init = nn.initializers.normal(0.02)
+
+
+def _scale_init(key: jax.Array, shape: tuple[int, ...], dtype: Dtype = jnp.float32) -> jax.Array:
+    return 1.0 + 0.02 * jax.random.normal(key, shape, dtype)
+
+
+# ---------------------------------------------------------------- strided and transposed convolution
+def _strided(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """The 2H x 2W -> H x W convolution itself: stride 2, padding 1 as far as the kernel needs it."""
+    size = kernel.shape[0]
+    pad = (1, size - 3)  # 4x4 pads (1, 1); 3x3 on an even image needs (1, 0)
+    return lax.conv_general_dilated(x, kernel, (2, 2), (pad, pad), dimension_numbers=_NHWC)
+
+
+def _up_stock(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    n, h, w, _ = x.shape
+    like = jax.ShapeDtypeStruct((n, 2 * h, 2 * w, kernel.shape[2]), x.dtype)
+    (y,) = jax.linear_transpose(lambda image: _strided(image, kernel), like)(x)
+    return y
+
+
+def _up_cpu(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Output rows 2m take kernel taps (3, 1) of input rows (m - 1, m), rows 2m + 1 taps (2, 0) of (m, m + 1).
+
+    So the four phases of the output are four 2x2 convolutions of the input: computed as one convolution with
+    4 x features outputs, or, where the image is tiny and the kernel is what has to be read, as one GEMM.
+    """
+    size = kernel.shape[0]
+    if size == 3:  # the missing fourth tap is zero
+        kernel = jnp.pad(kernel, ((0, 1), (0, 1), (0, 0), (0, 0)))
+    n, h, w, c = x.shape
+    features = kernel.shape[2]
+    taps = kernel[::-1, ::-1].reshape(2, 2, 2, 2, features, c)  # [t, phase y, s, phase x, out, in]
+    padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    if h * w <= _SMALL:
+        weights = taps.transpose(5, 0, 2, 1, 3, 4).reshape(c, 16 * features)
+        blocks = (x.reshape(-1, c) @ weights).reshape(n, h, w, 2, 2, 2, 2, features)
+        blocks = jnp.pad(blocks, ((0, 0), (1, 1), (1, 1)) + ((0, 0),) * 5)
+
+        def phase(a: int, b: int) -> jax.Array:
+            parts = (
+                blocks[:, t + a : t + a + h, s + b : s + b + w, t, s, a, b] for t in (0, 1) for s in (0, 1)
+            )
+            return sum(parts, jnp.zeros((), x.dtype))
+    else:
+        weights = taps.transpose(0, 2, 5, 1, 3, 4).reshape(2, 2, c, 4 * features)
+        blocks = lax.conv_general_dilated(padded, weights, (1, 1), "VALID", dimension_numbers=_NHWC)
+        blocks = blocks.reshape(n, h + 1, w + 1, 2, 2, features)
+
+        def phase(a: int, b: int) -> jax.Array:
+            return blocks[:, a : a + h, b : b + w, a, b]
+
+    rows = [jnp.stack([phase(a, 0), phase(a, 1)], axis=3) for a in (0, 1)]  # each [n, h, w, 2, features]
+    return jnp.stack(rows, axis=2).reshape(n, 2 * h, 2 * w, features)
+
+
+def _kernel_gradient(x: jax.Array, kernel: jax.Array, y: jax.Array) -> jax.Array:
+    """Gradient of <down(x, kernel), y> with respect to the kernel."""
+    (gradient,) = jax.vjp(lambda k: _strided(x, k), kernel)[1](y)
+    return gradient
+
+
+@jax.custom_vjp
+def down(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Convolution of stride 2: x [N, 2H, 2W, I], kernel [3 or 4, same, I, O] -> [N, H, W, O]."""
+    return _strided(x, kernel)
+
+
+@jax.custom_vjp
+def up(y: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Transposed convolution of stride 2: y [N, H, W, O], kernel [3 or 4, same, I, O] -> [N, 2H, 2W, I]."""
+    return lax.platform_dependent(y, kernel, cpu=_up_cpu, default=_up_stock)
+
+
+def _forward(operation: Callable) -> Callable:
+    return lambda x, kernel: (operation(x, kernel), (x, kernel))
+
+
+down.defvjp(
+    _forward(down),
+    lambda saved, g: (up(g, saved[1]), _kernel_gradient(saved[0], saved[1], g)),
+)
+up.defvjp(
+    _forward(up),
+    lambda saved, g: (down(g, saved[1]), _kernel_gradient(g, saved[1], saved[0])),
+)
+
+
+# ---------------------------------------------------------------- depthwise convolution
+def _depthwise_stock(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    return lax.conv_general_dilated(
+        x, kernel, (1, 1), "SAME", dimension_numbers=_NHWC, feature_group_count=x.shape[-1]
+    )
+
+
+def _depthwise_cpu(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """k*k shifted multiply-adds, which XLA fuses into one pass over the image."""
+    n, h, w, c = x.shape
+    size = kernel.shape[0]
+    multiplier = kernel.shape[3] // c
+    low = (size - 1) // 2
+    margin = (low, size - 1 - low)
+    padded = jnp.repeat(jnp.pad(x, ((0, 0), margin, margin, (0, 0))), multiplier, axis=-1)
+    terms = (padded[:, i : i + h, j : j + w] * kernel[i, j, 0] for i in range(size) for j in range(size))
+    return sum(terms, jnp.zeros((), x.dtype))
+
+
+def depthwise(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """One filter per output channel: x [N, H, W, C], kernel [k, k, 1, C * m] -> [N, H, W, C * m]."""
+    return lax.platform_dependent(x, kernel, cpu=_depthwise_cpu, default=_depthwise_stock)
+
+
+# ---------------------------------------------------------------- modules
+class Conv(nn.Module):
+    """Convolution. Stride 2 halves an even image (kernel 3 or 4); stride 1 pads by `pad` on each side."""
+
+    features: int
+    kernel_size: int
+    stride: int = 1
+    pad: int = 1
+    use_bias: bool = True
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
+        kernel = self.param("kernel", kernel_init, shape).astype(self.dtype)
+        x = x.astype(self.dtype)
+        if self.stride == 2:
+            y = down(x, kernel)
+        else:
+            y = lax.conv_general_dilated(
+                x, kernel, (1, 1), ((self.pad, self.pad),) * 2, dimension_numbers=_NHWC
+            )
+        return _biased(self, y)
+
+
+class ConvTranspose(nn.Module):
+    """Transposed 4x4 convolution of stride 2: [N, H, W, C] -> [N, 2H, 2W, features]."""
+
+    features: int
+    use_bias: bool = True
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        kernel = self.param("kernel", kernel_init, (4, 4, self.features, x.shape[-1]))
+        return _biased(self, up(x.astype(self.dtype), kernel.astype(self.dtype)))
+
+
+class Depthwise(nn.Module):
+    """Depthwise convolution of stride 1 that makes `multiplier` maps of each input map."""
+
+    kernel_size: int
+    multiplier: int = 1
+    use_bias: bool = True
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        features = x.shape[-1] * self.multiplier
+        kernel = self.param("kernel", kernel_init, (self.kernel_size, self.kernel_size, 1, features))
+        return _biased(self, depthwise(x.astype(self.dtype), kernel.astype(self.dtype)))
+
+
+def _biased(module: nn.Module, y: jax.Array) -> jax.Array:
+    if not module.use_bias:
+        return y
+    return y + module.param("bias", nn.initializers.zeros, (y.shape[-1],)).astype(y.dtype)
+
+
+class Norm(nn.Module):
+    """Normalisation by name, with learned scale and bias; statistics are always float32.
+
+    "batch" uses the batch's own statistics when `train` and running averages otherwise (with `axis_name`
+    the statistics of all devices of that pmap axis); "instance" those of each image; "none" nothing.
+    """
+
+    kind: str
+    train: bool
+    axis_name: str | None = None
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        if self.kind == "batch":
+            return nn.BatchNorm(
+                use_running_average=not self.train,
+                momentum=0.9,
+                epsilon=1e-5,
+                scale_init=_scale_init,
+                axis_name=self.axis_name,
+                dtype=self.dtype,
+                name="batch",
+            )(x)
+        if self.kind == "instance":
+            return nn.InstanceNorm(epsilon=1e-5, scale_init=_scale_init, dtype=self.dtype, name="instance")(x)
+        if self.kind == "none":
+            return x
+        raise ValueError(f"norm {self.kind!r} is not one of batch, instance, none")

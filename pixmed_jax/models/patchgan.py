@@ -1,0 +1,41 @@
+"""PatchGAN discriminator (Isola et al. 2017, Section 6.1.2): one logit per overlapping patch.
+
+With three layers each logit sees 70x70 pixels; at width 64 and 3 + 3 input channels it has 2,768,705
+parameters.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from pixmed_jax.models.layers import Conv, Dtype, Norm
+
+
+class PatchGAN(nn.Module):
+    """Condition [N, S, S, K] and image [N, S, S, C] in [0, 1] -> logits [N, S / 2**layers - 2, same, 1].
+
+    It is only ever used in training, so its batch norm always takes the batch's own statistics.
+    """
+
+    width: int = 64
+    layers: int = 3
+    norm: str = "batch"
+    axis_name: str | None = None
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, condition: jax.Array, image: jax.Array) -> jax.Array:
+        x = jnp.concatenate([condition.astype(self.dtype), image.astype(self.dtype)], axis=-1)
+        for i in range(self.layers + 1):
+            norm = "none" if i == 0 else self.norm
+            x = Conv(
+                min(8, 2**i) * self.width,
+                4,
+                stride=2 if i < self.layers else 1,
+                use_bias=norm == "none",
+                dtype=self.dtype,
+                name=f"conv_{i + 1}",
+            )(x)
+            x = Norm(norm, True, self.axis_name, self.dtype, name=f"norm_{i + 1}")(x)
+            x = nn.leaky_relu(x, 0.2)
+        return Conv(1, 4, dtype=self.dtype, name="logits")(x).astype(jnp.float32)

@@ -1,0 +1,74 @@
+"""Pictures for people: grids of masks and images, with headings.
+
+Images here are [N, S, S] or [N, S, S, C] float in [0, 1], label maps [N, S, S] uint8, results PIL images.
+"""
+
+import itertools
+from collections.abc import Mapping, Sequence
+
+import matplotlib
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+# Chosen to differ in lightness as well as in hue.
+_BACKGROUND, _HEAD = (0, 0, 0), (84, 90, 104)
+_TUMORS = ((230, 85, 60), (70, 160, 235), (245, 200, 65), (60, 180, 130), (190, 120, 220))
+_MARGIN, _HEADING = 4, 22
+_CELL = 144  # pixels a side that a cell gets at least
+
+
+def palette(classes: Sequence[str]) -> np.ndarray:
+    """[K + 1, 3] uint8: background, then each class; tumours in strong colours, the head in a dull one."""
+    strong = itertools.cycle(_TUMORS)
+    return np.array([_BACKGROUND, *(_HEAD if name == "head" else next(strong) for name in classes)], np.uint8)
+
+
+def colours(maps: np.ndarray, classes: Sequence[str]) -> np.ndarray:
+    """Label maps -> [N, S, S, 3] float in [0, 1]."""
+    return palette(classes)[maps] / 255.0
+
+
+def difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """|a - b| of the grey values as a heat map [N, S, S, 3]: black is equal, white is 0.5 or more apart."""
+    gap = np.abs(grey(a) - grey(b))
+    return matplotlib.colormaps["inferno"](np.clip(gap * 2, 0, 1))[..., :3]
+
+
+def grey(images: np.ndarray) -> np.ndarray:
+    """[N, S, S, C] -> [N, S, S], the mean of the channels."""
+    return images.mean(axis=-1) if images.ndim == 4 else images
+
+
+def grid(columns: Mapping[str, np.ndarray], rows: Sequence[str] = ()) -> Image.Image:
+    """One column per entry, headed by its name; one row per image, with its own label where given."""
+    count, size = next(iter(columns.values())).shape[:2]
+    scale = max(1, -(-_CELL // size))
+    cell = size * scale
+    left = 110 if rows else _MARGIN
+    canvas = Image.new(
+        "RGB",
+        (left + len(columns) * (cell + _MARGIN), _HEADING + count * (cell + _MARGIN)),
+        (24, 26, 30),
+    )
+    draw = ImageDraw.Draw(canvas)
+    font = ImageFont.load_default(13)
+    for c, (name, images) in enumerate(columns.items()):
+        x = left + c * (cell + _MARGIN)
+        draw.text((x + cell / 2, _HEADING / 2), name, fill=(225, 225, 225), font=font, anchor="mm")
+        for r, image in enumerate(images):
+            canvas.paste(_picture(image).resize((cell, cell), _resampling(name)), (x, _HEADING + r * (cell + _MARGIN)))
+    for r, name in enumerate(rows):
+        y = _HEADING + r * (cell + _MARGIN) + cell / 2
+        draw.multiline_text((_MARGIN, y), name, fill=(170, 170, 170), font=font, anchor="lm")
+    return canvas
+
+
+def _resampling(name: str) -> Image.Resampling:
+    return Image.Resampling.NEAREST if name == "mask" else Image.Resampling.BICUBIC
+
+
+def _picture(image: np.ndarray) -> Image.Image:
+    values = np.clip(np.round(image * 255), 0, 255).astype(np.uint8)
+    if values.ndim == 3 and values.shape[-1] == 1:
+        values = values[..., 0]
+    return Image.fromarray(values).convert("RGB")

@@ -1,0 +1,189 @@
+"""A checkpoint and masks in, a synthetic dataset out.
+
+    OUTPUT/images/00000.png      8-bit grey (RGB where the training images had colours)
+    OUTPUT/masks/00000.png       0 and 255: the tumour, in the layout that `data.source=folder` reads
+    OUTPUT/conditions/00000.png  palette picture of the label map that the generator was given
+    OUTPUT/manifest.csv          file, mask, label, patient_group, source, seed, step, config
+
+The folder appears whole or not at all, and the same checkpoint, masks and seed give the same bytes.
+"""
+
+import csv
+import io
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+from rich.console import Console
+from rich.progress import track
+
+from pixmed_jax import config as configs, inference, pictures, workdir as run_folder
+from pixmed_jax.data.decode import SUFFIXES, read_mask
+from pixmed_jax.data.sources import open_dataset
+from pixmed_jax.errors import PixmedError, listing
+
+MANIFEST = "manifest.csv"
+COLUMNS = ("file", "mask", "label", "patient_group", "source", "seed", "step", "config")
+
+
+class Conditions(NamedTuple):
+    """Label maps [N, S, S] uint8 to draw from, with the label, patient group and file of each."""
+
+    maps: np.ndarray
+    labels: tuple[str, ...]
+    groups: tuple[str, ...]
+    files: tuple[str, ...]
+
+
+def sample(
+    workdir: Path,
+    *,
+    masks: str = "",
+    split: str = "test",
+    label: str = "",
+    number: int = 0,
+    seed: int = 0,
+    balance: bool = False,
+    output: str = "",
+    step: int = 0,
+    batch_size: int = 8,
+) -> Path:
+    """Write `number` synthetic slices and return their folder.
+
+    masks: a folder of masks; without it those of the run's `split` are used.
+    label: the class of binary masks in `masks`, for a model that knows several.
+    number: how many; 0 means one per mask. More than there are masks reuses them, each time with a new seed.
+    balance: draw the labels equally often.
+    output: default is `samples` in the run's folder. Another folder is only replaced if a sampling wrote it.
+    step: the checkpoint to use; 0 means the best.
+    """
+    generator = inference.load(workdir, step or None)
+    target = Path(output) if output else workdir / "samples"
+    if target.exists() and any(target.iterdir()) and not (target / MANIFEST).exists():
+        raise PixmedError(f"{target}: holds other files; give an empty folder as sample.output")
+    conditions = _from_folder(Path(masks), label, generator) if masks else _from_split(workdir, split)
+    order = _order(conditions.labels, number or len(conditions.files), balance)
+    seeds = inference.image_seeds(seed, len(order))
+
+    draft = target.with_name(target.name + ".draft")
+    shutil.rmtree(draft, ignore_errors=True)
+    try:
+        for folder in ("images", "masks", "conditions"):
+            (draft / folder).mkdir(parents=True)
+        rows = []
+        for start in _progress(range(0, len(order), batch_size)):
+            part = order[start : start + batch_size]
+            images = generator(
+                conditions.maps[part], seeds=seeds[start : start + batch_size], batch_size=batch_size
+            )
+            for offset, image in enumerate(images):
+                i, source = start + offset, part[offset]
+                _write(draft, f"{i:05d}.png", image, conditions.maps[source], generator)
+                rows.append(
+                    (
+                        f"{i:05d}.png",
+                        f"{i:05d}.png",
+                        conditions.labels[source],
+                        conditions.groups[source],
+                        conditions.files[source],
+                        seeds[i],
+                        generator.step,
+                        configs.digest(generator.config),
+                    )
+                )
+        table = io.StringIO(newline="")
+        csv.writer(table, lineterminator="\n").writerows([COLUMNS, *rows])
+        run_folder.write_text(draft / MANIFEST, table.getvalue())
+        shutil.rmtree(target, ignore_errors=True)
+        draft.rename(target)
+    except OSError as error:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise PixmedError(f"{target}: cannot be written ({error.strerror}); free space, or give sample.output") from error
+    return target
+
+
+def _from_split(workdir: Path, split: str) -> Conditions:
+    config = run_folder.read_config(workdir)
+    dataset = open_dataset(**config["data"], seed=config["seed"])
+    if split not in dataset.rows:
+        raise PixmedError(f"sample.split={split!r} is not one of {', '.join(dataset.rows)}")
+    arrays, slices = dataset.load(dataset.rows[split], dataset.size)
+    labels = tuple(slices.label_names[i] for i in slices.labels)
+    return Conditions(np.asarray(arrays.maps), labels, slices.groups, slices.files)
+
+
+def _from_folder(folder: Path, label: str, generator: inference.Generator) -> Conditions:
+    """Label maps from a folder of mask pictures of any size; every faulty one is named."""
+    if not folder.is_dir():
+        raise PixmedError(f"sample.masks={folder}: no such folder; give one with mask pictures")
+    if label and label not in generator.classes:
+        raise PixmedError(f"sample.label={label!r} is not one of {', '.join(generator.classes)}")
+    paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES)
+    if not paths:
+        raise PixmedError(f"{folder}: holds no mask pictures ({', '.join(sorted(SUFFIXES))})")
+    maps, faults = [], []
+    for path in paths:
+        try:
+            maps.append(_as_map(read_mask(path), path, label, generator))
+        except PixmedError as error:
+            faults.append(str(error))
+    if faults:
+        raise PixmedError(listing(faults))
+    values = np.stack(maps)
+    tumors = [name for name in generator.classes if name != "head"]
+    labels = tuple(next((tumors[v - 1] for v in np.unique(m) if 0 < v <= len(tumors)), "") for m in values)
+    return Conditions(values, labels, ("",) * len(paths), tuple(p.name for p in paths))
+
+
+def _as_map(mask: np.ndarray, path: Path, label: str, generator: inference.Generator) -> np.ndarray:
+    """A mask file's values as the model's classes, at the model's size."""
+    values, classes = set(np.unique(mask).tolist()), generator.classes
+    binary = values <= {0, 255} or (label and values <= {0, 1})
+    if "head" in classes and binary:
+        raise PixmedError(
+            f"{path}: says where the tumour is but not where the head is, which this model needs; give label maps "
+            f"(0 background, {', '.join(f'{i + 1} {name}' for i, name in enumerate(classes))}), such as the "
+            "conditions/ of an earlier sampling"
+        )
+    if binary and len(classes) > 1 and not label:
+        raise PixmedError(f"{path}: is a binary mask, and this model knows {', '.join(classes)}; give sample.label")
+    if binary:
+        mask = np.where(mask > 0, classes.index(label) + 1 if label else 1, 0)
+    elif max(values) > len(classes):
+        raise PixmedError(
+            f"{path}: has values {sorted(values)}, this model knows 0 to {len(classes)} ({', '.join(classes)})"
+        )
+    side = max(mask.shape)
+    square = np.zeros((side, side), np.uint8)
+    top, left = (side - mask.shape[0]) // 2, (side - mask.shape[1]) // 2
+    square[top : top + mask.shape[0], left : left + mask.shape[1]] = mask
+    size = (generator.size, generator.size)
+    return np.asarray(Image.fromarray(square).resize(size, Image.Resampling.NEAREST))
+
+
+def _order(labels: Sequence[str], number: int, balance: bool) -> np.ndarray:
+    """Which condition each image takes: all in turn, or with `balance` the labels in turn."""
+    if not balance:
+        return np.arange(number) % len(labels)
+    by_label = [np.flatnonzero(np.array(labels) == name) for name in sorted(set(labels))]
+    return np.array([by_label[i % len(by_label)][i // len(by_label) % len(by_label[i % len(by_label)])] for i in range(number)])
+
+
+def _write(folder: Path, name: str, image: np.ndarray, condition: np.ndarray, generator: inference.Generator) -> None:
+    if generator.grey:
+        image = pictures.grey(image[None])[0]
+    Image.fromarray(np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)).save(folder / "images" / name)
+    tumors = [i + 1 for i, name in enumerate(generator.classes) if name != "head"]
+    Image.fromarray(np.where(np.isin(condition, tumors), 255, 0).astype(np.uint8)).save(folder / "masks" / name)
+    palette = Image.fromarray(condition.astype(np.uint8), mode="P")
+    palette.putpalette(pictures.palette(generator.classes).tobytes())
+    palette.save(folder / "conditions" / name)
+
+
+def _progress(batches: range) -> Iterator[int]:
+    console = Console(stderr=True)
+    return iter(track(batches, "sampling", console=console, disable=not sys.stderr.isatty(), transient=True))

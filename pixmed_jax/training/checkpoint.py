@@ -1,0 +1,233 @@
+"""Checkpoints that can be trusted: orbax stores the arrays, a manifest per step says what belongs to it.
+
+    checkpoints/1200/...            written by orbax into a temporary folder, then renamed
+    checkpoints/1200/manifest.json  written last: {"step", "score", "config", "classes", "grey", "files"}
+
+A step without its manifest was not finished and does not exist for us; a step whose files do not match it is
+reported and passed over. Orbax alone would take an empty folder for the newest step and restore a flipped bit
+without a word.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import orbax.checkpoint as ocp
+
+from pixmed_jax.errors import PixmedError, listing
+
+MANIFEST = "manifest.json"
+
+
+class Saved(NamedTuple):
+    """A finished step: where it is, and what its manifest says.
+
+    `classes` names the label maps' values 1 .. K, `grey` is false for images with colours, `files` holds the
+    sha256 of each file. With `config` that is all it takes to use the model elsewhere.
+    """
+
+    path: Path
+    step: int
+    score: float
+    config: dict[str, Any]
+    classes: tuple[str, ...]
+    grey: bool
+    files: dict[str, str]
+
+
+class Writer:
+    """Saves states in the background; keeps the newest `keep` steps and the one with the highest score."""
+
+    def __init__(
+        self, directory: Path, *, keep: int, config: dict[str, Any], classes: tuple[str, ...], grey: bool
+    ):
+        self._directory = directory
+        self._keep = keep
+        self._contents = {"config": config, "classes": list(classes), "grey": grey}
+        self._pending: tuple[int, float] | None = None
+        self._checkpointer = ocp.AsyncCheckpointer(ocp.StandardCheckpointHandler())
+
+    def save(self, step: int, state: Any, score: float) -> None:
+        """Start writing `state`; returns once it is copied out of the device, before it is on disk."""
+        self.finish()
+        self._pending = (step, score)
+        try:
+            path = (self._directory / str(step)).absolute()
+            self._checkpointer.save(path, args=ocp.args.StandardSave(state), force=True)
+        except (OSError, ValueError) as error:
+            raise _save_failed(step, error) from error
+
+    def finish(self) -> None:
+        """Wait for the save under way, if any, and make it count. Raises PixmedError naming the step."""
+        if self._pending is None:
+            return
+        (step, score), self._pending = self._pending, None
+        try:
+            self._checkpointer.wait_until_finished()
+            if jax.process_index() == 0:
+                _write_manifest(self._directory / str(step), {"step": step, "score": score, **self._contents})
+                self._prune()
+        except (OSError, ValueError) as error:
+            raise _save_failed(step, error) from error
+
+    def close(self) -> None:
+        self.finish()
+        self._checkpointer.close()
+
+    def _prune(self) -> None:
+        saved = finished(self._directory)
+        best = max(saved, key=lambda s: (s.score, s.step))
+        for old in saved[: -self._keep]:
+            if old is not best:
+                (old.path / MANIFEST).unlink()  # first, so that a kill in between leaves no half step
+                shutil.rmtree(old.path)
+
+
+def finished(directory: Path) -> list[Saved]:
+    """All finished steps of a run's `checkpoints` folder, oldest first; their files are not checked."""
+    paths = [p for p in directory.glob(f"*/{MANIFEST}") if p.parent.name.isdigit()]
+    return sorted((_read_manifest(p.parent) for p in paths), key=lambda saved: saved.step)
+
+
+def damage(saved: Saved) -> str | None:
+    """What is wrong with a step's files, naming the first one that is; None when all match the manifest."""
+    for name, digest in saved.files.items():
+        path = saved.path / name
+        if not path.is_file():
+            return f"{path} is missing"
+        if _sha256(path) != digest:
+            return f"{path} has changed since it was written"
+    return None
+
+
+def newest_intact(directory: Path) -> Saved | None:
+    """The newest finished step whose files are all intact; each damaged one on the way is told on stderr.
+
+    None when there is no finished step at all; PixmedError when there are some, and every one is damaged.
+    """
+    steps = finished(directory)
+    for saved in reversed(steps):
+        fault = damage(saved)
+        if fault is None:
+            return saved
+        print(f"checkpoint {saved.step} is passed over: {fault}", file=sys.stderr)
+    if steps:
+        raise PixmedError(
+            f"{directory}: every checkpoint is damaged; put a good copy back, or start over with --fresh"
+        )
+    return None
+
+
+def best(directory: Path) -> Saved | None:
+    """The intact step with the highest score."""
+    intact = [saved for saved in finished(directory) if damage(saved) is None]
+    return max(intact, key=lambda saved: (saved.score, saved.step), default=None)
+
+
+def open_step(path: Path) -> Saved:
+    """The finished and intact step at `path`, a folder with a manifest."""
+    saved = _read_manifest(path)
+    fault = damage(saved)
+    if fault is not None:
+        raise PixmedError(f"{path}: {fault}; take another step of this run")
+    return saved
+
+
+def restore(saved: Saved, target: Any) -> Any:
+    """The state at a step, placed and typed like `target`, a tree of arrays or shapes with shardings.
+
+    `target` may be a part of what was saved (a dict of some of a state's fields): only that part is read.
+    """
+    handler = ocp.PyTreeCheckpointHandler()
+    with ocp.Checkpointer(handler) as checkpointer:
+        stored = checkpointer.metadata(saved.path.absolute()).item_metadata.tree
+        _check_fits(saved, stored, target)
+        return checkpointer.restore(
+            saved.path.absolute(),
+            args=ocp.args.PyTreeRestore(
+                item=target,
+                restore_args=ocp.checkpoint_utils.construct_restore_args(target),
+                partial_restore=True,
+            ),
+        )
+
+
+def sha256_of_tree(tree: Any) -> str:
+    """One digest of every leaf's path, type, shape and bytes: equal if and only if the trees are."""
+    digest = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(jax.device_get(tree)):
+        digest.update(f"{jax.tree_util.keystr(path)} {leaf.dtype} {leaf.shape}".encode())
+        digest.update(leaf.tobytes())
+    return digest.hexdigest()
+
+
+def _check_fits(saved: Saved, stored: Any, target: Any) -> None:
+    """Orbax casts silently to another dtype, and its messages about shapes run over pages."""
+    have = {_plain(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(stored)}
+    wrong = []
+    for path, leaf in jax.tree_util.tree_leaves_with_path(target):
+        found = have.get(_plain(path))
+        if found is None:
+            wrong.append(f"{_plain(path)} is missing")
+        elif tuple(found.shape) != tuple(leaf.shape) or found.dtype != leaf.dtype:
+            wrong.append(f"{_plain(path)} is {found.dtype}{list(found.shape)}, not {leaf.dtype}{list(leaf.shape)}")
+    if wrong:
+        raise PixmedError(
+            f"{saved.path}: does not fit the model of its config: {listing(wrong, 5)}; "
+            "it was written by another version or edited; start over with --fresh"
+        )
+
+
+def _plain(path: tuple) -> str:
+    """A key path without the difference between a NamedTuple's field, a dict's key and a list's index."""
+    return ".".join(str(getattr(k, "name", getattr(k, "key", getattr(k, "idx", k)))) for k in path)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _write_manifest(path: Path, contents: dict[str, Any]) -> None:
+    files = sorted(p for p in path.rglob("*") if p.is_file() and p.name != MANIFEST)
+    contents["files"] = {p.relative_to(path).as_posix(): _sha256(p) for p in files}
+    draft = path / f"{MANIFEST}.draft"
+    with draft.open("w") as file:
+        json.dump(contents, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path / MANIFEST)
+
+
+def _read_manifest(path: Path) -> Saved:
+    try:
+        contents = json.loads((path / MANIFEST).read_text())
+        files = {str(k): str(v) for k, v in contents["files"].items()}
+        outside = [name for name in files if Path(name).is_absolute() or ".." in Path(name).parts]
+        if outside:
+            raise ValueError(f"names files outside its folder: {listing(outside)}")
+        return Saved(
+            path=path,
+            step=int(contents["step"]),
+            score=float(contents["score"]),
+            config=dict(contents["config"]),
+            classes=tuple(map(str, contents["classes"])),
+            grey=bool(contents["grey"]),
+            files=files,
+        )
+    except FileNotFoundError as error:
+        raise PixmedError(f"{path}: no {MANIFEST}, so no finished checkpoint; give a folder that has one") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise PixmedError(
+            f"{path / MANIFEST}: unreadable ({error}); delete {path} to fall back on an older step"
+        ) from error
+
+
+def _save_failed(step: int, error: Exception) -> PixmedError:
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return PixmedError(f"checkpoint {step} could not be saved: {reason}; older steps are intact; free space, rerun")

@@ -1,0 +1,64 @@
+"""What a training would be, without training: the config, the data, one batch, and the networks' sizes."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from pixmed_jax import config as configs, inference
+from pixmed_jax.data.pipeline import batch_rows
+from pixmed_jax.data.sources import open_dataset
+from pixmed_jax.models import count
+from pixmed_jax.training.build import make_task, networks
+from pixmed_jax.training.loop import total_steps
+
+
+def dry_run(config: dict[str, Any], workdir: Path) -> int:
+    """Print it all; returns 0. Raises PixmedError for what would stop the training at its start."""
+    for key, value in configs.flatten(config).items():
+        print(f"{key} = {value!r}")
+    dataset = open_dataset(**config["data"], seed=config["seed"])
+    print(f"\nworkdir {workdir}, {len(dataset.source.files)} slices")
+    for name, rows in dataset.rows.items():
+        patients = len({dataset.source.groups[i] for i in rows})
+        print(f"  {name:5} {len(rows):6} slices of {patients:4} patients")
+
+    batch_size, train = config["train"]["batch_size"], dataset.rows["train"]
+    rows = train[np.unique(batch_rows(config["seed"], 0, batch_size, len(train)))]
+    arrays, _ = dataset.load(rows, dataset.load_size)
+    images, maps = np.asarray(arrays.images), np.asarray(arrays.maps)
+    print(
+        f"first batch: images {list(images.shape)} {images.dtype} from {images.min()} to {images.max()}, "
+        f"classes {', '.join(f'{k + 1} {name}' for k, name in enumerate(dataset.classes))}; values {np.unique(maps)}"
+    )
+    steps = total_steps(config, len(train))
+    print(f"{steps} steps of {batch_size} images, {steps * batch_size / len(train):.1f} epochs\n")
+
+    part = batch_size // config["train"]["accumulate"]
+    print(f"{'network':14}{'parameters':>14}{'MACs/image':>14}{'weights':>12}{'training':>12}")
+    sizes = network_sizes(config, len(dataset.classes))
+    for name, size in sizes.items():
+        # Training holds weights, gradients and two Adam moments, the generator's average too, and activations.
+        copies = 5 if name == "generator" else 4
+        training = copies * 4 * size.parameters + part * size.activations
+        print(
+            f"{name:14}{size.parameters:14,}{size.macs / 1e6:12,.1f} M{4 * size.parameters / 1e6:9,.1f} MB"
+            f"{training / 1e6:9,.0f} MB"
+        )
+    make_task(config)
+    print(f"training: float32 state, and the activations of {part} images at a time kept for the gradient")
+    return 0
+
+
+def network_sizes(config: dict[str, Any], classes: int) -> dict[str, count.Size]:
+    """Size of each network of a config, for one image."""
+    generator, discriminator = networks(config)
+    batch = inference.example_batch(config, classes)
+    key = jax.random.key(0)
+    return {
+        "generator": count.size(
+            generator, lambda m: m.init({"params": key, "dropout": key}, batch.condition, train=True)
+        ),
+        "discriminator": count.size(discriminator, lambda m: m.init(key, batch.condition, batch.images)),
+    }

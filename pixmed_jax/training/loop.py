@@ -1,0 +1,265 @@
+"""The training loop: data in, steps, grids, checkpoints; killed or told to stop, it goes on where it was.
+
+`train(config, workdir)` is the whole contract. The loop knows a `Task`, never a network.
+"""
+
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import jax
+import numpy as np
+
+from pixmed_jax import inference, losses, pictures, workdir as run_folder
+from pixmed_jax.data.pipeline import Arrays, batch_rows, make_batch, to_float, with_channels
+from pixmed_jax.data.sources import Dataset, open_dataset
+from pixmed_jax.errors import PixmedError, listing
+from pixmed_jax.training import checkpoint, mesh as meshes
+from pixmed_jax.training.build import make_task
+from pixmed_jax.training.records import Bar, Records
+from pixmed_jax.training.task import Task
+
+_GRID_ROWS, _SCORED = 6, 64  # held-out slices shown in a grid, and scored for the choice of the best step
+_PREDICT_BATCH = 8
+
+
+class Interrupt:
+    """Remembers SIGINT or SIGTERM, so that the loop can stop after the step; a second one ends at once."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+
+    def __enter__(self) -> "Interrupt":
+        self._old = {s: signal.signal(s, self._received) for s in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._old.items():
+            signal.signal(number, handler)
+
+    def _received(self, number: int, frame: FrameType | None) -> None:
+        self.signal = number
+        for s in self._old:
+            signal.signal(s, signal.SIG_DFL)
+        name = signal.Signals(number).name
+        print(f"{name}: stopping after this step; once more to stop without saving", file=sys.stderr)
+
+
+class HeldOut:
+    """Slices of validation patients: every grid shows the same, every score is over the same."""
+
+    def __init__(self, dataset: Dataset, predict: inference.Predict):
+        rows = _spread(dataset, _SCORED)
+        arrays, self._slices = dataset.load(rows, dataset.size)
+        self._maps = np.asarray(arrays.maps)
+        self._real = np.asarray(with_channels(to_float(jax.numpy.asarray(arrays.images)), dataset.channels))
+        self._classes = dataset.classes
+        self._predict = predict
+        self._ssim = jax.jit(losses.ssim)
+
+    def look(self, variables: Any) -> tuple[float, Callable[[], Any]]:
+        """Mean SSIM of the generated slices, and a function that draws the grid."""
+        seeds = inference.image_seeds(0, len(self._maps))
+        fake = inference.in_batches(self._predict, variables, self._maps, seeds, _PREDICT_BATCH)
+        return float(self._ssim(fake, self._real)), lambda: self._grid(fake)
+
+    def _grid(self, fake: np.ndarray) -> Any:
+        first = slice(0, _GRID_ROWS)
+        real, fake = pictures.grey(self._real[first]), pictures.grey(fake[first])
+        names = [self._slices.label_names[label] for label in self._slices.labels[first]]
+        columns = {
+            "mask": pictures.colours(self._maps[first], self._classes),
+            "real": real,
+            "generated": fake,
+            "difference": pictures.difference(fake, real),
+        }
+        return pictures.grid(columns, names)
+
+
+def train(config: dict[str, Any], workdir: Path, *, fresh: bool = False) -> int:
+    """Train `config` in `workdir` to its last step. Returns 0, or 128 + the signal that stopped it.
+
+    A run that is there is resumed from its newest intact checkpoint. Raises PixmedError for what the user
+    can cure: data, config, disk, or numbers that do not stay finite.
+    """
+    with Interrupt() as interrupt:
+        mesh = meshes.make_mesh(config["train"]["batch_size"])
+        run_folder.prepare(workdir, config, fresh=fresh)
+        dataset = open_dataset(**config["data"], seed=config["seed"])
+        run_folder.write_json(workdir / run_folder.SPLIT, dataset.description())
+        task = make_task(config)
+        batch = inference.example_batch(config, len(dataset.classes))
+        state = _start(task, batch, config, workdir, mesh)
+
+        steps = total_steps(config, len(dataset.rows["train"]))
+        first = int(state.step)
+        if first >= steps:
+            print(
+                f"{workdir}: already trained to step {first} of {steps}; raise train.steps to go on, "
+                "or give --fresh to start over"
+            )
+            return 0
+        predict = inference.jit_predict(task, len(dataset.classes), dataset.channels)
+        held_out = HeldOut(dataset, predict)
+        arrays, slices = dataset.load(dataset.rows["train"], dataset.load_size)
+        return _run(task, state, arrays, slices.files, held_out, dataset, config, workdir, mesh, interrupt)
+
+
+def total_steps(config: dict[str, Any], train_slices: int) -> int:
+    """`train.steps`, or what `train.epochs` comes to; exactly one of the two is not 0."""
+    steps, epochs = config["train"]["steps"], config["train"]["epochs"]
+    if bool(steps) == bool(epochs):
+        raise PixmedError(f"train.steps={steps} and train.epochs={epochs}: set exactly one of them, the other to 0")
+    return steps or -(-epochs * train_slices // config["train"]["batch_size"])
+
+
+def _start(task: Task, batch: Any, config: dict[str, Any], workdir: Path, mesh: Any) -> Any:
+    """The newest intact state of this run, or a new one."""
+    sharding = meshes.replicated(mesh)
+    init = jax.jit(task.init, out_shardings=sharding)
+    key = jax.random.PRNGKey(config["seed"])
+    saved = checkpoint.newest_intact(workdir / "checkpoints")
+    if saved is None:
+        return init(key, batch)
+    print(f"resuming {workdir} from step {saved.step}", flush=True)
+    return checkpoint.restore(saved, meshes.like(jax.eval_shape(task.init, key, batch), sharding))
+
+
+def compile_step(task: Task, config: dict[str, Any], classes: int, mesh: Any) -> Callable:
+    """The jitted step (state, arrays, rows) -> (state, metrics); the state is donated."""
+    data = config["data"]
+
+    def step(state: Any, arrays: Arrays, rows: jax.Array) -> tuple[Any, dict[str, jax.Array]]:
+        key = jax.random.fold_in(jax.random.key(config["seed"]), state.step)
+        batch = make_batch(arrays, rows, key, size=data["size"], classes=classes, channels=data["channels"])
+        return task.step(state, batch)
+
+    everywhere, cut = meshes.replicated(mesh), meshes.sharded(mesh)
+    return jax.jit(
+        step,
+        donate_argnums=0,
+        in_shardings=(everywhere, everywhere, cut),
+        out_shardings=(everywhere, everywhere),
+    )
+
+
+def _run(
+    task: Task,
+    state: Any,
+    arrays: Arrays,
+    files: tuple[str, ...],
+    held_out: HeldOut,
+    dataset: Dataset,
+    config: dict[str, Any],
+    workdir: Path,
+    mesh: Any,
+    interrupt: Interrupt,
+) -> int:
+    seed, batch_size, log = config["seed"], config["train"]["batch_size"], config["log"]
+    first, steps = int(state.step), total_steps(config, len(files))
+    arrays = jax.device_put(arrays, meshes.replicated(mesh))
+
+    print(f"compiling the step for {jax.device_count()} {jax.default_backend()} device(s) ...", flush=True)
+    started = time.monotonic()
+    rows = batch_rows(seed, first, batch_size, len(files))
+    step_function = compile_step(task, config, len(dataset.classes), mesh).lower(state, arrays, rows).compile()
+    print(f"compiled in {time.monotonic() - started:.0f} s", flush=True)
+
+    records, bar = Records(workdir, first), Bar(first, steps, batch_size)
+    writer = checkpoint.Writer(
+        workdir / "checkpoints",
+        keep=config["checkpoint"]["keep"],
+        config=config,
+        classes=dataset.classes,
+        grey=arrays.images.shape[-1] == 1,
+    )
+
+    def look(step: int, *, draw: bool) -> float:
+        score, grid = held_out.look(task.inference(state))
+        records.scalars(step, {"held_out/ssim": score})
+        if draw:
+            picture = grid()
+            (workdir / "grids").mkdir(exist_ok=True)
+            picture.save(workdir / "grids" / f"step_{step:06d}.png")
+            records.picture(step, "held_out", picture)
+        return score
+
+    try:
+        if first == 0:
+            look(0, draw=True)
+        for step in range(first + 1, steps + 1):
+            began = time.monotonic()
+            rows = batch_rows(seed, step - 1, batch_size, len(files))
+            state, metrics = step_function(state, arrays, rows)
+            last = step == steps or interrupt.signal is not None
+            told = last or step % log["every"] == 0
+            if told:
+                values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+                values["skipped"] = int(state.skipped)
+            bar.advance(step, time.monotonic() - began)
+            if told:
+                values["images_per_second"] = bar.report(step, _headline(values))
+                records.scalars(step, values)
+                _stop_when_lost(state, config, files)
+            draw, save = step % log["grid_every"] == 0, step % config["checkpoint"]["every"] == 0
+            if draw or save or last:
+                score = look(step, draw=draw or last)
+                if save or last:
+                    _stop_when_lost(state, config, files)
+                    writer.save(step, state, score)
+            if interrupt.signal is not None:
+                writer.finish()
+                print(f"stopped at step {step} of {steps}, saved; the same command resumes", flush=True)
+                return 128 + interrupt.signal
+        writer.finish()
+    finally:
+        bar.close()
+        records.close()
+        writer.close()
+    print(f"trained {steps} steps in {workdir}", flush=True)
+    return 0
+
+
+def _headline(values: dict[str, float]) -> dict[str, float]:
+    """The few numbers that fit a line."""
+    generator = {k.split("/")[1]: v for k, v in values.items() if k.startswith("generator/") and "norm" not in k}
+    discriminator = (values["discriminator/real"] + values["discriminator/fake"]) / 2
+    return {**generator, "discriminator": discriminator} | (
+        {"skipped": values["skipped"]} if values["skipped"] else {}
+    )
+
+
+def _stop_when_lost(state: Any, config: dict[str, Any], files: tuple[str, ...]) -> None:
+    """Raise when `train.max_skipped` steps in a row were not finite, naming the files of the first of them."""
+    in_row = int(state.skipped_in_row)
+    if in_row < config["train"]["max_skipped"]:
+        return
+    first_bad = int(state.step) - in_row
+    rows = batch_rows(config["seed"], first_bad, config["train"]["batch_size"], len(files))
+    raise PixmedError(
+        f"losses are not finite since step {first_bad + 1} ({in_row} steps skipped, nothing of them saved); "
+        f"its batch was {listing(sorted({files[i] for i in rows}), 64)}; look at these files, "
+        "or lower optimizer.learning_rate, and rerun to resume"
+    )
+
+
+def _spread(dataset: Dataset, count: int) -> np.ndarray:
+    """Up to `count` validation rows: labels in turn, and patients in turn within a label."""
+    rows = dataset.rows["val"]
+    seen: dict[tuple[int, str], int] = {}
+    order = []
+    for row in rows:
+        who = (int(dataset.source.labels[row]), dataset.source.groups[row])
+        seen[who] = seen.get(who, -1) + 1
+        order.append((seen[who], row))
+    by_label: dict[int, list] = {}
+    for turn, row in sorted(order):
+        by_label.setdefault(int(dataset.source.labels[row]), []).append((turn, row))
+    ranked = sorted(
+        (place, label, row) for label, ranks in by_label.items() for place, (_, row) in enumerate(ranks)
+    )
+    return np.array([row for _, _, row in ranked[:count]])

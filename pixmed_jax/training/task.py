@@ -1,0 +1,61 @@
+"""The contract between what is trained and the loop that trains it: a NamedTuple of pure functions.
+
+The loop knows tasks, never networks. Whatever a task needs from one step to the next lives in its state, and
+every random number is derived from (state.key, state.step), so a state determines all that follows.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+
+from pixmed_jax.data.pipeline import Batch
+
+Metrics = dict[str, jax.Array]
+
+
+class TrainState(Protocol):
+    """What the loop reads of any task's state; all are int32 scalars but the key."""
+
+    step: jax.Array  # updates tried so far, skipped ones included
+    skipped: jax.Array  # updates skipped because a number was not finite
+    skipped_in_row: jax.Array  # of those, the last unbroken run
+    key: jax.Array  # [2] uint32, never changes
+
+    def _replace(self, **fields: Any) -> "TrainState": ...
+
+
+class Task(NamedTuple):
+    """init (key, batch) -> state; step (state, batch) -> (state, metrics); predict -> images or logits.
+
+    `step` is pure; the loop jits it and donates the state. `predict(variables, inputs, keys)` takes
+    `inference(state)`, the part of a state that a checkpoint's reader needs, and one key per input.
+    """
+
+    init: Callable[[jax.Array, Batch], Any]
+    step: Callable[[Any, Batch], tuple[Any, Metrics]]
+    inference: Callable[[Any], Any]
+    predict: Callable[[Any, jax.Array, jax.Array], jax.Array]
+
+
+def skip_if_not_finite(update: Callable[[Any, Batch], tuple[Any, Metrics]]) -> Callable:
+    """A step that keeps the old state, counters apart, when any metric of `update` is NaN or infinite.
+
+    `update` must report the norm of every gradient among its metrics: a finite norm means that no entry of
+    the gradient is NaN or infinite, and so neither is any parameter after Adam.
+    """
+
+    def step(state: Any, batch: Batch) -> tuple[Any, Metrics]:
+        updated, metrics = update(state, batch)
+        finite = jnp.all(jnp.stack([jnp.isfinite(value).all() for value in metrics.values()]))
+        # The selection fuses into the optimiser's own pass over the parameters: it costs no memory traffic.
+        kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), updated, state)
+        kept = kept._replace(
+            step=state.step + 1,
+            skipped=state.skipped + ~finite,
+            skipped_in_row=jnp.where(finite, 0, state.skipped_in_row + 1),
+        )
+        return kept, metrics
+
+    return step

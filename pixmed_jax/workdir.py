@@ -1,0 +1,109 @@
+"""The folder of a run, and what is allowed to happen to it.
+
+    config.json env.json split.json metrics.jsonl events.out.* checkpoints/ grids/
+    samples/{images,masks}/ samples/manifest.csv evaluation.json report/
+
+Everything but arrays is text, written to a draft and renamed, so that a reader never meets half a file.
+"""
+
+import json
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from pixmed_jax import config as configs
+from pixmed_jax.errors import PixmedError, listing
+
+CONFIG, SPLIT, METRICS, EVALUATION = "config.json", "split.json", "metrics.jsonl", "evaluation.json"
+OUTPUTS = (CONFIG, "env.json", SPLIT, METRICS, EVALUATION, "checkpoints", "grids", "samples", "report")
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "dm-pix", "numpy", "pixmed-jax")
+
+
+def write_text(path: Path, text: str) -> None:
+    draft = path.with_name(path.name + ".draft")
+    draft.write_text(text, encoding="utf-8")
+    draft.replace(path)
+
+
+def write_json(path: Path, contents: Any) -> None:
+    write_text(path, json.dumps(contents, indent=1, ensure_ascii=False) + "\n")
+
+
+def read_config(workdir: Path) -> dict[str, Any]:
+    """The config a run was started with."""
+    path = workdir / CONFIG
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise PixmedError(f"{path}: missing, so {workdir} is no run's folder; train with --config first") from error
+    except (OSError, ValueError) as error:
+        raise PixmedError(f"{path}: unreadable ({error}); restore it from any checkpoint's manifest.json") from error
+
+
+def prepare(workdir: Path, config: Mapping[str, Any], *, fresh: bool) -> None:
+    """Make `workdir` this run's folder: new, resumed with the same config, or emptied by `fresh`."""
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        probe = workdir / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise PixmedError(f"{workdir}: cannot be written ({error.strerror}); give another --workdir") from error
+    if (workdir / CONFIG).exists() and not fresh:
+        _check_same(workdir, read_config(workdir), config)
+    elif fresh:
+        _clear(workdir)
+    elif any((workdir / name).exists() for name in OUTPUTS):
+        raise PixmedError(
+            f"{workdir}: holds results of a run without their {CONFIG}; give another --workdir, "
+            "or --fresh to delete them"
+        )
+    write_json(workdir / CONFIG, config)
+    write_json(workdir / "env.json", _environment())
+
+
+def _check_same(workdir: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    changed = configs.differences(old, new)
+    shown = {key: f"{key}: {was!r} -> {now!r}" for key, (was, now) in changed.items()}
+    refused = [text for key, text in shown.items() if not configs.is_free(key)]
+    if refused:
+        raise PixmedError(
+            f"{workdir}: was trained with another config ({listing(refused)}); "
+            "give another --workdir, or --fresh to start over in this one"
+        )
+    for text in shown.values():
+        print(f"{workdir}: resumed with {text}", file=sys.stderr)
+
+
+def _clear(workdir: Path) -> None:
+    """Delete what a run writes, and nothing else."""
+    for path in [workdir / name for name in OUTPUTS] + list(workdir.glob("events.out.tfevents.*")):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _environment() -> dict[str, Any]:
+    import jax
+
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "devices": [f"{d.platform}:{d.device_kind}" for d in jax.devices()],
+        "processes": jax.process_count(),
+        "packages": {name: _version(name) for name in _PACKAGES},
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,207 @@
+"""Folders of pairs: the index, every planted fault, and the meaning of mask values."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pixmed_jax.data import folder
+from pixmed_jax.errors import PixmedError
+
+REAL = Path(__file__).parents[2] / "shared" / "data" / "brain-tumor-segmentation-256"
+META = "file,label,patient_group\na.png,glioma,p1\nb.png,meningioma,p1\nc.png,glioma,p2\n"
+
+
+def put(path: Path, pixels: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+def image(height: int = 12, width: int = 10) -> np.ndarray:
+    return np.arange(height * width).reshape(height, width).astype(np.uint8)
+
+
+def mask(value: int = 255, height: int = 12, width: int = 10) -> np.ndarray:
+    pixels = np.zeros((height, width), np.uint8)
+    pixels[3:6, 4:8] = value
+    return pixels
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Three pairs, two labels, two patients; written out of order."""
+    for name in "cab":
+        put(tmp_path / "images" / f"{name}.png", image())
+        put(tmp_path / "masks" / f"{name}.png", mask())
+    (tmp_path / "meta.csv").write_text(META)
+    return tmp_path
+
+
+def fault(root: Path, **options: object) -> str:
+    with pytest.raises(PixmedError) as caught:
+        folder.source(root, **options)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message.startswith(str(root))
+    return message
+
+
+def test_index_is_sorted_and_follows_the_table(root):
+    source = folder.source(root)
+    assert source.files == ("a.png", "b.png", "c.png")
+    assert source.label_names == ("glioma", "meningioma")
+    assert source.labels.tolist() == [0, 1, 0]
+    assert source.groups == ("p1", "p1", "p2")
+    assert source.planes == ("", "", "")
+
+
+def test_rows_of_the_table_may_come_in_any_order_and_with_a_byte_order_mark(root):
+    head, *rows = META.splitlines()
+    (root / "meta.csv").write_text("\ufeff" + "\n".join([head, *rows[::-1]]), encoding="utf-8")
+    assert folder.source(root).labels.tolist() == [0, 1, 0]
+
+
+def test_without_a_table_each_file_is_its_own_group(root):
+    for options in ({"meta": ""}, {"label_column": "", "patient_column": ""}):
+        source = folder.source(root, **options)
+        assert source.label_names == ("tumor",)
+        assert source.groups == source.files
+    (root / "meta.csv").unlink()
+    assert folder.source(root).groups == ("a.png", "b.png", "c.png")
+
+
+def test_suffixes_subfolders_and_hidden_files(tmp_path):
+    put(tmp_path / "images" / "x" / "a.PNG", image())
+    put(tmp_path / "masks" / "x" / "a_mask.tif", mask())
+    put(tmp_path / "images" / "y" / "a.bmp", image())
+    put(tmp_path / "masks" / "y" / "a.png", mask())
+    (tmp_path / "images" / "._a.png").write_bytes(b"macOS")
+    source = folder.source(tmp_path)
+    assert source.files == ("x/a.PNG", "y/a.bmp")
+    np.testing.assert_array_equal(source.read(0)[0], image())
+
+
+def test_indexing_decodes_no_pixel(root):
+    path = root / "images" / "a.png"
+    path.write_bytes(path.read_bytes()[:-30])  # whole header, broken pixels
+    source = folder.source(root)
+    with pytest.raises(PixmedError, match=r"a\.png: cannot be decoded"):
+        source.read(0)
+
+
+def test_lone_and_doubled_files_are_all_listed(root):
+    put(root / "images" / "d.png", image())
+    put(root / "images" / "e.png", image())
+    put(root / "masks" / "f.png", mask())
+    put(root / "masks" / "a_mask.png", mask())
+    put(root / "images" / "b.bmp", image())
+    message = fault(root)
+    assert "2 images without a mask (d.png, e.png)" in message
+    assert "1 masks without an image (f.png)" in message
+    assert "2 masks for an image that has another (a.png, a_mask.png)" in message
+    assert "1 files share their stem with another (images/b.png)" in message
+
+
+def test_unequal_sizes_and_unusable_headers_are_all_listed(root):
+    put(root / "masks" / "a.png", mask(height=10, width=12))
+    put(root / "masks" / "b.png", mask(width=11))
+    (root / "images" / "c.png").write_bytes(b"<html>")
+    message = fault(root)
+    assert "2 masks differ in height x width" in message
+    assert "a.png 12x10 against 10x12, b.png 12x10 against 12x11" in message
+    assert "1 files are unusable" in message
+    assert "c.png: not a whole PNG" in message
+
+
+def test_missing_and_empty_folders_name_their_key(root):
+    assert "set data.dir" in fault(root / "absent")
+    message = fault(root, images="pictures", masks="labels")
+    assert "no folder pictures, set data.images; no folder labels, set data.masks" in message
+    (root / "dicom").mkdir()
+    (root / "dicom" / "a.dcm").write_bytes(b"")
+    assert "no PNG, JPEG, TIFF or BMP files in dicom but files of .dcm, set data.images" in fault(
+        root, images="dicom"
+    )
+
+
+def test_a_named_table_must_exist(root):
+    assert "set data.meta" in fault(root, meta="metadata.csv")
+
+
+def test_a_missing_column_names_those_found(root):
+    message = fault(root, label_column="class", patient_column="pid")
+    assert "'class' (set data.label_column), 'pid' (set data.patient_column)" in message
+    assert "it has file, label, patient_group" in message
+
+
+def test_faults_of_the_table_are_all_listed(root):
+    (root / "meta.csv").write_text(
+        "file,label,patient_group\na.png,glioma,p1\na.png,glioma,p2\nb.png,,p1\nz.png,glioma,p3\n"
+        "../secret.png,glioma,p4\n/etc/passwd,glioma,p5\nx\\..\\a.png,glioma,p6\n"
+    )
+    message = fault(root)
+    assert "3 rows whose file is not a plain relative path" in message
+    assert "'../secret.png', '/etc/passwd'" in message
+    assert "1 rows without a file ('z.png')" in message
+    assert "1 files with several rows (a.png)" in message
+    assert "1 rows with an empty label or patient (b.png)" in message
+    assert "1 files without a row (c.png)" in message
+
+
+def test_a_label_column_of_free_text_is_refused(tmp_path):
+    names = [f"{i:03}.png" for i in range(255)]
+    for name in names:
+        put(tmp_path / "images" / name, image(4, 4))
+        put(tmp_path / "masks" / name, mask(255, 4, 4))
+    (tmp_path / "meta.csv").write_text("file,label\n" + "".join(f"{n},{n}\n" for n in names))
+    assert "names 255 labels, over 254; set data.label_column" in fault(tmp_path, patient_column="")
+
+
+@pytest.mark.parametrize("value", [1, 255])
+def test_a_binary_mask_takes_the_label_of_its_slice(root, value):
+    for name in "ab":
+        put(root / "masks" / f"{name}.png", mask(value))
+    source = folder.source(root)
+    for row, expected in ((0, 1), (1, 2)):
+        pixels = source.read(row)[1]
+        assert pixels.dtype == np.uint8
+        np.testing.assert_array_equal(pixels, mask(expected))
+
+
+def test_a_mask_of_classes_is_used_as_it_is(root):
+    classes = mask(2)
+    classes[9, 9] = 1
+    put(root / "masks" / "a.png", classes)
+    np.testing.assert_array_equal(folder.source(root).read(0)[1], classes)
+
+
+def test_other_mask_values_are_shown(root):
+    smooth = mask()
+    smooth[3, 4:8] = [7, 90, 90, 254]
+    put(root / "masks" / "a.png", smooth)
+    with pytest.raises(PixmedError, match=r"a\.png: values 0, 7, 90, 254, 255; .*or 0 to 2 for 2 labels"):
+        folder.source(root).read(0)
+    put(root / "masks" / "a.png", mask(2))
+    with pytest.raises(PixmedError, match="values 0, 2; a mask holds 0 and 1, or 0 and 255; save it"):
+        folder.source(root, meta="").read(0)  # with one label there is no class 2
+
+
+def test_empty_full_and_constant_slices(root):
+    put(root / "masks" / "a.png", mask(0))
+    put(root / "masks" / "b.png", np.full((12, 10), 255, np.uint8))
+    put(root / "images" / "c.png", np.full((12, 10), 7, np.uint8))
+    source = folder.source(root)
+    for row, reason in enumerate(["no tumour pixel; .*data.allow_empty_masks", "no background", "is 7"]):
+        with pytest.raises(PixmedError, match=reason):
+            source.read(row)
+    assert not folder.source(root, allow_empty_masks=True).read(0)[1].any()
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="real data are not here")
+def test_real_set():
+    source = folder.source(REAL)
+    assert len(source.files) == 2578
+    assert source.label_names == ("glioma", "meningioma", "pituitary")
+    assert np.bincount(source.labels).tolist() == [1259, 594, 725]
+    assert len(set(source.groups)) == 169

@@ -1,0 +1,151 @@
+"""The outline of the head on drawn heads with known outlines, and the encoding of label maps."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pixmed_jax.data import folder, regions, slices
+from pixmed_jax.errors import PixmedError
+
+REAL = Path(__file__).parents[2] / "shared" / "data" / "brain-tumor-segmentation-256"
+
+
+def ellipse(size: int, row: float, column: float, height: float, width: float) -> np.ndarray:
+    """Filled; centre and half axes as shares of the size."""
+    y, x = (np.mgrid[:size, :size] + 0.5) / size
+    return ((y - row) / height) ** 2 + ((x - column) / width) ** 2 < 1
+
+
+def drawn(size: int, noise: float = 0.02) -> tuple[np.ndarray, np.ndarray]:
+    """(slice in [0, 1], its true head): scalp, dark skull, brain, black ventricles and a sinus."""
+    outline = ellipse(size, 0.52, 0.5, 0.42, 0.34)
+    image = np.where(outline, 0.9, 0.0)
+    image[ellipse(size, 0.52, 0.5, 0.38, 0.30)] = 0.05
+    image[ellipse(size, 0.52, 0.5, 0.35, 0.27)] = 0.45
+    image[ellipse(size, 0.55, 0.45, 0.15, 0.12)] = 0.0
+    image[ellipse(size, 0.24, 0.5, 0.05, 0.05)] = 0.0
+    random = np.random.default_rng(0)
+    image = np.hypot(image + noise * random.normal(size=image.shape), noise * random.normal(size=image.shape))
+    return image.clip(0, 1), outline
+
+
+def overlap(a: np.ndarray, b: np.ndarray) -> float:
+    """Intersection over union."""
+    return (a & b).sum() / (a | b).sum()
+
+
+@pytest.mark.parametrize("size", [64, 128, 256])
+@pytest.mark.parametrize("noise", [0.0, 0.02, 0.08])
+@pytest.mark.parametrize(
+    ("dtype", "bright"), [(np.uint8, 255), (np.uint8, 60), (np.uint16, 65535), (np.uint16, 900)]
+)
+def test_the_head_is_found_at_any_size_depth_and_noise(size, noise, dtype, bright):
+    image, outline = drawn(size, noise)
+    found = regions.head((image * bright).astype(dtype))
+    assert found.dtype == bool
+    assert overlap(found, outline) > 0.95
+
+
+def test_what_lies_beside_the_head_does_not_count():
+    image, outline = drawn(128)
+    image[:13, :13] = 1.0  # a marker
+    image[64:69, 80:] = np.maximum(image[64:69, 80:], 0.3)  # a streak that touches the head
+    found = regions.head((image * 255).astype(np.uint8))
+    assert overlap(found, outline) > 0.95
+    assert not found[:14, :14].any()
+    assert not found[64:69, 118:].any()
+
+
+def test_an_open_airway_is_inside():
+    image, outline = drawn(128)
+    image[50:58, :70] = np.minimum(image[50:58, :70], 0.02)
+    assert overlap(regions.head((image * 255).astype(np.uint8)), outline) > 0.95
+
+
+def test_tissue_far_from_the_coil_is_inside():
+    image, outline = drawn(128, noise=0.01)
+    image *= np.linspace(1, 0.25, 128)[:, None]
+    assert overlap(regions.head((image * 255).astype(np.uint8)), outline) > 0.95
+
+
+@pytest.mark.parametrize("noise", [0.06, 0.1])
+@pytest.mark.parametrize("share", [0.0, 0.45])
+def test_loud_air_is_outside_also_where_the_field_ends_in_zeros(share, noise):
+    image, outline = drawn(128, noise)
+    edge = round(share * 16)
+    image[:, :edge] = image[:, 128 - edge :] = image[:edge] = 0
+    image = np.pad(image, (0, round(share * 200)))
+    outline = np.pad(outline, (0, round(share * 200)))
+    assert overlap(regions.head((image * 255).astype(np.uint8)), outline) > 0.9
+
+
+def test_a_head_cut_by_the_edge_reaches_it_and_does_not_run_along_it():
+    outline = ellipse(128, 0.45, 0.5, 0.48, 0.3)  # a shallow angle between the skull and the edge
+    found = regions.head(np.where(outline, 180, 3).astype(np.uint8))
+    assert overlap(found, outline) > 0.97
+    assert found[0].sum() == pytest.approx(outline[0].sum(), abs=4)
+
+
+@pytest.mark.parametrize("value", [0, 9])
+def test_a_black_slice_has_no_head(value):
+    image = np.zeros((64, 64), np.uint8)
+    image[30, 30] = value
+    assert not regions.head(image).any()
+
+
+@pytest.fixture
+def two():
+    """Two slices, tumours of class 2 and 1; the second reaches out of its head."""
+    image, outline = drawn(64)
+    masks = np.zeros((2, 64, 64), np.uint8)
+    masks[0, 30:36, 30:36] = 2
+    masks[1, 30:36, 2:40] = 1
+    images = np.repeat((image * 255).astype(np.uint8)[None, ..., None], 2, axis=0)
+    return masks, images, outline
+
+
+def test_condition_tumor(two):
+    masks, images, _ = two
+    maps, names = regions.label_map(masks, images, condition="tumor", label_names=("g", "m"))
+    assert names == ("tumor",)
+    np.testing.assert_array_equal(maps, masks > 0)
+    maps, names = regions.label_map(masks, images, label_names=("g", "m"), class_channels=True)
+    assert names == ("g", "m")
+    assert maps.dtype == np.uint8
+    np.testing.assert_array_equal(maps, masks)
+
+
+@pytest.mark.parametrize(
+    ("class_channels", "names"), [(False, ("tumor", "head")), (True, ("g", "m", "head"))]
+)
+def test_condition_tumor_and_head(two, class_channels, names):
+    masks, images, outline = two
+    before = masks.copy()
+    maps, got = regions.label_map(
+        masks, images, condition="tumor+head", label_names=("g", "m"), class_channels=class_channels
+    )
+    assert got == names
+    np.testing.assert_array_equal(masks, before)
+    np.testing.assert_array_equal(maps[masks > 0], masks[masks > 0] if class_channels else 1)
+    for map_, mask in zip(maps, masks, strict=True):
+        assert overlap(map_ == len(names), outline & (mask == 0)) > 0.95
+        assert set(np.unique(map_[mask == 0])) == {0, len(names)}
+
+
+def test_an_unknown_condition(two):
+    with pytest.raises(
+        PixmedError, match=r"data\.condition='brain' is unknown; use one of tumor, tumor\+head"
+    ):
+        regions.label_map(*two[:2], condition="brain")
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="real data are not here")
+def test_real_heads_hold_their_tumours_and_leave_air():
+    source = folder.source(REAL)
+    got = slices.load(source, range(0, len(source.files), 30), 128)
+    heads = np.stack([regions.head(image[..., 0]) for image in got.images])
+    assert not (got.masks.astype(bool) & ~heads).any()
+    shares = heads.mean(axis=(1, 2))
+    assert shares.min() > 0.1
+    assert shares.max() < 0.9

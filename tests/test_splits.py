@@ -1,0 +1,163 @@
+"""Splits: patients stay whole, fractions and labels are met, nothing depends on the order of rows."""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pixmed_jax.data import folder, splits
+from pixmed_jax.data.slices import Source
+from pixmed_jax.errors import PixmedError
+
+REAL = Path(__file__).parents[2] / "shared" / "data" / "brain-tumor-segmentation-256"
+
+
+def source(groups, labels=None) -> Source:
+    """A source that is an index only."""
+    labels = np.zeros(len(groups), int) if labels is None else np.asarray(labels)
+    files = tuple(f"{i:04}.png" for i in range(len(groups)))
+    return Source(files, labels, ("x", "y", "z"), tuple(groups), ("",) * len(groups), lambda row: None)
+
+
+def patients(sizes, n_labels: int = 1) -> Source:
+    """Patient i has sizes[i] slices of label i modulo n_labels."""
+    who = np.repeat(np.arange(len(sizes)), sizes)
+    return source([f"p{i:03}" for i in who], who % n_labels)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    sizes=st.lists(st.integers(1, 30), min_size=3, max_size=40),
+    n_labels=st.integers(1, 3),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_every_row_once_no_patient_twice_no_split_empty(sizes, n_labels, seed):
+    data = patients([2, *sizes], n_labels)
+    got = splits.split(data, seed=seed)
+    assert list(got) == ["train", "val", "test"]
+    assert sorted(np.concatenate(list(got.values())).tolist()) == list(range(len(data.files)))
+    homes = [{data.groups[row] for row in rows} for rows in got.values()]
+    assert sum(map(len, homes)) == len(set(data.groups))
+    for rows in got.values():
+        assert rows.size
+        assert rows.tolist() == sorted(rows.tolist())
+
+
+@settings(max_examples=20, deadline=None)
+@given(order=st.permutations(list(range(60))), seed=st.integers(0, 99))
+def test_the_order_of_rows_does_not_matter(order, seed):
+    data = patients([3] * 20, 3)
+    shuffled = data._replace(
+        files=tuple(data.files[i] for i in order),
+        groups=tuple(data.groups[i] for i in order),
+        labels=data.labels[list(order)],
+    )
+    first, second = splits.split(data, seed=seed), splits.split(shuffled, seed=seed)
+    for name in splits.SPLITS:
+        assert {data.files[i] for i in first[name]} == {shuffled.files[i] for i in second[name]}
+
+
+def test_slices_meet_the_fractions_in_total_and_by_label():
+    sizes = np.random.default_rng(0).integers(1, 40, 150)
+    data = patients(sizes, 3)
+    for seed in range(10):
+        for rows, share in zip(splits.split(data, seed=seed).values(), (0.8, 0.1, 0.1), strict=True):
+            assert len(rows) / len(data.files) == pytest.approx(share, abs=0.015)
+            by_label = np.bincount(data.labels[rows], minlength=3) / np.bincount(data.labels)
+            np.testing.assert_allclose(by_label, share, atol=0.04)
+
+
+def test_patients_with_many_slices_are_found_in_every_split():
+    """A rule that avoids overshooting a target would keep them all for training."""
+    data = patients([2] * 100 + [20] * 100)
+    large = [0, 0, 0]
+    for seed in range(20):
+        for i, rows in enumerate(splits.split(data, seed=seed).values()):
+            large[i] += len({data.groups[row] for row in rows if int(data.groups[row][1:]) >= 100})
+    np.testing.assert_allclose(np.array(large) / sum(large), (0.8, 0.1, 0.1), atol=0.015)
+
+
+def test_the_seed_decides():
+    data = patients([4] * 40)
+    first, again, other = (splits.split(data, seed=seed)["test"].tolist() for seed in (1, 1, 2))
+    assert first == again
+    assert first != other
+
+
+def test_a_fraction_of_zero_leaves_its_split_empty():
+    got = splits.split(patients([5] * 20), fractions=(0.75, 0, 0.25))
+    assert [len(rows) for rows in got.values()] == [75, 0, 25]
+
+
+def test_by_slice_warns_and_is_exact_by_label():
+    data = patients([50, 50, 100], 3)
+    with pytest.warns(UserWarning, match="several splits: scores will be too good"):
+        got = splits.split(data, by="slice")
+    assert [np.bincount(data.labels[rows]).tolist() for rows in got.values()] == [
+        [40, 40, 80],
+        [5, 5, 10],
+        [5, 5, 10],
+    ]
+
+
+def test_by_patient_needs_patients():
+    data = source([f"{i:04}.png" for i in range(30)])  # groups == files: none are known
+    with pytest.raises(PixmedError, match=r"no patients.*data\.patient_column.*data\.split\.by=slice"):
+        splits.split(data)
+    with pytest.warns(UserWarning, match="leak|several splits"):
+        assert len(splits.split(data, by="slice")["train"]) == 24
+
+
+def test_fewer_patients_than_splits():
+    with pytest.raises(PixmedError, match=r"2 patients cannot fill 3 splits; .*data\.split\.fractions to 0"):
+        splits.split(patients([9, 9]))
+    got = splits.split(patients([9, 9]), fractions=(0.5, 0.5, 0.0))
+    assert [len(rows) for rows in got.values()] == [9, 9, 0]
+
+
+@pytest.mark.parametrize(
+    "fractions", [(0.5, 0.5), (0.8, 0.1, 0.2), (1.2, -0.1, -0.1), (float("nan"), 0.5, 0.5)]
+)
+def test_fractions_that_make_no_sense(fractions):
+    with pytest.raises(PixmedError, match="three numbers >= 0 that sum to 1"):
+        splits.split(patients([3] * 9), fractions=fractions)
+
+
+def test_an_unknown_way_to_split():
+    with pytest.raises(PixmedError, match=r"data\.split\.by='pid' is unknown; use patient or slice"):
+        splits.split(patients([3] * 9), by="pid")
+
+
+def test_a_given_split_is_followed_and_checked():
+    data = source(["p", "p", "q", "r"])
+    got = splits.split(data, given=["val", "val", "train", "test"])
+    assert {name: rows.tolist() for name, rows in got.items()} == {"train": [2], "val": [0, 1], "test": [3]}
+    leaking = ["val", "train", "train", "test"]
+    with pytest.raises(PixmedError, match=r"1 patients are in several splits: p \(train \+ val\)"):
+        splits.split(data, given=leaking)
+    with pytest.warns(UserWarning, match="several splits"):
+        assert splits.split(data, given=leaking, by="slice")["train"].tolist() == [1, 2]
+    with pytest.raises(PixmedError, match="4 values for 4 slices, among them 'dev', 'holdout'; give train"):
+        splits.split(data, given=["dev", "val", "holdout", "test"])
+    with pytest.raises(PixmedError, match="1 values for 4 slices; give"):
+        splits.split(data, given=["train"])
+
+
+def test_all_shared_patients_are_listed():
+    splits.check_disjoint({"train": ["a", "b", "b"], "val": ["c"], "test": []})
+    with pytest.raises(PixmedError) as caught:
+        splits.check_disjoint({"train": ["a", "b"], "val": ["b", "c"], "test": ["c", "b", "d"]})
+    assert "2 patients are in several splits: b (train + val + test), c (val + test);" in str(caught.value)
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="real data are not here")
+def test_real_patients():
+    data = folder.source(REAL)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        got = splits.split(data)
+    shares = [len(rows) / 2578 for rows in got.values()]
+    np.testing.assert_allclose(shares, (0.8, 0.1, 0.1), atol=0.015)
