@@ -1,20 +1,24 @@
-"""PixMed-Enhancer in JAX: train a generator of MR slices from tumour masks, sample from it, evaluate it.
+r"""PixMed-Enhancer in JAX: train a generator of MR slices from tumour masks, sample from it, evaluate it.
 
 Train (the same command resumes; --fresh starts over):
   python launch.py --config=configs/ghost.py
-  python launch.py --config=configs/ghost.py --config.data.source=folder --config.data.dir=DIR --workdir=runs/mine
+  python launch.py --config=configs/ghost.py --config.data.source=folder --config.data.dir=DIR \
+      --workdir=runs/mine
   python launch.py --config=configs/ghost.py:paper --config.data.dir=DIR --dry_run
 
 Then, from the run's folder alone:
   python launch.py --workdir=runs/mine --mode=sample --sample.number=500 --sample.balance --sample.output=DIR
   python launch.py --workdir=runs/mine --mode=evaluate
 
-Exit status: 0 done, 1 a fault told in one line, 2 a mistake in the command line, 130 or 143 stopped by Ctrl-C or
-SIGTERM with the run saved.
+Exit status: 0 done, 1 a fault told in one line, 2 a mistake in the command line, 130 or 143 stopped by
+Ctrl-C or SIGTERM with the run saved.
 """
 
+import os
+import runpy
 import sys
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
@@ -23,38 +27,86 @@ from pixmed_jax import config as configs
 from pixmed_jax.errors import PixmedError
 
 MODES = ("train", "sample", "evaluate")
-FLAGS = flags.FLAGS
-_CONFIG = config_flags.DEFINE_config_file("config", None, "Experiment to train: configs/NAME.py or configs/NAME.py:PRESET.")
-flags.DEFINE_string("workdir", None, "Folder of the run; default for training: runs/NAME-PRESET.")
-flags.DEFINE_enum("mode", "train", MODES, "What to do.")
-flags.DEFINE_bool("fresh", False, "Delete the run in the workdir and start over.")
-flags.DEFINE_bool("dry_run", False, "Check the config, open a batch, print the networks' sizes, and exit.")
-_STAGES = {
+# fmt: off
+STAGES = {
     "sample": {
         "masks": "", "split": "test", "label": "", "number": 0, "seed": 0,
         "balance": False, "output": "", "step": 0, "batch_size": 8,
     },
     "evaluate": {"split": "test", "seed": 0},
-}  # fmt: skip
-for _name, _defaults in _STAGES.items():
-    config_flags.DEFINE_config_dict(_name, ConfigDict(_defaults), f"Options of --mode={_name}.")
+}
+# fmt: on
+FLAGS = flags.FLAGS
+
+
+class UsageError(Exception):
+    """A mistake in the command line, told in one line."""
 
 
 def main(argv: list[str]) -> int:
     try:
-        FLAGS(argv)
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-        print(f"launch.py: {_explain(argv, error)}", file=sys.stderr)
-        return 2
-    try:
+        _check_names(argv[1:])
+        _define_flags()
+        if "--help" in argv or "-h" in argv:
+            print(f"{__doc__}\nFlags:\n{FLAGS.module_help(sys.argv[0])}")
+            return 0
+        unread = FLAGS(argv)[1:]
+        if unread:
+            raise UsageError(f"{unread[0]!r} is no flag; flags are written --name=value")
         return _dispatch()
+    except (UsageError, flags.Error) as error:
+        print(f"launch.py: {error}", file=sys.stderr)
+        return 2
     except PixmedError as error:
         print(f"launch.py: {error}", file=sys.stderr)
         return 1
 
 
+def _define_flags() -> None:
+    config_flags.DEFINE_config_file(
+        "config", None, "What to train: configs/NAME.py or configs/NAME.py:PRESET."
+    )
+    flags.DEFINE_string("workdir", None, "Folder of the run; for training runs/NAME-PRESET by default.")
+    flags.DEFINE_enum("mode", "train", MODES, "What to do.")
+    flags.DEFINE_bool("fresh", False, "Delete the run in the workdir and start over.")
+    flags.DEFINE_bool("dry_run", False, "Check config and data, print the networks' sizes, train nothing.")
+    for name, options in STAGES.items():
+        names = ", ".join(f"--{name}.{option}" for option in options)
+        config_flags.DEFINE_config_dict(name, ConfigDict(options), f"Options of --mode={name}: {names}.")
+
+
+def _check_names(words: list[str]) -> None:
+    """Answer an override of a key that does not exist with the nearest names.
+
+    ml_collections would answer with four chained tracebacks, and for a stage's options already while its flag
+    is defined.
+    """
+    given = [word.lstrip("-").split("=")[0] for word in words if word.startswith("--")]
+    known = {f"{stage}.{key}" for stage, options in STAGES.items() for key in options}
+    for word in words:
+        if word.startswith("--config="):
+            known |= {f"config.{key}" for key in configs.flatten(_load(word.removeprefix("--config=")))}
+    for name in given:
+        if "." in name and name not in known and name.removeprefix("no") not in known:
+            raise UsageError(f"--{name}: no such key{configs.nearest(name, known)}")
+
+
+def _load(name: str) -> dict[str, Any]:
+    """The config that `FILE.py:PRESET` means, without overrides."""
+    path, _, preset = name.partition(":")
+    try:
+        get_config = runpy.run_path(path)["get_config"]
+        return configs.plain(get_config(preset) if preset else get_config())
+    except FileNotFoundError as error:
+        raise UsageError(f"--config={path}: no such file; try --config=configs/ghost.py") from error
+    except (ValueError, SyntaxError, KeyError) as error:
+        raise UsageError(f"--config={name}: {error}") from error
+
+
 def _dispatch() -> int:
-    # JAX takes seconds to import; it is not needed for --help or for a mistyped flag.
+    # JAX takes seconds to import; it is not needed for --help or for a mistyped flag. What it compiles is
+    # kept, so that a second start of the same network trains at once.
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path.home() / ".cache" / "pixmed_jax"))
     if FLAGS.mode == "train":
         if FLAGS.config is None:
             raise PixmedError("--config is missing; try --config=configs/ghost.py, or --help")
@@ -91,29 +143,6 @@ def _evaluate(workdir: Path) -> None:
 
     print(summary(evaluate(workdir, **FLAGS.evaluate.to_dict())))
     print(f"written: {workdir / 'evaluation.json'} and {workdir / 'report' / 'index.html'}")
-
-
-def _explain(argv: list[str], error: Exception) -> str:
-    """A parsing error in one line, with the nearest names for one that does not exist."""
-    given = [word.lstrip("-").split("=")[0] for word in argv[1:] if word.startswith("--")]
-    known = {f"{stage}.{key}" for stage, options in _STAGES.items() for key in options}
-    try:
-        config = next(word.split("=", 1)[1] for word in argv if word.startswith("--config="))
-        alone = flags.FlagValues()
-        config_flags.DEFINE_config_file("config", flag_values=alone)
-        alone([argv[0], f"--config={config}"])
-        known |= {f"config.{key}" for key in configs.flatten(configs.plain(alone.config))}
-    except StopIteration:
-        pass
-    except FileNotFoundError:
-        return f"--config={config}: no such file; try configs/ghost.py"
-    except ValueError as wrong:
-        return f"--config={config}: {wrong}"
-    for name in given:
-        stem = name.split(".")[0]
-        if "." in name and stem in ("config", *_STAGES) and name not in known and name.removeprefix("no") not in known:
-            return f"--{name}: no such key{configs.nearest(name, known)}"
-    return " ".join(str(error).split())
 
 
 if __name__ == "__main__":

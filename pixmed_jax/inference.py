@@ -11,15 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from pixmed_jax.data.pipeline import Arrays, Batch, one_hot, to_float, with_channels
+from pixmed_jax.data.pipeline import Batch, one_hot, to_float, with_channels
 from pixmed_jax.errors import PixmedError
 from pixmed_jax.training import checkpoint, mesh
 from pixmed_jax.training.build import make_task
 from pixmed_jax.training.task import Task
 
-Predict = Callable[[Any, jax.Array, jax.Array], jax.Array]
+Predict = Callable[[Any, Any, Any], jax.Array]
 
 
 def image_seeds(seed: int, count: int) -> np.ndarray:
@@ -37,7 +38,9 @@ def jit_predict(task: Task, classes: int, channels: int) -> Predict:
     return predict
 
 
-def in_batches(predict: Predict, variables: Any, maps: np.ndarray, seeds: np.ndarray, size: int) -> np.ndarray:
+def in_batches(
+    predict: Predict, variables: Any, maps: np.ndarray, seeds: np.ndarray, size: int
+) -> np.ndarray:
     """`predict` over any number of maps, always `size` at a time, the last batch padded.
 
     One shape compiles once; and since the arithmetic of a batch may depend on its shape in the last bit, it
@@ -56,10 +59,12 @@ def in_batches(predict: Predict, variables: Any, maps: np.ndarray, seeds: np.nda
 def example_batch(config: dict[str, Any], classes: int, batch_size: int = 1) -> Batch:
     """A batch of the shapes that `config` trains on, all black: enough to make a task's state."""
     size, channels = config["data"]["size"], config["data"]["channels"]
-    black = np.zeros((batch_size, size, size, 1), np.uint8)
-    arrays = Arrays(black, black[..., 0], np.zeros(batch_size, np.int32))
-    images = with_channels(to_float(jax.numpy.asarray(arrays.images)), channels)
-    return Batch(images, one_hot(jax.numpy.asarray(arrays.maps), classes, channels), arrays.labels)
+    black = jnp.zeros((batch_size, size, size), jnp.uint8)
+    return Batch(
+        images=with_channels(to_float(black[..., None]), channels),
+        condition=one_hot(black, classes, channels),
+        labels=jnp.zeros(batch_size, jnp.int32),
+    )
 
 
 class Generator:
@@ -109,7 +114,7 @@ class Generator:
 
 
 def find(path: str | Path, step: int | None = None) -> checkpoint.Saved:
-    """The checkpoint meant by a path: of a run's folder the best step (or `step`), of a step's folder itself."""
+    """The checkpoint that a path means: of a run's folder the best (or `step`), or the step's own."""
     path = Path(path)
     if (path / checkpoint.MANIFEST).exists():
         return checkpoint.open_step(path)
@@ -118,10 +123,12 @@ def find(path: str | Path, step: int | None = None) -> checkpoint.Saved:
         return checkpoint.open_step(directory / str(step))
     saved = checkpoint.best(directory)
     if saved is None:
-        raise PixmedError(f"{path}: no finished and intact checkpoint there; train first, or give another folder")
+        raise PixmedError(
+            f"{path}: no finished and intact checkpoint there; train first, or give another folder"
+        )
     return saved
 
 
 def load(path: str | Path, step: int | None = None) -> Generator:
-    """A generator from a run's folder (its best checkpoint, or that of `step`) or a checkpoint's own folder."""
+    """The generator of a run's folder (its best checkpoint, or that of `step`) or of a step's own folder."""
     return Generator(find(path, step))

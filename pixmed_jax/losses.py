@@ -22,7 +22,7 @@ def discriminator_bce(logits: jax.Array, real: bool) -> jax.Array:
 
 
 def generator_bce(logits: jax.Array) -> jax.Array:
-    """-log D(G(x)): the non-saturating form of Eq. 1's other side; fooling the discriminator costs nothing."""
+    """-log D(G(x)): the non-saturating form of Eq. 1's other side: to fool the critic costs nothing."""
     return optax.sigmoid_binary_cross_entropy(logits, jnp.ones_like(logits)).mean()
 
 

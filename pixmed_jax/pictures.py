@@ -56,7 +56,9 @@ def grid(columns: Mapping[str, np.ndarray], rows: Sequence[str] = ()) -> Image.I
         x = left + c * (cell + _MARGIN)
         draw.text((x + cell / 2, _HEADING / 2), name, fill=(225, 225, 225), font=font, anchor="mm")
         for r, image in enumerate(images):
-            canvas.paste(_picture(image).resize((cell, cell), _resampling(name)), (x, _HEADING + r * (cell + _MARGIN)))
+            canvas.paste(
+                _picture(image).resize((cell, cell), _resampling(name)), (x, _HEADING + r * (cell + _MARGIN))
+            )
     for r, name in enumerate(rows):
         y = _HEADING + r * (cell + _MARGIN) + cell / 2
         draw.multiline_text((_MARGIN, y), name, fill=(170, 170, 170), font=font, anchor="lm")

@@ -21,7 +21,9 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
-from pixmed_jax import config as configs, inference, pictures, workdir as run_folder
+from pixmed_jax import config as configs
+from pixmed_jax import inference, pictures
+from pixmed_jax import workdir as run_folder
 from pixmed_jax.data.decode import SUFFIXES, read_mask
 from pixmed_jax.data.sources import open_dataset
 from pixmed_jax.errors import PixmedError, listing
@@ -102,7 +104,9 @@ def sample(
         draft.rename(target)
     except OSError as error:
         shutil.rmtree(draft, ignore_errors=True)
-        raise PixmedError(f"{target}: cannot be written ({error.strerror}); free space, or give sample.output") from error
+        raise PixmedError(
+            f"{target}: cannot be written ({error.strerror}); free space, or give sample.output"
+        ) from error
     return target
 
 
@@ -145,17 +149,19 @@ def _as_map(mask: np.ndarray, path: Path, label: str, generator: inference.Gener
     binary = values <= {0, 255} or (label and values <= {0, 1})
     if "head" in classes and binary:
         raise PixmedError(
-            f"{path}: says where the tumour is but not where the head is, which this model needs; give label maps "
+            f"{path}: shows the tumour but not the head, which this model needs too; give label maps "
             f"(0 background, {', '.join(f'{i + 1} {name}' for i, name in enumerate(classes))}), such as the "
             "conditions/ of an earlier sampling"
         )
     if binary and len(classes) > 1 and not label:
-        raise PixmedError(f"{path}: is a binary mask, and this model knows {', '.join(classes)}; give sample.label")
+        raise PixmedError(
+            f"{path}: is a binary mask, and this model knows {', '.join(classes)}; give sample.label"
+        )
     if binary:
         mask = np.where(mask > 0, classes.index(label) + 1 if label else 1, 0)
     elif max(values) > len(classes):
         raise PixmedError(
-            f"{path}: has values {sorted(values)}, this model knows 0 to {len(classes)} ({', '.join(classes)})"
+            f"{path}: has values {sorted(values)}; this model knows 0 to {len(classes)}: {', '.join(classes)}"
         )
     side = max(mask.shape)
     square = np.zeros((side, side), np.uint8)
@@ -170,15 +176,24 @@ def _order(labels: Sequence[str], number: int, balance: bool) -> np.ndarray:
     if not balance:
         return np.arange(number) % len(labels)
     by_label = [np.flatnonzero(np.array(labels) == name) for name in sorted(set(labels))]
-    return np.array([by_label[i % len(by_label)][i // len(by_label) % len(by_label[i % len(by_label)])] for i in range(number)])
+    return np.array(
+        [
+            by_label[i % len(by_label)][i // len(by_label) % len(by_label[i % len(by_label)])]
+            for i in range(number)
+        ]
+    )
 
 
-def _write(folder: Path, name: str, image: np.ndarray, condition: np.ndarray, generator: inference.Generator) -> None:
+def _write(
+    folder: Path, name: str, image: np.ndarray, condition: np.ndarray, generator: inference.Generator
+) -> None:
     if generator.grey:
         image = pictures.grey(image[None])[0]
     Image.fromarray(np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)).save(folder / "images" / name)
     tumors = [i + 1 for i, name in enumerate(generator.classes) if name != "head"]
-    Image.fromarray(np.where(np.isin(condition, tumors), 255, 0).astype(np.uint8)).save(folder / "masks" / name)
+    Image.fromarray(np.where(np.isin(condition, tumors), 255, 0).astype(np.uint8)).save(
+        folder / "masks" / name
+    )
     palette = Image.fromarray(condition.astype(np.uint8), mode="P")
     palette.putpalette(pictures.palette(generator.classes).tobytes())
     palette.save(folder / "conditions" / name)

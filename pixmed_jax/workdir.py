@@ -40,9 +40,13 @@ def read_config(workdir: Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise PixmedError(f"{path}: missing, so {workdir} is no run's folder; train with --config first") from error
+        raise PixmedError(
+            f"{path}: missing, so {workdir} is no run's folder; train with --config first"
+        ) from error
     except (OSError, ValueError) as error:
-        raise PixmedError(f"{path}: unreadable ({error}); restore it from any checkpoint's manifest.json") from error
+        raise PixmedError(
+            f"{path}: unreadable ({error}); restore it from any checkpoint's manifest.json"
+        ) from error
 
 
 def prepare(workdir: Path, config: Mapping[str, Any], *, fresh: bool) -> None:
@@ -53,7 +57,9 @@ def prepare(workdir: Path, config: Mapping[str, Any], *, fresh: bool) -> None:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise PixmedError(f"{workdir}: cannot be written ({error.strerror}); give another --workdir") from error
+        raise PixmedError(
+            f"{workdir}: cannot be written ({error.strerror}); give another --workdir"
+        ) from error
     if (workdir / CONFIG).exists() and not fresh:
         _check_same(workdir, read_config(workdir), config)
     elif fresh:

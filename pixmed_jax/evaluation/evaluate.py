@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from pixmed_jax import config as configs, inference, pictures, workdir as run_folder
+from pixmed_jax import config as configs
+from pixmed_jax import inference, pictures
+from pixmed_jax import workdir as run_folder
 from pixmed_jax.data.pipeline import Arrays
 from pixmed_jax.data.regions import head
 from pixmed_jax.data.sources import open_dataset

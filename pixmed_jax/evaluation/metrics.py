@@ -22,7 +22,9 @@ def ssim(a: np.ndarray, b: np.ndarray, region: np.ndarray) -> np.ndarray:
     values = np.empty(len(a))
     inner = region[:, _BORDER:-_BORDER, _BORDER:-_BORDER]
     for i in range(len(a)):  # one at a time: one shape to compile, and memory that does not grow with N
-        similarity = np.asarray(_ssim_map(jnp.asarray(a[i])[None, ..., None], jnp.asarray(b[i])[None, ..., None]))
+        similarity = np.asarray(
+            _ssim_map(jnp.asarray(a[i])[None, ..., None], jnp.asarray(b[i])[None, ..., None])
+        )
         values[i] = _mean_over(similarity[..., 0], inner[i : i + 1])[0]
     return values
 
@@ -47,7 +49,9 @@ def score(
     }
 
 
-def interval(values: np.ndarray, groups: np.ndarray, *, seed: int = 0, draws: int = 2000) -> tuple[float, float]:
+def interval(
+    values: np.ndarray, groups: np.ndarray, *, seed: int = 0, draws: int = 2000
+) -> tuple[float, float]:
     """95 % bootstrap interval of the mean, resampling whole patient groups; NaN values are left out."""
     kept = ~np.isnan(values)
     if not kept.any():

@@ -11,12 +11,17 @@ import jinja2
 from matplotlib.figure import Figure
 from PIL import Image
 
-from pixmed_jax import config as configs, workdir as run_folder
+from pixmed_jax import config as configs
+from pixmed_jax import workdir as run_folder
 from pixmed_jax.training.dry_run import network_sizes
 
 _UNITS = {"ssim": ("SSIM", "{:.3f}"), "psnr": ("PSNR, dB", "{:.2f}"), "mse": ("MSE", "{:.5f}")}
 _REGIONS = {"full": "whole image", "head": "inside the head", "tumor": "inside the tumour"}
-_ROWS = {"generated": "generated", "mean_image": "mean training image", "nearest_mask": "nearest-mask training slice"}
+_ROWS = {
+    "generated": "generated",
+    "mean_image": "mean training image",
+    "nearest_mask": "nearest-mask training slice",
+}
 
 
 def write(workdir: Path, config: Mapping[str, Any], evaluation: Mapping[str, Any], grid: Image.Image) -> Path:
@@ -37,9 +42,12 @@ def write(workdir: Path, config: Mapping[str, Any], evaluation: Mapping[str, Any
         regions=_REGIONS,
         tables=[(title, _table(name, form, evaluation)) for name, (title, form) in _UNITS.items()],
         grid=_data_uri(grid),
-        history=[(p.stem.replace("step_", "step ").replace(" 0", " ").strip(), _file_uri(p)) for p in _some(steps, 4)],
+        history=[
+            (p.stem.replace("step_", "step ").replace(" 0", " ").strip(), _file_uri(p))
+            for p in _some(steps, 4)
+        ],
         curves=_curves(records),
-        sizes=network_sizes(config, len(evaluation["condition"]["classes"])),
+        sizes=network_sizes(dict(config), len(evaluation["condition"]["classes"])),
         settings=configs.flatten(config),
         environment=json.loads((workdir / "env.json").read_text()),
     )
@@ -63,7 +71,9 @@ def _table(metric: str, form: str, evaluation: Mapping[str, Any]) -> list[tuple[
         for region in _REGIONS:
             low, high = evaluation["intervals"][metric][region] if key == "generated" else (None, None)
             value = "–" if values[region] is None else form.format(values[region])
-            spread = "" if low is None or values[region] is None else f"{form.format(low)} to {form.format(high)}"
+            spread = (
+                "" if low is None or values[region] is None else f"{form.format(low)} to {form.format(high)}"
+            )
             cells.append((value, spread))
         rows.append((title, cells))
     return rows
@@ -71,13 +81,18 @@ def _table(metric: str, form: str, evaluation: Mapping[str, Any]) -> list[tuple[
 
 def _curves(records: Sequence[Mapping[str, float]]) -> list[str]:
     """Loss curves and the held-out score as data URIs of SVG pictures."""
-    losses = {k for r in records for k in r if k.split("/")[0] in ("generator", "discriminator") and "norm" not in k}
+    losses = {
+        k for r in records for k in r if k.split("/")[0] in ("generator", "discriminator") and "norm" not in k
+    }
     charts = [
         ("generator losses", sorted(k for k in losses if k.startswith("generator"))),
         ("discriminator losses", sorted(k for k in losses if k.startswith("discriminator"))),
         ("SSIM on held-out patients", ["held_out/ssim"]),
     ]
-    return [_chart(title, {n: [(r["step"], r[n]) for r in records if n in r] for n in names}) for title, names in charts]
+    return [
+        _chart(title, {n: [(r["step"], r[n]) for r in records if n in r] for n in names})
+        for title, names in charts
+    ]
 
 
 def _chart(title: str, lines: Mapping[str, Sequence[tuple[float, float]]]) -> str:

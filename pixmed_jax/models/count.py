@@ -38,7 +38,7 @@ def size(module: nn.Module, init: Callable[[nn.Module], Any]) -> Size:
         nonlocal macs, activations
         y = call(*args, **kwargs)
         layer = context.module
-        if context.method_name == "__call__" and isinstance(layer, _CONVOLUTIONS + (nn.Dense, Norm)):
+        if context.method_name == "__call__" and isinstance(layer, (*_CONVOLUTIONS, nn.Dense, Norm)):
             activations += math.prod(y.shape) * np.dtype(y.dtype).itemsize
             if not isinstance(layer, Norm):
                 applied_to = args[0] if isinstance(layer, ConvTranspose) else y

@@ -20,7 +20,7 @@ Dtype = jnp.dtype | type
 _NHWC = ("NHWC", "HWIO", "NHWC")
 _SMALL = 64  # input pixels up to which the weights dominate and one GEMM beats a convolution on a CPU
 
-# Section 4 of pix2pix (Isola 2017), and DCGAN before it: weights from N(0, 0.02), norm scales from N(1, 0.02).
+# pix2pix (Isola 2017, Section 6.2), after DCGAN: weights from N(0, 0.02), norm scales from N(1, 0.02).
 kernel_init = nn.initializers.normal(0.02)
 
 
@@ -119,7 +119,7 @@ def _depthwise_stock(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 def _depthwise_cpu(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """k*k shifted multiply-adds, which XLA fuses into one pass over the image."""
-    n, h, w, c = x.shape
+    _, h, w, c = x.shape
     size = kernel.shape[0]
     multiplier = kernel.shape[3] // c
     low = (size - 1) // 2

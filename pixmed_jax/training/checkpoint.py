@@ -175,7 +175,9 @@ def _check_fits(saved: Saved, stored: Any, target: Any) -> None:
         if found is None:
             wrong.append(f"{_plain(path)} is missing")
         elif tuple(found.shape) != tuple(leaf.shape) or found.dtype != leaf.dtype:
-            wrong.append(f"{_plain(path)} is {found.dtype}{list(found.shape)}, not {leaf.dtype}{list(leaf.shape)}")
+            wrong.append(
+                f"{_plain(path)} is {found.dtype}{list(found.shape)}, not {leaf.dtype}{list(leaf.shape)}"
+            )
     if wrong:
         raise PixmedError(
             f"{saved.path}: does not fit the model of its config: {listing(wrong, 5)}; "
@@ -221,7 +223,9 @@ def _read_manifest(path: Path) -> Saved:
             files=files,
         )
     except FileNotFoundError as error:
-        raise PixmedError(f"{path}: no {MANIFEST}, so no finished checkpoint; give a folder that has one") from error
+        raise PixmedError(
+            f"{path}: no {MANIFEST}, so no finished checkpoint; give a folder that has one"
+        ) from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise PixmedError(
             f"{path / MANIFEST}: unreadable ({error}); delete {path} to fall back on an older step"
@@ -230,4 +234,6 @@ def _read_manifest(path: Path) -> Saved:
 
 def _save_failed(step: int, error: Exception) -> PixmedError:
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return PixmedError(f"checkpoint {step} could not be saved: {reason}; older steps are intact; free space, rerun")
+    return PixmedError(
+        f"checkpoint {step} could not be saved: {reason}; older steps are intact; free space, rerun"
+    )

@@ -6,7 +6,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from pixmed_jax import config as configs, inference
+from pixmed_jax import config as configs
+from pixmed_jax import inference
 from pixmed_jax.data.pipeline import batch_rows
 from pixmed_jax.data.sources import open_dataset
 from pixmed_jax.models import count
@@ -30,7 +31,8 @@ def dry_run(config: dict[str, Any], workdir: Path) -> int:
     images, maps = np.asarray(arrays.images), np.asarray(arrays.maps)
     print(
         f"first batch: images {list(images.shape)} {images.dtype} from {images.min()} to {images.max()}, "
-        f"classes {', '.join(f'{k + 1} {name}' for k, name in enumerate(dataset.classes))}; values {np.unique(maps)}"
+        f"classes {', '.join(f'{k} {name}' for k, name in enumerate(dataset.classes, 1))}; "
+        f"values {np.unique(maps).tolist()}"
     )
     steps = total_steps(config, len(train))
     print(f"{steps} steps of {batch_size} images, {steps * batch_size / len(train):.1f} epochs\n")
@@ -39,14 +41,14 @@ def dry_run(config: dict[str, Any], workdir: Path) -> int:
     print(f"{'network':14}{'parameters':>14}{'MACs/image':>14}{'weights':>12}{'training':>12}")
     sizes = network_sizes(config, len(dataset.classes))
     for name, size in sizes.items():
-        # Training holds weights, gradients and two Adam moments, the generator's average too, and activations.
+        # Training holds weights, gradients, two Adam moments and activations; the generator's average too.
         copies = 5 if name == "generator" else 4
         training = copies * 4 * size.parameters + part * size.activations
         print(
             f"{name:14}{size.parameters:14,}{size.macs / 1e6:12,.1f} M{4 * size.parameters / 1e6:9,.1f} MB"
             f"{training / 1e6:9,.0f} MB"
         )
-    make_task(config)
+    make_task(config)  # refuses what no network would
     print(f"training: float32 state, and the activations of {part} images at a time kept for the gradient")
     return 0
 

@@ -183,7 +183,7 @@ def make_task(
         )
 
     def predict(variables: Params, condition: jax.Array, keys: jax.Array) -> jax.Array:
-        """Condition [N, S, S, K], keys [N] -> images [N, S, S, C]: each image depends on its own key alone."""
+        """Condition [N, S, S, K], keys [N] -> images [N, S, S, C]; none depends on its neighbours."""
 
         def one(condition: jax.Array, key: jax.Array) -> jax.Array:
             return generator.apply(variables, condition[None], train=False, rngs={"dropout": key})[0]

@@ -14,11 +14,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from pixmed_jax import inference, losses, pictures, workdir as run_folder
+from pixmed_jax import inference, losses, pictures
+from pixmed_jax import workdir as run_folder
 from pixmed_jax.data.pipeline import Arrays, batch_rows, make_batch, to_float, with_channels
 from pixmed_jax.data.sources import Dataset, open_dataset
 from pixmed_jax.errors import PixmedError, listing
-from pixmed_jax.training import checkpoint, mesh as meshes
+from pixmed_jax.training import checkpoint
+from pixmed_jax.training import mesh as meshes
 from pixmed_jax.training.build import make_task
 from pixmed_jax.training.records import Bar, Records
 from pixmed_jax.training.task import Task
@@ -113,7 +115,9 @@ def total_steps(config: dict[str, Any], train_slices: int) -> int:
     """`train.steps`, or what `train.epochs` comes to; exactly one of the two is not 0."""
     steps, epochs = config["train"]["steps"], config["train"]["epochs"]
     if bool(steps) == bool(epochs):
-        raise PixmedError(f"train.steps={steps} and train.epochs={epochs}: set exactly one of them, the other to 0")
+        raise PixmedError(
+            f"train.steps={steps} and train.epochs={epochs}: set exactly one of them, the other to 0"
+        )
     return steps or -(-epochs * train_slices // config["train"]["batch_size"])
 
 
@@ -129,7 +133,7 @@ def _start(task: Task, batch: Any, config: dict[str, Any], workdir: Path, mesh: 
     return checkpoint.restore(saved, meshes.like(jax.eval_shape(task.init, key, batch), sharding))
 
 
-def compile_step(task: Task, config: dict[str, Any], classes: int, mesh: Any) -> Callable:
+def jit_step(task: Task, config: dict[str, Any], classes: int, mesh: Any) -> Any:
     """The jitted step (state, arrays, rows) -> (state, metrics); the state is donated."""
     data = config["data"]
 
@@ -166,7 +170,7 @@ def _run(
     print(f"compiling the step for {jax.device_count()} {jax.default_backend()} device(s) ...", flush=True)
     started = time.monotonic()
     rows = batch_rows(seed, first, batch_size, len(files))
-    step_function = compile_step(task, config, len(dataset.classes), mesh).lower(state, arrays, rows).compile()
+    step_function = jit_step(task, config, len(dataset.classes), mesh).lower(state, arrays, rows).compile()
     print(f"compiled in {time.monotonic() - started:.0f} s", flush=True)
 
     records, bar = Records(workdir, first), Bar(first, steps, batch_size)
@@ -226,7 +230,9 @@ def _run(
 
 def _headline(values: dict[str, float]) -> dict[str, float]:
     """The few numbers that fit a line."""
-    generator = {k.split("/")[1]: v for k, v in values.items() if k.startswith("generator/") and "norm" not in k}
+    generator = {
+        k.split("/")[1]: v for k, v in values.items() if k.startswith("generator/") and "norm" not in k
+    }
     discriminator = (values["discriminator/real"] + values["discriminator/fake"]) / 2
     return {**generator, "discriminator": discriminator} | (
         {"skipped": values["skipped"]} if values["skipped"] else {}
@@ -234,7 +240,7 @@ def _headline(values: dict[str, float]) -> dict[str, float]:
 
 
 def _stop_when_lost(state: Any, config: dict[str, Any], files: tuple[str, ...]) -> None:
-    """Raise when `train.max_skipped` steps in a row were not finite, naming the files of the first of them."""
+    """Raise when `train.max_skipped` steps in a row were not finite; names the files of the first of them."""
     in_row = int(state.skipped_in_row)
     if in_row < config["train"]["max_skipped"]:
         return

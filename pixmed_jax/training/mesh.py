@@ -16,7 +16,7 @@ def make_mesh(batch_size: int) -> Mesh:
     devices = jax.device_count()
     if batch_size % devices:
         raise PixmedError(
-            f"train.batch_size={batch_size} cannot be shared by {devices} devices; take a multiple of {devices}"
+            f"train.batch_size={batch_size} cannot be cut for {devices} devices; take a multiple of {devices}"
         )
     return jax.make_mesh((devices,), ("data",), axis_types=(AxisType.Auto,))
 

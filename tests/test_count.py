@@ -1,0 +1,50 @@
+"""Sizes of single layers, by hand: every kernel weight once per position that it is applied at."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import pytest
+
+from pixmed_jax.models.count import Size, parameter_count, size
+from pixmed_jax.models.layers import Conv, ConvTranspose, Depthwise, Norm
+
+
+@pytest.mark.parametrize(
+    ("module", "expected"),
+    [
+        # 4x4x3x5 = 240 weights at each of 2 x 3 x 4 output pixels of 5 float32
+        (Conv(5, 4, stride=2, use_bias=False), Size(240, 240 * 24, 24 * 5 * 4)),
+        # 3x3x3x5 = 135 weights and 5 biases; padding 1 keeps 6x8 pixels, and a bias is no MAC
+        (Conv(5, 3), Size(140, 135 * 96, 96 * 5 * 4)),
+        # 1x1 without padding
+        (Conv(5, 1, pad=0, use_bias=False), Size(15, 15 * 96, 96 * 5 * 4)),
+        # 4x4x5x3 = 240 weights at the 2 x 6 x 8 INPUT pixels; the output has 12x16
+        (ConvTranspose(5), Size(245, 240 * 96, 2 * 12 * 16 * 5 * 4)),
+        # 3x3 for each of 3 x 2 output maps
+        (Depthwise(3, 2, use_bias=False), Size(54, 54 * 96, 96 * 6 * 4)),
+        # 3x5 weights at every pixel
+        (nn.Dense(5), Size(20, 15 * 96, 96 * 5 * 4)),
+        # a scale and a bias, no MAC
+        (Norm("batch", True), Size(6, 0, 96 * 3 * 4)),
+        # half the bytes
+        (Conv(5, 3, dtype=jnp.bfloat16), Size(140, 135 * 96, 96 * 5 * 2)),
+    ],
+)
+def test_one_layer(module, expected):
+    assert size(module, lambda module: module.init(jax.random.key(0), jnp.zeros((2, 6, 8, 3)))) == expected
+
+
+def test_layers_inside_a_network_add_up_and_nothing_is_computed():
+    class Two(nn.Module):
+        @nn.compact
+        def __call__(self, x: jax.Array) -> jax.Array:
+            assert isinstance(x, jax.core.Tracer)
+            return Conv(2, 3, use_bias=False)(nn.relu(Conv(4, 4, stride=2)(x)))
+
+    found = size(Two(), lambda module: module.init(jax.random.key(0), jnp.zeros((1, 4, 4, 1))))
+    # 4x4x1x4 at 2x2, then 3x3x4x2 at 2x2
+    assert found == Size(64 + 4 + 72, (64 + 72) * 4, 4 * (4 + 2) * 4)
+
+
+def test_parameters_of_a_tree():
+    assert parameter_count({"a": jnp.zeros((2, 3)), "b": [jnp.zeros(()), jnp.zeros(4)]}) == 11

@@ -1,0 +1,61 @@
+"""The discriminator: its size, and that a logit sees 70x70 pixels."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pixmed_jax.models import count
+from pixmed_jax.models.patchgan import PatchGAN
+
+
+def test_parameters_at_the_papers_width():
+    """pix2pix, Section 6.1.2: 64-128-256-512 maps and one logit, 4x4 each, norms on the middle three."""
+    kernels = 16 * (6 * 64 + 64 * 128 + 128 * 256 + 256 * 512 + 512 * 1)
+    by_hand = kernels + 64 + 1 + 2 * (128 + 256 + 512)  # biases where no norm follows, else scale and bias
+    image = jnp.zeros((1, 256, 256, 3))
+    size = count.size(PatchGAN(), lambda network: network.init(jax.random.key(0), image, image))
+    assert size.parameters == by_hand == 2_768_705
+
+
+def support(gradient: np.ndarray) -> tuple[range, range]:
+    """Rows and columns in which any entry of [H, W, C] is not 0."""
+    rows, columns = (np.flatnonzero(np.any(gradient, axes)) for axes in ((1, 2), (0, 2)))
+    assert np.all(np.any(gradient, -1)[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]), "has holes"
+    return range(rows[0], rows[-1] + 1), range(columns[0], columns[-1] + 1)
+
+
+def test_a_logit_sees_70_pixels_a_side_of_condition_and_image():
+    """Its norm is left out here: batch statistics would tie every logit to every pixel."""
+    network = PatchGAN(width=2, norm="none")
+    inputs = np.random.default_rng(0).uniform(size=(2, 1, 256, 256, 3)).astype(np.float32)
+    params = network.init(jax.random.key(0), *inputs)
+    logits, pull = jax.vjp(jax.jit(lambda a, b: network.apply(params, a, b)), *inputs)
+    assert logits.shape == (1, 30, 30, 1)
+    assert logits.dtype == jnp.float32
+    pull = jax.jit(pull)
+
+    def seen(row: int, column: int) -> tuple[range, range]:
+        of_condition, of_image = (
+            support(np.asarray(g[0])) for g in pull(jnp.zeros_like(logits).at[0, row, column].set(1))
+        )
+        assert of_condition == of_image
+        return of_image
+
+    # Layers of stride 2, 2, 2, 1, 1 and padding 1: logit i begins at 8 i - (1 + 2 + 4 + 8 + 8) = 8 i - 23.
+    assert seen(14, 10) == (range(89, 89 + 70), range(57, 57 + 70))
+    assert seen(0, 29) == (range(0, 47), range(209, 256))
+
+
+def test_batch_norm_takes_the_batchs_own_statistics():
+    network = PatchGAN(width=2, layers=1)
+    condition, image = np.random.default_rng(0).uniform(size=(2, 4, 16, 16, 1)).astype(np.float32)
+    params = {"params": network.init(jax.random.key(0), condition, image)["params"]}
+
+    @jax.jit
+    def logits(condition: jax.Array, image: jax.Array) -> jax.Array:
+        return network.apply(params, condition, image, mutable=["batch_stats"])[0]
+
+    both = logits(condition, image)
+    assert np.abs(both[:1] - logits(condition[:1], image[:1])).max() > 1e-5
+    np.testing.assert_allclose(logits(condition[::-1], image[::-1]), both[::-1], atol=1e-5)
+    assert np.abs(both - logits(condition[::-1], image)).max() > 1e-5  # it compares image and condition
