@@ -23,30 +23,27 @@ QUICK = {
         "condition": "tumor+head", "class_channels": True,
     },
     "model": {
-        "generator": {
-            "width": 32, "levels": 6, "ghost_levels": (1, 2, 3, 4), "ghost_ratio": 2,
-            "ghost_kernel": 3, "cheap_kernel": 3, "norm": "batch", "dropout": 0.5,
-        },
-        "discriminator": {"width": 32, "layers": 3, "norm": "batch"},
+        "generator": {"width": 32, "levels": 6, "ghost_levels": (1, 2, 3, 4), "ghost_ratio": 2,
+                      "ghost_kernel": 3, "cheap_kernel": 3, "norm": "instance", "dropout": 0.5},
+        "discriminator": {"width": 32, "layers": 3, "norm": "instance"},
     },
     "loss": {"bce": "adversarial", "ssim": 1.0, "l1": 0.0, "mse": 0.0},
-    "optimizer": {"learning_rate": 2e-4, "b1": 0.5, "b2": 0.999},
-    "train": {
-        "batch_size": 8, "accumulate": 1, "steps": 2000, "epochs": 0, "ema_decay": 0.99,
-        "dtype": "float32", "max_skipped": 10,
-    },
-    "log": {"every": 50, "grid_every": 500},
-    "checkpoint": {"every": 500, "keep": 2},
+    "optimizer": {"learning_rate": 5e-4, "b1": 0.5, "b2": 0.999},
+    "train": {"batch_size": 4, "accumulate": 1, "steps": 3000, "epochs": 0, "ema_decay": 0.995,
+              "dtype": "float32", "max_skipped": 10},
+    "log": {"every": 50, "grid_every": 500}, "checkpoint": {"every": 500, "keep": 2},
 }
 PAPER = {
     "data": {"source": "folder", "size": 256, "channels": 3, "condition": "tumor", "class_channels": False},
-    "model": {"generator": {"width": 64, "levels": 8}, "discriminator": {"width": 64}},
+    "model": {"generator": {"width": 64, "levels": 8, "norm": "batch"},
+              "discriminator": {"width": 64, "norm": "batch"}},
     "optimizer": {"learning_rate": 1e-3},
-    "train": {"batch_size": 64, "steps": 0, "epochs": 400},
+    "train": {"batch_size": 64, "steps": 0, "epochs": 400}, "log": {"every": 10},
 }
 TEST = {
     "data": {"size": 32, "patients": 12},
-    "model": {"generator": {"width": 8, "levels": 5}, "discriminator": {"width": 8, "layers": 2}},
+    "model": {"generator": {"width": 8, "levels": 5, "norm": "batch"},
+              "discriminator": {"width": 8, "layers": 2, "norm": "batch"}},
     "train": {"batch_size": 4, "steps": 6}, "log": {"every": 2, "grid_every": 4}, "checkpoint": {"every": 2},
 }
 PRESETS = {"quick": {}, "paper": PAPER, "test": TEST}

@@ -60,11 +60,12 @@ def prepare(workdir: Path, config: Mapping[str, Any], *, fresh: bool) -> None:
         raise PixmedError(
             f"{workdir}: cannot be written ({error.strerror}); give another --workdir"
         ) from error
-    if (workdir / CONFIG).exists() and not fresh:
+    trained = any((workdir / "checkpoints").glob("*/manifest.json"))
+    if (workdir / CONFIG).exists() and trained and not fresh:
         _check_same(workdir, read_config(workdir), config)
     elif fresh:
         _clear(workdir)
-    elif any((workdir / name).exists() for name in OUTPUTS):
+    elif not (workdir / CONFIG).exists() and any((workdir / name).exists() for name in OUTPUTS):
         raise PixmedError(
             f"{workdir}: holds results of a run without their {CONFIG}; give another --workdir, "
             "or --fresh to delete them"

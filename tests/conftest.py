@@ -1,8 +1,43 @@
-"""Settings to be made before JAX starts: the tests run on the CPU unless told otherwise, on one device.
+"""Settings to be made before JAX starts, and weights to test networks with.
 
-Rank promotion stays allowed: a bias over the channels of an NHWC image is one, in this code and in Flax.
+The tests run on the CPU, on one device, and compile with little optimisation, which is most of their time
+otherwise; any of this gives way to what the environment says. Rank promotion stays allowed: a bias over the
+channels of an NHWC image is one, in this code and in Flax.
 """
 
 import os
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+
+
+def drawn(init: Callable[[], Any], seed: int = 0) -> Any:
+    """What `init()` would return, with NumPy's numbers instead: `init` is only traced.
+
+    The kernels are large enough for every layer to be heard in the output, unlike N(0, 0.02) at these widths,
+    and no norm is the identity.
+    """
+    import jax
+
+    generator = np.random.default_rng(seed)
+
+    def leaf(path: tuple, like: Any) -> np.ndarray:
+        x = generator.normal(size=like.shape)
+        name = path[-1].key
+        if name == "kernel":
+            x *= 1.5 / np.sqrt(np.prod(like.shape[:-1]))
+        else:
+            x = {"scale": 1 + 0.2 * x, "bias": 0.2 * x, "mean": 0.2 * x, "var": 0.5 + np.abs(x)}[name]
+        return x.astype(like.dtype)
+
+    return jax.tree_util.tree_map_with_path(leaf, jax.eval_shape(init))
+
+
+@pytest.fixture(scope="session")
+def draw() -> Callable[..., Any]:
+    return drawn

@@ -36,10 +36,10 @@ def test_number_of_maps(features, ratio, intrinsic, ghosts):
 
 
 @pytest.mark.parametrize(("ratio", "features"), [(2, 8), (3, 12)])
-def test_ghosts_come_from_their_own_intrinsic_map(ratio, features):
+def test_ghosts_come_from_their_own_intrinsic_map(draw, ratio, features):
     """Other weights for intrinsic map 1 change that map and its own ghosts, and nothing else."""
     module = GhostModule(features, ratio=ratio)
-    variables = module.init(jax.random.key(0), IMAGE)
+    variables = draw(lambda: module.init(jax.random.key(0), IMAGE))
 
     @jax.jit
     def maps(kernel: jax.Array) -> jax.Array:
@@ -47,16 +47,18 @@ def test_ghosts_come_from_their_own_intrinsic_map(ratio, features):
         return module.apply({**variables, "params": params}, IMAGE, mutable=["batch_stats"])[0]
 
     kernel = variables["params"]["primary"]["kernel"]
-    other = kernel.at[..., 1].set(kernel[..., 1][::-1])
-    changed = np.abs(maps(kernel) - maps(other)).max((0, 1, 2)) > 1e-6
+    other = kernel.copy()
+    other[..., 1] = kernel[::-1, ..., 1]
+    changed = np.abs(maps(kernel) - maps(other)).max((0, 1, 2)) > 1e-3
     of_map_1 = [1] + [4 + (ratio - 1) + r for r in range(ratio - 1)]
     assert np.flatnonzero(changed).tolist() == of_map_1
 
 
-def test_ghosts_are_filtered_from_activated_maps():
-    """Without norms: leaky ReLU (0.2) of a 3x3 correlation, zeros outside, of the leaky ReLU'd intrinsic map."""
+def test_ghosts_are_filtered_from_activated_maps(draw):
+    """Without norms: leaky ReLU (0.2) of a 3x3 correlation, zeros outside, of the activated intrinsic map."""
     module = GhostModule(4, norm="none")
-    y, variables = module.init_with_output(jax.random.key(1), IMAGE)
+    variables = draw(lambda: module.init(jax.random.key(0), IMAGE))
+    y = jax.jit(lambda: module.apply(variables, IMAGE))()
     filters = np.asarray(variables["params"]["cheap"]["kernel"])
     assert (np.asarray(y)[..., :2] < 0).any()
     for i in range(2):

@@ -184,7 +184,7 @@ def test_a_convolution_of_stride_1_correlates_and_adds_its_bias(pad):
 def test_layers_compute_in_their_dtype_and_keep_float32_parameters(module, kernel):
     x = normal(0, 1, 4, 4, 4)
     module = module.clone(dtype=jnp.bfloat16)
-    y, variables = module.init_with_output(jax.random.key(0), x)
+    y, variables = jax.jit(lambda: module.init_with_output(jax.random.key(0), x))()
     params = variables["params"]
     assert y.dtype == jnp.bfloat16
     assert params["kernel"].shape == kernel

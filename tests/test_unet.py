@@ -76,9 +76,9 @@ def condition() -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def variables(condition: np.ndarray) -> dict:
+def variables(draw: Callable, condition: np.ndarray) -> dict:
     rngs = {"params": jax.random.key(0), "dropout": jax.random.key(0)}
-    return jax.jit(lambda: SMALL.init(rngs, condition, train=True))()
+    return draw(lambda: SMALL.init(rngs, condition, train=True))
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +104,7 @@ def generate() -> Callable[..., np.ndarray]:
 def test_images_reach_from_0_to_1(generate, variables, condition, bias, grey):
     """With a last kernel of zeros the image is (tanh(bias) + 1) / 2 everywhere."""
     last = variables["params"]["decoder_1"]
-    last = {"kernel": 0 * last["kernel"], "bias": last["bias"] + bias}
+    last = {"kernel": 0 * last["kernel"], "bias": 0 * last["bias"] + bias}
     image = generate({**variables, "params": variables["params"] | {"decoder_1": last}}, condition)
     assert image.shape == (3, 32, 32, 2)
     assert image.dtype == np.float32
@@ -114,10 +114,11 @@ def test_images_reach_from_0_to_1(generate, variables, condition, bias, grey):
 def test_dropout_is_the_noise(generate, variables, condition):
     one, again, other = (generate(variables, condition, seed) for seed in (1, 1, 2))
     np.testing.assert_array_equal(one, again)
-    assert np.abs(one - other).max() > 1e-5
+    assert np.abs(one - other).max() > 1e-2
     quiet = generate(variables, condition)
-    assert np.abs(one - quiet).max() > 1e-5
-    without = SMALL.clone(dropout=0.0).apply(variables, condition, train=False)
+    assert np.abs(one - quiet).max() > 1e-2
+    none = SMALL.clone(dropout=0.0)
+    without = jax.jit(lambda: none.apply(variables, condition, train=False))()
     np.testing.assert_allclose(quiet, without, atol=1e-6)
 
 
@@ -137,7 +138,7 @@ def test_dropout_is_on_the_first_three_decoder_levels(condition):
 
 
 def test_each_skip_goes_past_the_levels_below(variables, condition):
-    """When all of the decoder's first three levels is dropped, only levels 1 to 4 speak, through their skips."""
+    """Where the decoder's first three levels are dropped whole, only the two skips past them speak."""
     dead = SMALL.clone(dropout=1.0)
 
     def total(params: dict) -> jax.Array:
@@ -148,23 +149,23 @@ def test_each_skip_goes_past_the_levels_below(variables, condition):
 
     gradient = jax.jit(jax.grad(total))(variables["params"])
     heard = {name: any(np.any(leaf) for leaf in jax.tree.leaves(gradient[name])) for name in gradient}
-    assert [heard[f"encoder_{i}"] for i in (1, 2, 3, 4, 5)] == [True, True, True, True, False]
+    assert [heard[f"encoder_{i}"] for i in (1, 2, 3, 4, 5)] == [True, True, False, False, False]
     assert [heard[f"decoder_{i}"] for i in (1, 2, 3, 4, 5)] == [True, True, False, False, False]
 
 
 def test_outside_training_an_image_does_not_depend_on_its_neighbours(generate, variables, condition):
-    alone = generate(variables, condition[:1])
-    np.testing.assert_allclose(generate(variables, condition)[:1], alone, atol=1e-6)
+    others = np.concatenate([condition[:1], 1 - condition[1:]])
+    image = generate(variables, condition)[0]
+    np.testing.assert_allclose(generate(variables, others)[0], image, atol=1e-6)
 
     @jax.jit
     def trained(condition: jax.Array) -> tuple[jax.Array, dict]:
         return SMALL.apply(variables, condition, train=True, noise=False, mutable=["batch_stats"])
 
-    together, updated = trained(condition)
-    assert np.abs(together[:1] - trained(condition[:1])[0]).max() > 1e-5  # in training it does
+    in_training, updated = trained(condition)
+    assert np.abs(trained(others)[0][0] - in_training[0]).max() > 1e-2  # there it does
     # The running statistics moved, and they are what images are made with outside training.
-    other = generate({**variables, **updated}, condition[:1])
-    assert np.abs(other - alone).max() > 1e-5
+    assert np.abs(generate({**variables, **updated}, condition)[0] - image).max() > 1e-2
 
 
 def test_bfloat16_changes_the_arithmetic_only(generate, variables, condition):
@@ -172,7 +173,7 @@ def test_bfloat16_changes_the_arithmetic_only(generate, variables, condition):
     image = jax.jit(lambda: half.apply(variables, condition, train=False, noise=False))()
     assert image.dtype == jnp.float32
     difference = np.abs(image - generate(variables, condition)).max()
-    assert 0 < difference < 0.02
+    assert 0 < difference < 0.1
 
 
 @pytest.mark.parametrize("shape", [(48, 32), (32, 48)])

@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from pixmed_jax.errors import PixmedError
+
 
 class Arrays(NamedTuple):
     """images [N, L, L, C] uint8 | uint16; maps [N, L, L] uint8, values 0 .. classes; labels [N] int32."""
@@ -61,7 +63,8 @@ def with_channels(images: jax.Array, channels: int) -> jax.Array:
     if images.shape[-1] == channels:
         return images
     if images.shape[-1] != 1:
-        raise ValueError(f"images have {images.shape[-1]} channels, data.channels says {channels}")
+        found = images.shape[-1]
+        raise PixmedError(f"images have {found} channels and data.channels={channels}; set it to {found}")
     return jnp.repeat(images, channels, axis=-1)
 
 

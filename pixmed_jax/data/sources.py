@@ -13,6 +13,7 @@ from pixmed_jax.data.pipeline import Arrays
 from pixmed_jax.data.regions import class_names, label_map
 from pixmed_jax.data.slices import Slices, Source, load
 from pixmed_jax.data.splits import split as split_rows
+from pixmed_jax.errors import PixmedError
 
 
 class Dataset(NamedTuple):
@@ -86,7 +87,7 @@ def open_dataset(
             allow_empty_masks=allow_empty_masks,
         )
     else:
-        raise ValueError(f"data.source={source!r} is not one of phantom, folder")
+        raise PixmedError(f"data.source={source!r} is unknown; use one of phantom, folder")
     return Dataset(
         source=index,
         rows=split_rows(index, seed=seed, **split),

@@ -90,7 +90,7 @@ def _curves(records: Sequence[Mapping[str, float]]) -> list[str]:
         ("SSIM on held-out patients", ["held_out/ssim"]),
     ]
     return [
-        _chart(title, {n: [(r["step"], r[n]) for r in records if n in r] for n in names})
+        _chart(title, {n: [(r["step"], r[n]) for r in records if r.get(n) is not None] for n in names})
         for title, names in charts
     ]
 

@@ -16,6 +16,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from pixmed_jax.errors import PixmedError
+
 Dtype = jnp.dtype | type
 _NHWC = ("NHWC", "HWIO", "NHWC")
 _SMALL = 64  # input pixels up to which the weights dominate and one GEMM beats a convolution on a CPU
@@ -221,4 +223,4 @@ class Norm(nn.Module):
             return nn.InstanceNorm(epsilon=1e-5, scale_init=_scale_init, dtype=self.dtype, name="instance")(x)
         if self.kind == "none":
             return x
-        raise ValueError(f"norm {self.kind!r} is not one of batch, instance, none")
+        raise PixmedError(f"norm={self.kind!r} is unknown; use one of batch, instance, none")

@@ -23,6 +23,11 @@ def networks(config: Mapping[str, Any], axis_name: str | None = None) -> tuple[U
             f"data.size={size} cannot be halved model.generator.levels={levels} times; "
             f"take a multiple of {2**levels}, or fewer levels"
         )
+    batch_size, parts = config["train"]["batch_size"], config["train"]["accumulate"]
+    if batch_size % parts:
+        raise PixmedError(
+            f"train.batch_size={batch_size} cannot be cut into train.accumulate={parts} equal parts"
+        )
     if config["train"]["dtype"] not in DTYPES:
         raise PixmedError(f"train.dtype={config['train']['dtype']!r} is not one of {', '.join(DTYPES)}")
     common = {"dtype": DTYPES[config["train"]["dtype"]], "axis_name": axis_name}

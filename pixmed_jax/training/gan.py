@@ -15,6 +15,7 @@ import optax
 
 from pixmed_jax import losses
 from pixmed_jax.data.pipeline import Batch
+from pixmed_jax.errors import PixmedError
 from pixmed_jax.training.task import Metrics, Task, skip_if_not_finite
 
 Params = Any
@@ -54,7 +55,7 @@ def make_task(
     axis_name: for use under `jax.pmap`; gradients, statistics and metrics are averaged over that axis.
     """
     if bce not in ("adversarial", "pixel", "both"):
-        raise ValueError(f"loss.bce={bce!r} is not one of adversarial, pixel, both")
+        raise PixmedError(f"loss.bce={bce!r} is unknown; use one of adversarial, pixel, both")
     adversarial = bce in ("adversarial", "both")
 
     def image_loss(generated: jax.Array, real: jax.Array) -> tuple[jax.Array, Metrics]:

@@ -9,10 +9,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from pixmed_jax import inference, losses, pictures
 from pixmed_jax import workdir as run_folder
@@ -82,6 +83,16 @@ class HeldOut:
         return pictures.grid(columns, names)
 
 
+class Run(NamedTuple):
+    """What does not change while a run trains."""
+
+    config: dict[str, Any]
+    workdir: Path
+    dataset: Dataset
+    task: Task
+    mesh: Mesh
+
+
 def train(config: dict[str, Any], workdir: Path, *, fresh: bool = False) -> int:
     """Train `config` in `workdir` to its last step. Returns 0, or 128 + the signal that stopped it.
 
@@ -90,25 +101,19 @@ def train(config: dict[str, Any], workdir: Path, *, fresh: bool = False) -> int:
     """
     with Interrupt() as interrupt:
         mesh = meshes.make_mesh(config["train"]["batch_size"])
-        run_folder.prepare(workdir, config, fresh=fresh)
         dataset = open_dataset(**config["data"], seed=config["seed"])
+        run = Run(config, workdir, dataset, make_task(config), mesh)
+        run_folder.prepare(workdir, config, fresh=fresh)  # not before all that can be checked is checked
         run_folder.write_json(workdir / run_folder.SPLIT, dataset.description())
-        task = make_task(config)
-        batch = inference.example_batch(config, len(dataset.classes))
-        state = _start(task, batch, config, workdir, mesh)
-
-        steps = total_steps(config, len(dataset.rows["train"]))
-        first = int(state.step)
+        state = _start(run)
+        first, steps = int(state.step), total_steps(config, len(dataset.rows["train"]))
         if first >= steps:
             print(
                 f"{workdir}: already trained to step {first} of {steps}; raise train.steps to go on, "
                 "or give --fresh to start over"
             )
             return 0
-        predict = inference.jit_predict(task, len(dataset.classes), dataset.channels)
-        held_out = HeldOut(dataset, predict)
-        arrays, slices = dataset.load(dataset.rows["train"], dataset.load_size)
-        return _run(task, state, arrays, slices.files, held_out, dataset, config, workdir, mesh, interrupt)
+        return _run(run, state, steps, interrupt)
 
 
 def total_steps(config: dict[str, Any], train_slices: int) -> int:
@@ -121,19 +126,19 @@ def total_steps(config: dict[str, Any], train_slices: int) -> int:
     return steps or -(-epochs * train_slices // config["train"]["batch_size"])
 
 
-def _start(task: Task, batch: Any, config: dict[str, Any], workdir: Path, mesh: Any) -> Any:
+def _start(run: Run) -> Any:
     """The newest intact state of this run, or a new one."""
-    sharding = meshes.replicated(mesh)
-    init = jax.jit(task.init, out_shardings=sharding)
-    key = jax.random.PRNGKey(config["seed"])
-    saved = checkpoint.newest_intact(workdir / "checkpoints")
+    sharding = meshes.replicated(run.mesh)
+    key = jax.random.PRNGKey(run.config["seed"])
+    batch = inference.example_batch(run.config, len(run.dataset.classes))
+    saved = checkpoint.newest_intact(run.workdir / "checkpoints")
     if saved is None:
-        return init(key, batch)
-    print(f"resuming {workdir} from step {saved.step}", flush=True)
-    return checkpoint.restore(saved, meshes.like(jax.eval_shape(task.init, key, batch), sharding))
+        return jax.jit(run.task.init, out_shardings=sharding)(key, batch)
+    print(f"resuming {run.workdir} from step {saved.step}", flush=True)
+    return checkpoint.restore(saved, meshes.like(jax.eval_shape(run.task.init, key, batch), sharding))
 
 
-def jit_step(task: Task, config: dict[str, Any], classes: int, mesh: Any) -> Any:
+def jit_step(task: Task, config: dict[str, Any], classes: int, mesh: Mesh) -> Any:
     """The jitted step (state, arrays, rows) -> (state, metrics); the state is donated."""
     data = config["data"]
 
@@ -151,26 +156,21 @@ def jit_step(task: Task, config: dict[str, Any], classes: int, mesh: Any) -> Any
     )
 
 
-def _run(
-    task: Task,
-    state: Any,
-    arrays: Arrays,
-    files: tuple[str, ...],
-    held_out: HeldOut,
-    dataset: Dataset,
-    config: dict[str, Any],
-    workdir: Path,
-    mesh: Any,
-    interrupt: Interrupt,
-) -> int:
+def _run(run: Run, state: Any, steps: int, interrupt: Interrupt) -> int:
+    """From `state` to step `steps`, or to the step at which a signal arrived."""
+    config, workdir, dataset = run.config, run.workdir, run.dataset
     seed, batch_size, log = config["seed"], config["train"]["batch_size"], config["log"]
-    first, steps = int(state.step), total_steps(config, len(files))
-    arrays = jax.device_put(arrays, meshes.replicated(mesh))
+    first = int(state.step)
+    held_out = HeldOut(dataset, inference.jit_predict(run.task, len(dataset.classes), dataset.channels))
+    arrays, slices = dataset.load(dataset.rows["train"], dataset.load_size)
+    files, grey = slices.files, arrays.images.shape[-1] == 1
+    arrays = jax.device_put(arrays, meshes.replicated(run.mesh))
 
     print(f"compiling the step for {jax.device_count()} {jax.default_backend()} device(s) ...", flush=True)
     started = time.monotonic()
     rows = batch_rows(seed, first, batch_size, len(files))
-    step_function = jit_step(task, config, len(dataset.classes), mesh).lower(state, arrays, rows).compile()
+    step_function = jit_step(run.task, config, len(dataset.classes), run.mesh)
+    step_function = step_function.lower(state, arrays, rows).compile()
     print(f"compiled in {time.monotonic() - started:.0f} s", flush=True)
 
     records, bar = Records(workdir, first), Bar(first, steps, batch_size)
@@ -179,11 +179,11 @@ def _run(
         keep=config["checkpoint"]["keep"],
         config=config,
         classes=dataset.classes,
-        grey=arrays.images.shape[-1] == 1,
+        grey=grey,
     )
 
     def look(step: int, *, draw: bool) -> float:
-        score, grid = held_out.look(task.inference(state))
+        score, grid = held_out.look(run.task.inference(state))
         records.scalars(step, {"held_out/ssim": score})
         if draw:
             picture = grid()
@@ -229,14 +229,9 @@ def _run(
 
 
 def _headline(values: dict[str, float]) -> dict[str, float]:
-    """The few numbers that fit a line."""
-    generator = {
-        k.split("/")[1]: v for k, v in values.items() if k.startswith("generator/") and "norm" not in k
-    }
-    discriminator = (values["discriminator/real"] + values["discriminator/fake"]) / 2
-    return {**generator, "discriminator": discriminator} | (
-        {"skipped": values["skipped"]} if values["skipped"] else {}
-    )
+    """The few numbers that fit a line: losses, and skipped steps once there are any."""
+    shown = {n.split("/")[-1]: v for n, v in values.items() if not n.endswith("_norm")}
+    return {n: v for n, v in shown.items() if v or n != "skipped"}
 
 
 def _stop_when_lost(state: Any, config: dict[str, Any], files: tuple[str, ...]) -> None:

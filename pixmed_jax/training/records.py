@@ -1,6 +1,7 @@
 """What a training tells while it runs: metrics.jsonl, TensorBoard events, a progress bar or plain lines."""
 
 import json
+import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,7 +24,8 @@ class Records:
         self._events = SummaryWriter(str(workdir), purge_step=step + 1)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        self._file.write(json.dumps({"step": step, **values}) + "\n")
+        finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
+        self._file.write(json.dumps({"step": step, **finite}) + "\n")  # null: JSON knows no NaN
         self._file.flush()
         for name, value in values.items():
             self._events.add_scalar(name, value, step)

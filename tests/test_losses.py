@@ -1,0 +1,162 @@
+"""Losses against closed forms, scikit-image and finite differences, and their behaviour at the edges."""
+
+import math
+
+import dm_pix
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from skimage.metrics import structural_similarity
+
+from pixmed_jax import losses
+
+
+def pair(size: int = 24, channels: int = 2) -> tuple[np.ndarray, np.ndarray]:
+    """Two batches of two images each that are alike in part; the second image of each is darker."""
+    generator = np.random.default_rng(0)
+    a = generator.uniform(size=(2, size, size + 3, channels))
+    b = np.clip(a + generator.normal(size=a.shape) * 0.3, 0, 1)
+    scale = np.array([1.0, 0.4]).reshape(2, 1, 1, 1)
+    return (a * scale).astype(np.float32), (b * scale).astype(np.float32)
+
+
+PIXEL_BCE = jax.jit(jax.value_and_grad(losses.pixel_bce))
+SSIM = jax.jit(jax.value_and_grad(losses.ssim, argnums=(0, 1)))
+
+
+# ---------------------------------------------------------------- adversarial
+@pytest.mark.parametrize("logit", [0.0, 1.0, -2.0])
+def test_adversarial_losses_in_closed_form(logit):
+    logits = jnp.full((2, 3, 3, 1), logit)
+    real, fake = losses.discriminator_bce(logits, True), losses.discriminator_bce(logits, False)
+    assert float(real) == pytest.approx(math.log(1 + math.exp(-logit)), rel=1e-6)
+    assert float(fake) == pytest.approx(math.log(1 + math.exp(logit)), rel=1e-6)
+    assert float(losses.generator_bce(logits)) == pytest.approx(math.log(1 + math.exp(-logit)), rel=1e-6)
+    if logit == 0:  # a discriminator that cannot tell pays log 2 a side
+        assert float(real) == float(fake) == pytest.approx(0.6931472, rel=1e-6)
+
+
+def test_fooling_costs_the_right_player():
+    """Generated images that pass for real ones: free for the generator, dear for the discriminator."""
+    fooled, caught = jnp.full((1, 2, 2, 1), 20.0), jnp.full((1, 2, 2, 1), -20.0)
+    assert losses.generator_bce(fooled) < 1e-6
+    assert losses.discriminator_bce(fooled, False) > 19
+    assert losses.discriminator_bce(caught, True) > 19
+    assert losses.generator_bce(caught) > 19
+    assert losses.discriminator_bce(caught, False) < 1e-6
+    # Non-saturating: where the discriminator is sure, the generator's gradient is full size.
+    assert jax.grad(lambda x: losses.generator_bce(x))(caught).sum() == pytest.approx(-1, rel=1e-6)
+
+
+@pytest.mark.parametrize("logit", [-1e4, 1e4])
+def test_sure_logits_give_finite_losses_and_gradients(logit):
+    logits = jnp.full((1, 2, 2, 1), logit)
+    for loss in (lambda x: losses.discriminator_bce(x, True), lambda x: losses.discriminator_bce(x, False)):
+        value, gradient = jax.value_and_grad(loss)(logits)
+        assert np.isfinite(value)
+        assert np.isfinite(gradient).all()
+
+
+# ---------------------------------------------------------------- between images
+def test_pixel_losses_in_closed_form():
+    generated, real = jnp.array([[0.25, 0.5]]), jnp.array([[1.0, 0.0]])
+    # -log 0.25 and -log 0.5, i.e. log 4 and log 2
+    assert float(losses.pixel_bce(generated, real)) == pytest.approx(1.5 * math.log(2), rel=1e-5)
+    assert float(losses.l1(generated, real)) == pytest.approx((0.75 + 0.5) / 2)
+    assert float(losses.mse(generated, real)) == pytest.approx((0.75**2 + 0.5**2) / 2)
+
+
+@pytest.mark.parametrize("grey", [0.1, 0.5, 0.8])
+def test_pixel_bce_is_least_at_equality(grey):
+    """There it is the entropy of the grey value, and its gradient is 0."""
+    at = jnp.full((2, 2), grey)
+    least = -grey * math.log(grey) - (1 - grey) * math.log(1 - grey)
+    value, gradient = PIXEL_BCE(at, at)
+    assert float(value) == pytest.approx(least, rel=1e-5)
+    np.testing.assert_allclose(gradient, 0, atol=1e-6)
+    for step in (-0.05, 0.05):
+        value, gradient = PIXEL_BCE(at + step, at)
+        assert value > least + 1e-3
+        assert np.all(np.sign(gradient) == np.sign(step))
+
+
+@pytest.mark.parametrize("real", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("generated", [0.0, 1.0])
+def test_pixel_bce_is_finite_where_tanh_saturates(generated, real):
+    value, gradient = PIXEL_BCE(jnp.full((2, 2), generated), jnp.full((2, 2), real))
+    assert float(value) == pytest.approx(abs(generated - real) * -math.log(1e-6), rel=1e-2, abs=1e-5)
+    assert np.isfinite(gradient).all()
+
+
+# ---------------------------------------------------------------- SSIM
+def skimage_map(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """scikit-image's SSIM per pixel in float64, without the border of 5 pixels where it pads."""
+    maps = [
+        structural_similarity(
+            x.astype(np.float64),
+            y.astype(np.float64),
+            gaussian_weights=True,
+            sigma=1.5,
+            use_sample_covariance=False,
+            data_range=1,
+            channel_axis=-1,
+            full=True,
+        )[1]
+        for x, y in zip(a, b, strict=True)
+    ]
+    return np.stack(maps)[:, 5:-5, 5:-5]
+
+
+def test_ssim_is_that_of_scikit_image_and_of_dm_pix():
+    a, b = pair()
+    expected = skimage_map(a, b)
+    found = jax.jit(losses.ssim_map)(a, b)
+    assert found.shape == (2, 14, 17, 2)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert 0.2 < expected.mean() < 0.9  # neither equal nor unrelated
+    value = float(SSIM(a, b)[0])
+    assert value == pytest.approx(expected.mean(), abs=1e-5)
+    assert value == pytest.approx(float(jax.jit(dm_pix.ssim)(a, b).mean()), abs=1e-5)
+
+
+def test_gradient_of_ssim_is_the_slope_of_scikit_images():
+    """Central differences in float64 along random directions, and for both arguments."""
+    a, b = pair(size=16, channels=1)
+    _, gradients = SSIM(a, b)
+    generator = np.random.default_rng(1)
+    for _ in range(3):
+        directions = generator.normal(size=(2, *a.shape))
+        h = 1e-5
+        ahead, behind = (
+            skimage_map(a + s * h * directions[0], b + s * h * directions[1]).mean() for s in (1, -1)
+        )
+        slope = sum(np.vdot(g, d) for g, d in zip(gradients, directions, strict=True))
+        assert slope == pytest.approx((ahead - behind) / (2 * h), rel=1e-3, abs=1e-6)
+        assert abs(slope) > 1e-3
+
+
+def test_ssim_of_flat_images():
+    """Without variance it is (2 a b + c) / (a a + b b + c), c = 0.01 squared; gradients stay finite."""
+    a, b = jnp.full((1, 12, 12, 1), 0.2), jnp.full((1, 12, 12, 1), 0.8)
+    for x, y, expected in ((a, a, 1), (a, b, 0.3201 / 0.6801), (0 * a, 0 * a, 1)):
+        value, gradients = SSIM(x, y)
+        assert float(value) == pytest.approx(expected, rel=1e-4)
+        assert np.isfinite(gradients).all()
+
+
+def test_ssim_is_float32_for_bfloat16_images():
+    a, b = (jnp.asarray(x, jnp.bfloat16) for x in pair())
+    found = jax.jit(losses.ssim)(a, b)
+    assert found.dtype == jnp.float32
+    expected = skimage_map(np.asarray(a, np.float32), np.asarray(b, np.float32)).mean()
+    assert float(found) == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize(("height", "width"), [(10, 16), (16, 10)])
+def test_ssim_refuses_images_smaller_than_its_window(height, width):
+    image = jnp.zeros((1, height, width, 1))
+    with pytest.raises(ValueError, match=f"at least 11x11 pixels, got {height}x{width}"):
+        losses.ssim(image, image)
+    just = jnp.zeros((1, 11, 11, 1))
+    assert jax.eval_shape(losses.ssim_map, just, just).shape == (1, 1, 1, 1)
