@@ -11,15 +11,12 @@ The folder appears whole or not at all, and the same checkpoint, masks and seed 
 import csv
 import io
 import shutil
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
-from rich.console import Console
-from rich.progress import track
 
 from pixmed_jax import config as configs
 from pixmed_jax import inference, pictures
@@ -27,6 +24,7 @@ from pixmed_jax import workdir as run_folder
 from pixmed_jax.data.decode import SUFFIXES, read_mask
 from pixmed_jax.data.sources import open_dataset
 from pixmed_jax.errors import PixmedError, listing
+from pixmed_jax.progress import watched
 
 MANIFEST = "manifest.csv"
 COLUMNS = ("file", "mask", "label", "patient_group", "source", "seed", "step", "config")
@@ -77,7 +75,7 @@ def sample(
         for folder in ("images", "masks", "conditions"):
             (draft / folder).mkdir(parents=True)
         rows = []
-        for start in _progress(range(0, len(order), batch_size)):
+        for start in watched(range(0, len(order), batch_size), -(-len(order) // batch_size), "sampling"):
             part = order[start : start + batch_size]
             images = generator(
                 conditions.maps[part], seeds=seeds[start : start + batch_size], batch_size=batch_size
@@ -197,8 +195,3 @@ def _write(
     palette = Image.fromarray(condition.astype(np.uint8), mode="P")
     palette.putpalette(pictures.palette(generator.classes).tobytes())
     palette.save(folder / "conditions" / name)
-
-
-def _progress(batches: range) -> Iterator[int]:
-    console = Console(stderr=True)
-    return iter(track(batches, "sampling", console=console, disable=not sys.stderr.isatty(), transient=True))

@@ -9,6 +9,7 @@ import pytest
 from jax import lax
 from scipy.signal import correlate
 
+from pixmed_jax.errors import PixmedError
 from pixmed_jax.models import layers
 
 NHWC = ("NHWC", "HWIO", "NHWC")
@@ -260,5 +261,5 @@ def test_no_norm_changes_nothing_and_an_unknown_one_is_refused():
     y, variables = layers.Norm("none", True).init_with_output(jax.random.key(0), x)
     np.testing.assert_array_equal(y, x)
     assert not variables
-    with pytest.raises(ValueError, match="norm 'group' is not one of batch, instance, none"):
+    with pytest.raises(PixmedError, match="norm='group'.* batch, instance, none"):
         layers.Norm("group", True).init(jax.random.key(0), x)

@@ -1,7 +1,6 @@
 """The head phantom: the same bytes each time, one anatomy in all planes, tumours where they belong, and its
 dataset on disk equal to the generator whatever happened to the process that wrote it."""
 
-import io
 import signal
 import subprocess
 import sys
@@ -286,24 +285,6 @@ def test_a_folder_that_cannot_be_written_is_told_in_one_line(tmp_path):
 def test_a_number_too_small_is_refused(tmp_path, key, value):
     with pytest.raises(PixmedError, match=rf"^{key}: {value} is too small"):
         phantom_builder.source(data_dir=str(tmp_path), **(SMALL | {key: value}))
-
-
-class Terminal(io.StringIO):
-    """A stream that claims to be a terminal."""
-
-    def isatty(self):
-        return True
-
-
-@pytest.mark.parametrize(
-    ("patience", "stream", "shown"), [(0, Terminal, 1), (60, Terminal, 0), (0, io.StringIO, 0)]
-)
-def test_progress_is_shown_on_a_terminal_after_a_while(tmp_path, monkeypatch, patience, stream, shown):
-    monkeypatch.setattr(phantom_builder, "_PATIENCE", patience)
-    monkeypatch.setattr(sys, "stderr", stream())
-    phantom_builder.source(data_dir=str(tmp_path), **SMALL)
-    assert ("Preparing the head phantom" in sys.stderr.getvalue()) == bool(shown)
-    assert ("100%" in sys.stderr.getvalue()) == bool(shown)
 
 
 USED = """

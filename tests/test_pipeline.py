@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pixmed_jax.data.pipeline import Arrays, batch_rows, make_batch, one_hot, to_float, with_channels
+from pixmed_jax.errors import PixmedError
 
 
 # ---------------------------------------------------------------- rows
@@ -19,7 +20,7 @@ from pixmed_jax.data.pipeline import Arrays, batch_rows, make_batch, one_hot, to
     data=st.data(),
 )
 def test_every_epoch_visits_each_row_once(seed, batch_size, count, data):
-    """Whatever the sizes, also where a batch holds several epochs, and in whatever order steps are asked for."""
+    """Also where a batch holds several epochs, and in whatever order the steps are asked for."""
     steps = -(-3 * count // batch_size)
     batches = {
         step: batch_rows(seed, step, batch_size, count) for step in data.draw(st.permutations(range(steps)))
@@ -109,5 +110,5 @@ def test_only_grey_images_take_another_number_of_channels():
     np.testing.assert_array_equal(with_channels(grey, 3), np.concatenate([grey] * 3, -1))
     np.testing.assert_array_equal(with_channels(colour, 3), colour)
     np.testing.assert_array_equal(with_channels(grey, 1), grey)
-    with pytest.raises(ValueError, match=r"images have 3 channels, data\.channels says 1"):
+    with pytest.raises(PixmedError, match=r"3 channels and data\.channels=1"):
         with_channels(colour, 1)

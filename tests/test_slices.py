@@ -1,6 +1,5 @@
 """Loading rows: geometry, resize, order, and every fault in one message."""
 
-import io
 import time
 from pathlib import Path
 
@@ -164,24 +163,6 @@ def test_slices_of_another_kind_are_listed():
 def test_no_rows_is_an_error():
     with pytest.raises(PixmedError, match="no slices"):
         slices.load(made((noise(8, 8), blob(8, 8))), [], 8)
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
-@pytest.mark.parametrize(
-    ("stream", "seconds", "shown"), [(Terminal, 3, 1), (Terminal, 1, 0), (io.StringIO, 3, 0)]
-)
-def test_the_bar_appears_only_in_a_terminal_and_after_two_seconds(monkeypatch, stream, seconds, shown):
-    stderr = stream()
-    monkeypatch.setattr("sys.stderr", stderr)
-    clock = iter(np.linspace(0, seconds, 6))
-    monkeypatch.setattr(slices.time, "monotonic", lambda: next(clock))
-    slices.load(made(*[(noise(8, 8), blob(8, 8))] * 5), range(5), 8)
-    assert bool(stderr.getvalue()) == shown
-    assert ("reading slices" in stderr.getvalue()) == shown
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="real data are not here")

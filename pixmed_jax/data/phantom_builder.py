@@ -11,23 +11,18 @@ import contextlib
 import dataclasses
 import io
 import shutil
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
 from PIL import Image
-from rich.console import Console
-from rich.progress import Progress
 
 from pixmed_jax.data.phantom import LABEL_NAMES, PLANES, patient_slices
 from pixmed_jax.data.slices import Source
 from pixmed_jax.errors import PixmedError
-
-_PATIENCE = 2.0  # seconds of silence before a progress bar appears
+from pixmed_jax.progress import watched
 
 
 @dataclasses.dataclass(eq=False)
@@ -57,9 +52,6 @@ class HeadPhantom(tfds.core.GeneratorBasedBuilder):
     # (importlib_resources) that it does not install.
     url_infos = None
 
-    # Called with the number of patients done; `source` puts a progress bar here.
-    on_patient: Callable[[int], None] | None = None
-
     def __init__(self, *, file_format: str = "array_record", **kwargs: object) -> None:
         """As every TFDS builder, but array_record by default: TFDS's own tfrecord needs TensorFlow."""
         super().__init__(file_format=file_format, **kwargs)
@@ -83,13 +75,11 @@ class HeadPhantom(tfds.core.GeneratorBasedBuilder):
 
     def _generate_examples(self) -> Iterator[tuple[str, dict[str, object]]]:
         config = self.builder_config
-        for patient in range(config.patients):
+        for patient in watched(range(config.patients), config.patients, "drawing head phantoms"):
             slices = patient_slices(patient, seed=config.seed, size=config.size, count=config.count)
             for i, s in enumerate(slices):
                 record = {"image": _png(s.image), "mask": _png(s.mask), "label": s.label, "plane": s.plane}
                 yield f"{patient}-{i}", record | {"patient": patient, "slice": i}
-            if self.on_patient is not None:
-                self.on_patient(patient + 1)
 
 
 def _png(pixels: np.ndarray) -> bytes:
@@ -115,25 +105,6 @@ def _quiet() -> Iterator[None]:
         logging.set_verbosity(before)
 
 
-@contextlib.contextmanager
-def _progress(total: int) -> Iterator[Callable[[int], None]]:
-    """A function that shows how many of `total` patients are done, on a terminal and after a while only."""
-    start = time.monotonic()
-    with contextlib.ExitStack() as stack:
-        bar = Progress(console=Console(stderr=True), disable=not sys.stderr.isatty())
-        task = bar.add_task("Preparing the head phantom", total=total)
-        shown = False
-
-        def update(done: int) -> None:
-            nonlocal shown
-            if not shown and time.monotonic() - start > _PATIENCE:
-                stack.enter_context(bar)
-                shown = True
-            bar.update(task, completed=done)
-
-        yield update
-
-
 def _is_whole(builder: HeadPhantom) -> bool:
     # TFDS writes into a temporary folder and renames it, so a killed process leaves no folder of this name;
     # one that was copied in part lacks its last file or a shard.
@@ -156,8 +127,7 @@ def _prepare(data_dir: str | None, config: PhantomConfig) -> HeadPhantom:
     builder = _builder(data_dir, config)
     tfds.disable_progress_bar()  # it counts examples and shards on stderr; ours counts patients
     try:
-        with _progress(config.patients) as builder.on_patient:
-            builder.download_and_prepare()
+        builder.download_and_prepare()
     except OSError as error:
         # Another process may have been faster: the folder is then there and ours could not be renamed to it.
         builder = _builder(data_dir, config)

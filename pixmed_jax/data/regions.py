@@ -14,6 +14,7 @@ import numpy as np
 from scipy import ndimage
 
 from pixmed_jax.errors import PixmedError, listing
+from pixmed_jax.progress import watched
 
 CONDITIONS = ("tumor", "tumor+head")
 
@@ -43,6 +44,11 @@ def head(image: np.ndarray) -> np.ndarray:
     return np.asarray(labels == 1 + areas[1:].argmax())
 
 
+def heads(images: np.ndarray) -> np.ndarray:
+    """bool [N, S, S]: the head of each slice of images [N, S, S, C]."""
+    return np.stack([head(image.mean(axis=-1)) for image in watched(images, len(images), "outlining heads")])
+
+
 def class_names(condition: str, label_names: Sequence[str], class_channels: bool) -> tuple[str, ...]:
     """What the values 1 .. K of a label map stand for; 0 is background.
 
@@ -70,6 +76,5 @@ def label_map(
     names = class_names(condition, label_names, class_channels)
     maps = masks.astype(np.uint8) if class_channels else (masks > 0).astype(np.uint8)
     if condition == "tumor+head":
-        heads = np.stack([head(image.mean(axis=-1)) for image in images])
-        maps[heads & (maps == 0)] = len(names)
+        maps[heads(images) & (maps == 0)] = len(names)
     return maps, names

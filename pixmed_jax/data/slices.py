@@ -7,20 +7,16 @@ Layout: images NHWC uint8 or uint16 (full range of the type stands for [0, 1]), 
 0 is background and v > 0 is the tumour class `label_names[v - 1]` (all 1 for a source without labels).
 """
 
-import sys
-import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from typing import NamedTuple, TypeVar
 
 import numpy as np
 from PIL import Image
-from rich.console import Console
-from rich.progress import Progress
 
 from pixmed_jax.errors import PixmedError, listing
+from pixmed_jax.progress import watched
 
 T = TypeVar("T")
 
@@ -75,7 +71,7 @@ def load(source: Source, rows: Sequence[int] | np.ndarray, size: int, *, workers
 
     # Decoding and resizing leave the interpreter lock, so threads are enough; `map` keeps the order.
     with ThreadPoolExecutor(workers) as pool:
-        results = list(_with_progress(pool.map(prepare, rows), len(rows)))
+        results = list(watched(pool.map(prepare, rows), len(rows), "reading slices"))
     files = tuple(source.files[row] for row in rows)
     triples = [result for result in results if not isinstance(result, PixmedError)]
     if len(triples) < len(rows):
@@ -138,17 +134,3 @@ def _check_same_kind(images: Sequence[np.ndarray], files: Sequence[str]) -> None
         raise PixmedError(
             f"{count} slices are {usual} but {len(odd)} are not ({listing(odd)}); convert or remove them"
         )
-
-
-def _with_progress(items: Iterable[T], total: int) -> Iterator[T]:
-    """Pass items on; after two seconds a bar with the time left appears, where stderr is a terminal."""
-    started = time.monotonic()
-    progress = Progress(console=Console(stderr=True), transient=True)
-    bar = progress.add_task("reading slices", total=total)
-    with ExitStack() as shown:
-        for item in items:
-            progress.advance(bar)
-            slow = time.monotonic() - started > 2
-            if slow and sys.stderr.isatty() and not progress.live.is_started:
-                shown.enter_context(progress)
-            yield item

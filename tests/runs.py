@@ -1,0 +1,105 @@
+"""Tiny runs for the tests: one is trained for all workers, and copied where a test changes it.
+
+The network is far too small to learn anything; every path through the code is the one a real run takes.
+"""
+
+import contextlib
+import fcntl
+import os
+import runpy
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import pytest
+from jax.experimental.compilation_cache import compilation_cache
+
+from pixmed_jax import config as configs
+from pixmed_jax import inference
+from pixmed_jax.training import checkpoint, mesh
+from pixmed_jax.training.build import make_task
+from pixmed_jax.training.loop import train
+
+ROOT = Path(__file__).parents[1]
+# The `test` preset with fewer levels and features: the time is that of compiling.
+TINY = {
+    "model.generator.levels": 3,
+    "model.generator.width": 4,
+    "model.generator.ghost_levels": [1, 2],
+    "model.discriminator.layers": 1,
+    "model.discriminator.width": 4,
+}
+
+
+def shared(factory: pytest.TempPathFactory) -> Path:
+    """A folder that all workers of this session see."""
+    base = factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+def use_cache(factory: pytest.TempPathFactory) -> Path:
+    """Let JAX keep what it compiles, for other workers and for child processes; returns the folder."""
+    cache = shared(factory) / "compiled"
+    if jax.config.jax_compilation_cache_dir != str(cache):
+        jax.config.update("jax_compilation_cache_dir", str(cache))
+        compilation_cache.reset_cache()  # it looks at the setting only once
+    return cache
+
+
+@contextlib.contextmanager
+def lock(path: Path) -> Iterator[None]:
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def config(factory: pytest.TempPathFactory, **changes: Any) -> dict[str, Any]:
+    """The tiny config; `changes` by dotted key, written with "__" for the dot."""
+    ghost = runpy.run_path(str(ROOT / "configs" / "ghost.py"))["get_config"]("test")
+    plain = configs.plain(ghost)
+    dotted = {key.replace("__", "."): value for key, value in changes.items()}
+    for key, value in {"data.dir": str(shared(factory) / "data"), **TINY, **dotted}.items():
+        *path, leaf = key.split(".")
+        section = plain
+        for name in path:
+            section = section[name]
+        assert leaf in section, key
+        section[leaf] = value
+    return plain
+
+
+def trained(factory: pytest.TempPathFactory) -> Path:
+    """The folder of the one finished run, six steps long. Not to be changed: see `copied`."""
+    use_cache(factory)
+    path = shared(factory) / "trained"
+    with lock(shared(factory) / "trained.lock"):
+        if not path.exists():
+            draft = path.with_name("being_trained")
+            shutil.rmtree(draft, ignore_errors=True)
+            assert train(config(factory), draft) == 0
+            draft.rename(path)
+    return path
+
+
+def copied(factory: pytest.TempPathFactory, to: Path) -> Path:
+    return Path(shutil.copytree(trained(factory), to))
+
+
+def target(saved: checkpoint.Saved) -> Any:
+    """What `checkpoint.restore` needs to give back the whole state of a run."""
+    batch = inference.example_batch(saved.config, len(saved.classes))
+    shapes = jax.eval_shape(make_task(saved.config).init, jax.random.PRNGKey(0), batch)
+    return mesh.like(shapes, mesh.replicated(mesh.make_mesh(jax.device_count())))
+
+
+def state(workdir: Path) -> Any:
+    """The whole state at a run's newest step."""
+    saved = checkpoint.finished(workdir / "checkpoints")[-1]
+    return checkpoint.restore(saved, target(saved))
+
+
+def tree_bytes(folder: Path) -> dict[str, bytes]:
+    """{relative path: contents} of every file below a folder."""
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
