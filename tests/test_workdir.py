@@ -25,6 +25,14 @@ def prepare(folder, config=CONFIG, fresh=False):
     return folder
 
 
+def trained(folder):
+    """A run with a finished step, as far as `prepare` looks."""
+    prepare(folder)
+    (folder / "checkpoints" / "1").mkdir(parents=True)
+    (folder / "checkpoints" / "1" / "manifest.json").write_text("{}")
+    return folder
+
+
 def test_a_new_run(tmp_path):
     folder = prepare(tmp_path / "deep" / "run")
     assert sorted(p.name for p in folder.iterdir()) == ["config.json", "env.json"]  # neither draft nor probe
@@ -37,7 +45,7 @@ def test_a_new_run(tmp_path):
 
 
 def test_the_same_config_resumes_and_keeps_everything(tmp_path, capsys):
-    folder = prepare(tmp_path / "run")
+    folder = trained(tmp_path / "run")
     (folder / "metrics.jsonl").write_text("{}\n")
     prepare(folder)
     assert (folder / "metrics.jsonl").read_text() == "{}\n"
@@ -45,18 +53,24 @@ def test_the_same_config_resumes_and_keeps_everything(tmp_path, capsys):
 
 
 def test_free_keys_may_change_and_are_told(tmp_path, capsys):
-    folder = prepare(tmp_path / "run")
+    folder = trained(tmp_path / "run")
     prepare(folder, change(train={"steps": 9}))
     assert "train.steps: 5 -> 9" in capsys.readouterr().err
     assert workdir.read_config(folder)["train"] == {"steps": 9}
 
 
 def test_another_config_is_refused_with_both_values(tmp_path):
-    folder = prepare(tmp_path / "run")
+    folder = trained(tmp_path / "run")
     with pytest.raises(PixmedError, match=r"seed: 0 -> 1") as error:
         prepare(folder, change(seed=1, train={"steps": 9}))
     assert "--fresh" in str(error.value) and "train.steps" not in str(error.value)
     assert workdir.read_config(folder) == CONFIG
+
+
+def test_a_run_that_saved_nothing_yet_binds_nobody(tmp_path):
+    folder = prepare(tmp_path / "run")  # say, the first try stopped at a typing error in another key
+    prepare(folder, change(seed=1))
+    assert workdir.read_config(folder)["seed"] == 1
 
 
 def test_fresh_deletes_what_a_run_wrote_and_nothing_else(tmp_path):

@@ -35,6 +35,7 @@ def source(
     file_column: str = "file",
     label_column: str = "label",
     patient_column: str = "patient_group",
+    split_column: str = "",
     allow_empty_masks: bool = False,
 ) -> Source:
     """Index a folder; files are sorted by name, labels by the alphabet.
@@ -42,6 +43,7 @@ def source(
     A folder without meta.csv has the one label "tumor" and every file as its own group: `groups == files`
     then says that no patient is known, and `splits.split` refuses to split such a source by patient.
     `meta=""` ignores the table; `label_column=""` or `patient_column=""` says that it has no such column.
+    `split_column` names one with train, val or test, for data that bring their own split.
     `allow_empty_masks` lets `read` return slices without a tumour.
     """
     root = Path(directory)
@@ -54,12 +56,14 @@ def source(
     _raise_all(root, [*image_faults, *mask_faults, *pair_faults, *_size_faults(paired)])
 
     table = root / meta
+    given: tuple[str, ...] = ()
     if not meta or (meta == DEFAULT_META and not table.exists()):
         labels, groups = ["tumor"] * len(files), files
     else:
-        columns = _table(table, files, file_column, label_column, patient_column)
+        columns = _table(table, files, file_column, label_column, patient_column, split_column)
         labels = columns[label_column] if label_column else ["tumor"] * len(files)
         groups = tuple(columns[patient_column]) if patient_column else files
+        given = tuple(columns[split_column]) if split_column else ()
     label_names = tuple(sorted(set(labels)))
     if len(label_names) > MAX_LABELS:
         raise PixmedError(
@@ -74,6 +78,7 @@ def source(
         groups=groups,
         planes=("",) * len(files),
         read=partial(_read, paired, label_ids, len(label_names), allow_empty_masks),
+        given=given,
     )
 
 
@@ -151,7 +156,12 @@ def _size_faults(paired: Sequence[tuple[Path, Path]]) -> list[str]:
 
 
 def _table(
-    path: Path, files: Sequence[str], file_column: str, label_column: str, patient_column: str
+    path: Path,
+    files: Sequence[str],
+    file_column: str,
+    label_column: str,
+    patient_column: str,
+    split_column: str,
 ) -> dict[str, list[str]]:
     """{column: value per file} of the columns asked for, in the order of `files`."""
     try:
@@ -162,11 +172,12 @@ def _table(
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise PixmedError(f"{path}: cannot be read ({error}); set data.meta to a CSV in UTF-8") from error
     wanted = {"data.file_column": file_column, "data.label_column": label_column}
-    wanted["data.patient_column"] = patient_column
+    wanted |= {"data.patient_column": patient_column, "data.split_column": split_column}
     missing = [f"'{column}' (set {key})" for key, column in wanted.items() if column and column not in found]
     if missing:
         raise PixmedError(f"{path}: no column {listing(missing)}; it has {listing(found)}")
 
+    columns = [column for column in (label_column, patient_column, split_column) if column]
     by_file: dict[str, dict[str, str | None]] = {}
     escaping, unknown, twice, blank = [], [], [], []
     known = set(files)
@@ -178,16 +189,15 @@ def _table(
             unknown.append(repr(name))
         elif name in by_file:
             twice.append(name)
-        elif not all(row[column] for column in (label_column, patient_column) if column):
+        elif not all(row[column] for column in columns):
             blank.append(name)
         by_file[name] = row
     faults = _named("rows whose file is not a plain relative path", escaping, "use names below data.images")
     faults += _named("rows without a file", unknown, "remove them or set data.images")
     faults += _named("files with several rows", twice, "keep one row each")
-    faults += _named("rows with an empty label or patient", blank, "fill them in")
+    faults += _named("rows with an empty label, patient or split", blank, "fill them in")
     faults += _named("files without a row", known - by_file.keys(), "add rows or set data.meta='' for none")
     _raise_all(path, faults)
-    columns = [column for column in (label_column, patient_column) if column]
     return {column: [str(by_file[name][column]) for name in files] for column in columns}
 
 

@@ -29,6 +29,7 @@ class Source(NamedTuple):
     label_names: the tumour classes; `("tumor",)` where the data name none.
     groups:      N patient groups; slices of one patient share one.
     planes:      N strings such as "axial", or "" where unknown.
+    given:       N of "train", "val", "test" where the data bring their own split, else empty.
     read:        row -> (image [H, W] or [H, W, C] uint8 | uint16, mask [H, W] uint8 as above).
                  Raises PixmedError for a slice that cannot be used.
     """
@@ -39,6 +40,7 @@ class Source(NamedTuple):
     groups: tuple[str, ...]
     planes: tuple[str, ...]
     read: Callable[[int], tuple[np.ndarray, np.ndarray]]
+    given: tuple[str, ...] = ()
 
 
 class Slices(NamedTuple):

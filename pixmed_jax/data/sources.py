@@ -3,6 +3,7 @@
 `open_dataset` reads an index only; `Dataset.load` decodes chosen rows at one size.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -44,6 +45,22 @@ class Dataset(NamedTuple):
         )
         return Arrays(slices.images, maps, slices.labels), slices
 
+    def spread(self, name: str, count: int) -> np.ndarray:
+        """Up to `count` rows of split `name`, to look at: labels in turn, and patients in turn in each."""
+        turns: Counter[tuple[int, str]] = Counter()
+        places: Counter[int] = Counter()
+        order = []
+        for row in self.rows[name]:
+            who = (int(self.source.labels[row]), self.source.groups[row])
+            order.append((turns[who], int(row)))  # a patient's first slice before anyone's second
+            turns[who] += 1
+        ranked = []
+        for _, row in sorted(order):
+            label = int(self.source.labels[row])
+            ranked.append((places[label], label, row))
+            places[label] += 1
+        return np.array([row for _, _, row in sorted(ranked)[:count]])
+
     def description(self) -> dict[str, dict[str, str]]:
         """{split: {file: patient group}}, the record of who was trained on."""
         files, groups = self.source.files, self.source.groups
@@ -63,6 +80,7 @@ def open_dataset(
     file_column: str = "file",
     label_column: str = "label",
     patient_column: str = "patient_group",
+    split_column: str = "",
     allow_empty_masks: bool = False,
     patients: int = 240,
     condition: str = "tumor",
@@ -84,13 +102,14 @@ def open_dataset(
             file_column=file_column,
             label_column=label_column,
             patient_column=patient_column,
+            split_column=split_column,
             allow_empty_masks=allow_empty_masks,
         )
     else:
         raise PixmedError(f"data.source={source!r} is unknown; use one of phantom, folder")
     return Dataset(
         source=index,
-        rows=split_rows(index, seed=seed, **split),
+        rows=split_rows(index, seed=seed, given=index.given or None, **split),
         classes=class_names(condition, index.label_names, class_channels),
         condition=condition,
         class_channels=class_channels,

@@ -19,7 +19,7 @@ from pixmed_jax.errors import PixmedError
 from pixmed_jax.evaluation import baselines, metrics, report
 
 SPLITS = ("test", "val", "train")
-_SHOWN = 8
+_SHOWN = 6
 
 
 def evaluate(workdir: Path, *, split: str = "test", seed: int = 0) -> dict[str, Any]:
@@ -71,7 +71,7 @@ def evaluate(workdir: Path, *, split: str = "test", seed: int = 0) -> dict[str, 
     }
     run_folder.write_json(workdir / run_folder.EVALUATION, result)
 
-    shown = np.linspace(0, len(real) - 1, min(_SHOWN, len(real))).astype(int)
+    shown = np.searchsorted(dataset.rows[split], dataset.spread(split, _SHOWN))
     columns = {
         "mask": pictures.colours(maps[shown], dataset.classes),
         "real": real[shown],

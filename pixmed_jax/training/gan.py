@@ -61,7 +61,7 @@ def make_task(
     def image_loss(generated: jax.Array, real: jax.Array) -> tuple[jax.Array, Metrics]:
         terms = {
             "pixel_bce": (float(bce in ("pixel", "both")), losses.pixel_bce),
-            "ssim": (ssim, lambda a, b: 1 - losses.ssim(a, b)),
+            "1-ssim": (ssim, lambda a, b: 1 - losses.ssim(a, b)),
             "l1": (l1, losses.l1),
             "mse": (mse, losses.mse),
         }

@@ -56,7 +56,7 @@ class HeldOut:
     """Slices of validation patients: every grid shows the same, every score is over the same."""
 
     def __init__(self, dataset: Dataset, predict: inference.Predict):
-        rows = _spread(dataset, _SCORED)
+        rows = dataset.spread("val", _SCORED)
         arrays, self._slices = dataset.load(rows, dataset.size)
         self._maps = np.asarray(arrays.maps)
         self._real = np.asarray(with_channels(to_float(jax.numpy.asarray(arrays.images)), dataset.channels))
@@ -246,21 +246,3 @@ def _stop_when_lost(state: Any, config: dict[str, Any], files: tuple[str, ...]) 
         f"its batch was {listing(sorted({files[i] for i in rows}), 64)}; look at these files, "
         "or lower optimizer.learning_rate, and rerun to resume"
     )
-
-
-def _spread(dataset: Dataset, count: int) -> np.ndarray:
-    """Up to `count` validation rows: labels in turn, and patients in turn within a label."""
-    rows = dataset.rows["val"]
-    seen: dict[tuple[int, str], int] = {}
-    order = []
-    for row in rows:
-        who = (int(dataset.source.labels[row]), dataset.source.groups[row])
-        seen[who] = seen.get(who, -1) + 1
-        order.append((seen[who], row))
-    by_label: dict[int, list] = {}
-    for turn, row in sorted(order):
-        by_label.setdefault(int(dataset.source.labels[row]), []).append((turn, row))
-    ranked = sorted(
-        (place, label, row) for label, ranks in by_label.items() for place, (_, row) in enumerate(ranks)
-    )
-    return np.array([row for _, _, row in ranked[:count]])

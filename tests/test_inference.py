@@ -1,0 +1,154 @@
+"""A generator from a checkpoint's files alone: which one is found, what it takes, what decides an image."""
+
+import shutil
+
+import numpy as np
+import pytest
+import runs
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import pixmed_jax
+from pixmed_jax import inference
+from pixmed_jax.data.pipeline import one_hot
+from pixmed_jax.errors import PixmedError
+from pixmed_jax.training import checkpoint
+from pixmed_jax.training.build import make_task
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return runs.trained(tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def generate(run):
+    return pixmed_jax.load(run)
+
+
+def label_maps(number: int, seed: int = 0) -> np.ndarray:
+    """Blobs of every class, each map another."""
+    rng = np.random.default_rng(seed)
+    return np.kron(rng.integers(0, 5, (number, 8, 8)), np.ones((4, 4))).astype(np.uint8)
+
+
+def test_what_a_generator_knows(generate, run):
+    assert generate.classes == ("meningioma", "glioma", "pituitary", "head")
+    assert (generate.size, generate.grey) == (32, True)
+    assert generate.config == checkpoint.finished(run / "checkpoints")[-1].config
+    images = generate(label_maps(3))
+    assert images.shape == (3, 32, 32, 1) and images.dtype == np.float32
+    assert 0 <= images.min() < images.max() <= 1
+
+
+def test_it_is_the_average_that_samples(run):
+    """The state's other networks differ from it after six steps."""
+    generate = pixmed_jax.load(run, step=6)
+    maps, seeds = label_maps(2), inference.image_seeds(0, 2)
+    state, task = runs.state(run), make_task(generate.config)
+    predict = inference.jit_predict(task, 4, 1)
+    expected = inference.in_batches(predict, state.ema, maps, seeds, 8)
+    np.testing.assert_array_equal(generate(maps), expected)
+    assert np.abs(expected - inference.in_batches(predict, state.generator, maps, seeds, 8)).max() > 1e-4
+    # The same through the task itself, one map at a time: batching and padding change nothing that is seen.
+    import jax
+
+    for i in range(2):
+        keys = jax.random.key(int(seeds[i]))[None]
+        alone = task.predict(state.ema, one_hot(maps[i : i + 1], 4, 1), keys)
+        np.testing.assert_allclose(alone[0], expected[i], atol=1e-5)
+
+
+def test_which_checkpoint_is_found(run, tmp_path):
+    scores = {saved.step: saved.score for saved in checkpoint.finished(run / "checkpoints")}
+    best = max(scores, key=lambda step: (scores[step], step))
+    assert inference.find(run).step == best
+    assert inference.find(run / "checkpoints").step == best
+    assert inference.find(run, step=4).step == 4
+    assert inference.find(run / "checkpoints" / "4").step == 4
+    for path, step in ((tmp_path, None), (run, 5), (tmp_path / "nowhere", None)):
+        with pytest.raises(PixmedError, match="no finished"):
+            inference.find(path, step)
+
+
+def test_a_checkpoint_travels_alone(run, generate, tmp_path):
+    """One step's folder under another name, without the run, is the whole model."""
+    folder = tmp_path / "model"
+    shutil.copytree(run / "checkpoints" / str(generate.step), folder)
+    elsewhere = pixmed_jax.load(folder)
+    maps = label_maps(3)
+    assert elsewhere.classes == generate.classes
+    assert elsewhere(maps, seed=7).tobytes() == generate(maps, seed=7).tobytes()
+    (folder / "_METADATA").write_bytes(b"damaged")
+    with pytest.raises(PixmedError, match="_METADATA has changed"):
+        pixmed_jax.load(folder)
+
+
+@pytest.mark.parametrize("shape", [(32, 32), (1, 32, 16), (2, 16, 16), (1, 32, 32, 1)])
+def test_maps_of_another_size(generate, shape):
+    with pytest.raises(PixmedError, match=r"needs \[N, 32, 32\]") as error:
+        generate(np.zeros(shape, np.uint8))
+    assert str(list(shape)) in str(error.value)
+
+
+@pytest.mark.parametrize("value", [5, 255, -1, 0.5, np.nan])
+def test_values_that_are_no_class(generate, value):
+    maps = np.zeros((1, 32, 32), type(value))
+    maps[0, 3, 4] = value
+    with pytest.raises(PixmedError, match="1 to 4 for meningioma, glioma, pituitary, head"):
+        generate(maps)
+
+
+def test_whole_numbers_of_any_type(generate):
+    maps = label_maps(1)
+    for dtype in (np.int64, np.float32):
+        np.testing.assert_array_equal(generate(maps.astype(dtype)), generate(maps))
+
+
+def test_no_maps_and_black_maps(generate):
+    assert generate(np.zeros((0, 32, 32), np.uint8)).shape == (0, 32, 32, 1)
+    black = generate(np.zeros((1, 32, 32), np.uint8))
+    assert np.isfinite(black).all() and black.shape == (1, 32, 32, 1)
+
+
+def test_the_seed_decides(generate):
+    maps = label_maps(4)
+    first = generate(maps, seed=3)
+    assert generate(maps, seed=3).tobytes() == first.tobytes()
+    other = generate(maps, seed=4)
+    assert (np.abs(other - first).max(axis=(1, 2, 3)) > 0).all()
+    same_map = generate(np.repeat(maps[:1], 2, axis=0), seed=3)
+    assert np.abs(same_map[0] - same_map[1]).max() > 0  # two images of one mask are two images
+
+
+def test_an_image_does_not_depend_on_its_neighbours(generate):
+    """Neither on their number, nor on what they are, nor on its place among them."""
+    maps, seeds = label_maps(11), inference.image_seeds(5, 11)
+    every = generate(maps, seeds=seeds)
+    np.testing.assert_array_equal(generate(maps, seed=5), every)
+    np.testing.assert_array_equal(generate(maps[:3], seed=5), every[:3])
+    for i in (0, 7, 8, 10):
+        np.testing.assert_array_equal(generate(maps[i : i + 1], seeds=seeds[i : i + 1])[0], every[i])
+    order = np.random.default_rng(0).permutation(11)
+    np.testing.assert_array_equal(generate(maps[order], seeds=seeds[order]), every[order])
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_seeds_and_maps_of_different_number(generate, number):
+    with pytest.raises(PixmedError, match=rf"{number} seeds for 2 label maps"):
+        generate(label_maps(2), seeds=inference.image_seeds(0, number))
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**40), count=st.integers(0, 40), more=st.integers(0, 40))
+def test_image_seeds(seed, count, more):
+    seeds = inference.image_seeds(seed, count)
+    assert seeds.dtype == np.uint32 and seeds.shape == (count,)
+    np.testing.assert_array_equal(inference.image_seeds(seed, count + more)[:count], seeds)
+    assert len(set(seeds.tolist())) == count  # 40 of 2**32: a collision would be a fault
+
+
+def test_image_seeds_of_other_seeds_share_nothing():
+    """Consecutive seeds are what people take; image i of one must not be image i + 1 of the next."""
+    every = np.concatenate([inference.image_seeds(seed, 50) for seed in range(20)])
+    assert len(set(every.tolist())) == len(every)

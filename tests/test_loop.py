@@ -1,0 +1,288 @@
+"""The training loop: what a run leaves, that it resumes exactly, and what it does when numbers go bad."""
+
+import json
+import math
+import types
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import runs
+from PIL import Image
+
+from pixmed_jax import inference
+from pixmed_jax.errors import PixmedError
+from pixmed_jax.training import checkpoint, loop
+from pixmed_jax.training.loop import total_steps, train
+from pixmed_jax.training.task import Task, skip_if_not_finite
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return runs.trained(tmp_path_factory)
+
+
+def records(workdir: Path) -> list[dict]:
+    """metrics.jsonl without the one value that differs from run to run."""
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k != "images_per_second"} for line in lines]
+
+
+def saved_steps(workdir: Path) -> list[int]:
+    return [saved.step for saved in checkpoint.finished(workdir / "checkpoints")]
+
+
+# ---------------------------------------------------------------- a real, tiny run
+def test_what_a_run_leaves(run, tmp_path_factory):
+    config = runs.config(tmp_path_factory)
+    assert json.loads((run / "config.json").read_text()) == config
+    assert json.loads((run / "env.json").read_text())["packages"]["jax"] == jax.__version__
+    assert {4, 6} <= set(saved_steps(run)) and len(saved_steps(run)) <= 3  # keep = 2, and the best
+    assert checkpoint.finished(run / "checkpoints")[-1].config == config
+    assert sorted(p.name for p in (run / "grids").iterdir()) == [
+        "step_000000.png",
+        "step_000004.png",
+        "step_000006.png",
+    ]
+    with Image.open(run / "grids" / "step_000000.png") as grid:
+        assert np.ptp(np.asarray(grid)) > 100  # something is drawn
+    (events,) = run.glob("events.out.tfevents.*")
+    for tag in (b"held_out/ssim", b"generator/ssim", b"discriminator/real", b"held_out"):
+        assert tag in events.read_bytes()
+    assert not list(run.glob("*.draft"))
+
+
+def test_the_records_of_a_run(run):
+    lines = records(run)
+    assert [line["step"] for line in lines if "held_out/ssim" in line] == [0, 2, 4, 6]
+    told = [line for line in lines if "generator/ssim" in line]
+    assert [line["step"] for line in told] == [2, 4, 6]
+    assert all(math.isfinite(value) for line in lines for value in line.values())
+    assert all(line["skipped"] == 0 for line in told)
+    scores = {line["step"]: line["held_out/ssim"] for line in lines if "held_out/ssim" in line}
+    for saved in checkpoint.finished(run / "checkpoints"):
+        assert saved.score == scores[saved.step]
+
+
+def test_no_patient_in_two_splits(run):
+    split = json.loads((run / "split.json").read_text())
+    patients = {name: set(files.values()) for name, files in split.items()}
+    assert set(split) == {"train", "val", "test"} and all(patients.values())
+    assert sum(map(len, patients.values())) == len(set().union(*patients.values())) == 12
+    assert sum(len(files) for files in split.values()) == 48  # four slices of each patient
+
+
+def test_training_changed_both_networks_and_the_average(run):
+    state = runs.state(run)
+    assert int(state.step) == 6
+    saved = checkpoint.finished(run / "checkpoints")[-1]
+    batch = inference.example_batch(saved.config, len(saved.classes))
+    start = jax.jit(loop.make_task(saved.config).init)(jax.random.PRNGKey(saved.config["seed"]), batch)
+    np.testing.assert_array_equal(state.key, start.key)
+    for name in ("generator", "discriminator", "ema"):
+        moved = jax.tree.map(
+            lambda a, b: float(jnp.abs(a - b).max()), *(getattr(s, name) for s in (state, start))
+        )
+        assert min(jax.tree.leaves(moved["params"])) > 0, name
+
+
+def test_resumed_equals_uninterrupted(run, tmp_path, tmp_path_factory, capsys):
+    """2 + 4 steps, with a process's whole memory lost between, are 6 steps: bit for bit."""
+    assert train(runs.config(tmp_path_factory, train__steps=2), tmp_path / "run") == 0
+    assert saved_steps(tmp_path / "run") == [2]
+    half = records(tmp_path / "run")
+    with (tmp_path / "run" / "metrics.jsonl").open("a") as file:
+        file.write(
+            '{"step": 3, "generator/ssim": 9.9}\n{"step": 4, "gener'
+        )  # written by a run that was killed
+    capsys.readouterr()
+    assert train(runs.config(tmp_path_factory), tmp_path / "run") == 0
+    told = capsys.readouterr()
+    assert "from step 2" in told.out and "train.steps: 2 -> 6" in told.err
+    assert checkpoint.sha256_of_tree(runs.state(tmp_path / "run")) == checkpoint.sha256_of_tree(
+        runs.state(run)
+    )
+    assert half == records(run)[: len(half)]
+    assert records(tmp_path / "run") == records(run)
+
+
+def test_already_trained(tmp_path, tmp_path_factory, capsys):
+    workdir = runs.copied(tmp_path_factory, tmp_path / "run")
+    before = {name: data for name, data in runs.tree_bytes(workdir).items() if name != "env.json"}
+    assert train(runs.config(tmp_path_factory), workdir) == 0
+    assert "already trained to step 6 of 6" in capsys.readouterr().out
+    after = {name: data for name, data in runs.tree_bytes(workdir).items() if name != "env.json"}
+    assert after == before
+
+
+def test_a_faulty_config_leaves_an_old_run_alone(tmp_path, tmp_path_factory):
+    """--fresh deletes; what can be checked has to be checked first."""
+    workdir = runs.copied(tmp_path_factory, tmp_path / "run")
+    before = runs.tree_bytes(workdir)
+    for changes in (
+        {"loss__bce": "none"},
+        {"data__size": 36},
+        {"data__source": "cloud"},
+        {"train__steps": 0},
+        {"train__steps": -5},
+        {"log__every": 0},
+        {"checkpoint__every": 0},
+    ):
+        with pytest.raises(PixmedError, match=next(iter(changes)).replace("__", ".")):
+            train(runs.config(tmp_path_factory, **changes), workdir, fresh=True)
+        assert runs.tree_bytes(workdir) == before, changes
+
+
+# ---------------------------------------------------------------- a task without networks
+class Toy(NamedTuple):
+    step: jax.Array
+    skipped: jax.Array
+    skipped_in_row: jax.Array
+    key: jax.Array
+    ema: jax.Array
+
+
+def toy_task(bad=()) -> Task:
+    """Adds 1 to its only parameter at each step; the loss of the steps `bad` (counted from 1) is NaN."""
+
+    def init(key, batch):
+        zero = jnp.zeros((), jnp.int32)
+        return Toy(zero, zero, zero, key, jnp.zeros(()))
+
+    def update(state, batch):
+        is_bad = jnp.isin(state.step + 1, jnp.array([-1, *bad]))
+        loss = jnp.where(is_bad, jnp.nan, batch.images.mean())
+        return state._replace(ema=state.ema + 1 + 0 * loss), {"loss": loss}
+
+    def predict(variables, condition, keys):
+        return jnp.zeros((*condition.shape[:3], 1)) + 0.01 * variables
+
+    return Task(init, skip_if_not_finite(update), lambda state: state.ema, predict)
+
+
+def toy_state(saved):
+    shape = jax.ShapeDtypeStruct
+    number = shape((), jnp.int32)
+    target = Toy(number, number, number, shape((2,), jnp.uint32), shape((), jnp.float32))
+    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    target = jax.tree.map(lambda x: shape(x.shape, x.dtype, sharding=sharding), target)
+    return checkpoint.restore(saved, target)
+
+
+def use_toy(monkeypatch, bad=()):
+    monkeypatch.setattr(loop, "make_task", lambda config: toy_task(bad))
+
+
+def test_stops_when_losses_stay_nan(run, tmp_path, tmp_path_factory, monkeypatch):
+    use_toy(monkeypatch, bad=range(8, 100))
+    config = runs.config(
+        tmp_path_factory, train__steps=40, train__max_skipped=3, log__every=1, checkpoint__every=2
+    )
+    with pytest.raises(PixmedError, match="not finite since step 8 ") as error:
+        train(config, tmp_path / "run")
+    assert "3 steps skipped" in str(error.value) and "\n" not in str(error.value)
+    assert records(tmp_path / "run")[-1]["step"] == 10  # the third bad step, not the fortieth
+    assert records(tmp_path / "run")[-1]["loss"] is None
+    # The files of the eighth batch of four: the second epoch does not begin before slice 40.
+    split = json.loads((run / "split.json").read_text())
+    order = np.random.default_rng([0, 0]).permutation(len(split["train"]))
+    eighth = {list(split["train"])[i] for i in order[28:32]}
+    named = str(error.value).split("its batch was ")[1].split(";")[0]
+    assert set(named.split(", ")) == eighth
+    steps = checkpoint.finished(tmp_path / "run" / "checkpoints")
+    assert [saved.step for saved in steps] == [6, 8]
+    for saved in steps:
+        assert float(toy_state(saved).ema) == min(saved.step, 7)  # not NaN, and step 8 added nothing
+
+
+def test_a_few_bad_steps_are_skipped(run, tmp_path, tmp_path_factory, monkeypatch, capsys):
+    use_toy(monkeypatch, bad=(3, 4, 7))
+    config = runs.config(tmp_path_factory, train__steps=8, train__max_skipped=3, log__every=1)
+    assert train(config, tmp_path / "run") == 0
+    state = toy_state(checkpoint.newest_intact(tmp_path / "run" / "checkpoints"))
+    assert (int(state.step), int(state.skipped), int(state.skipped_in_row), float(state.ema)) == (8, 3, 0, 5)
+    assert "skipped 2" in capsys.readouterr().out
+
+
+def test_the_best_step_is_that_of_the_held_out_score(run, tmp_path, tmp_path_factory, monkeypatch):
+    use_toy(monkeypatch)
+    scores = {0: 2.0, 1: 0.1, 2: 0.9, 3: 0.3, 4: 0.2}
+    monkeypatch.setattr(
+        loop.HeldOut,
+        "look",
+        lambda self, variables: (scores[int(variables)], lambda: Image.new("RGB", (2, 2))),
+    )
+    config = runs.config(tmp_path_factory, train__steps=4, checkpoint__every=1, checkpoint__keep=1)
+    assert train(config, tmp_path / "run") == 0
+    assert saved_steps(tmp_path / "run") == [2, 4]
+    assert inference.find(tmp_path / "run").step == 2
+    assert checkpoint.newest_intact(tmp_path / "run" / "checkpoints").step == 4
+
+
+def test_the_held_out_score_is_that_of_validation_slices(run, tmp_path, tmp_path_factory, monkeypatch):
+    """The toy draws grey pictures; their SSIM is that of a grey picture against each validation slice."""
+    from skimage.metrics import structural_similarity
+
+    from pixmed_jax.data.sources import open_dataset
+
+    use_toy(monkeypatch)
+    config = runs.config(tmp_path_factory, train__steps=3, checkpoint__every=3)
+    assert train(config, tmp_path / "run") == 0
+    dataset = open_dataset(**config["data"], seed=config["seed"])
+    arrays, _ = dataset.load(dataset.rows["val"], dataset.size)
+    expected = []
+    for image in arrays.images[..., 0] / 255.0:
+        _, similarity = structural_similarity(
+            image,
+            np.full_like(image, 0.03),
+            data_range=1.0,
+            gaussian_weights=True,
+            sigma=1.5,
+            use_sample_covariance=False,
+            full=True,
+        )
+        expected.append(similarity[5:-5, 5:-5].mean())
+    assert records(tmp_path / "run")[-1]["held_out/ssim"] == pytest.approx(np.mean(expected), abs=1e-5)
+
+
+def test_a_run_that_starts_again_at_0_tells_step_0_once(run, tmp_path, tmp_path_factory, monkeypatch):
+    """Killed before its first save, a run starts over; nothing of the first try may stay in its records."""
+    use_toy(monkeypatch)
+    config = runs.config(tmp_path_factory, train__steps=4, checkpoint__every=4)
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint.Writer, "save", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            train(config, tmp_path / "run")
+    assert saved_steps(tmp_path / "run") == []
+    assert train(config, tmp_path / "run") == 0
+    assert [line["step"] for line in records(tmp_path / "run") if "held_out/ssim" in line] == [0, 4]
+
+
+# ---------------------------------------------------------------- parts
+def test_total_steps():
+    def steps(steps, epochs, slices=10, batch_size=4):
+        return total_steps({"train": {"steps": steps, "epochs": epochs, "batch_size": batch_size}}, slices)
+
+    assert steps(7, 0) == 7
+    assert steps(0, 2) == 5  # 20 slices in batches of 4
+    assert steps(0, 1) == 3  # the last batch is begun, not dropped
+    for wrong in ((0, 0), (5, 5), (-1, 0), (0, -2)):
+        with pytest.raises(PixmedError, match=rf"train\.steps={wrong[0]} and train\.epochs={wrong[1]}"):
+            steps(*wrong)
+
+
+def test_spread_shows_every_label_and_patient_early():
+    labels, groups = [], []
+    for patient in range(6):  # patients 0, 1 of label 0; 2, 3 of label 1; 4, 5 of label 2; five slices each
+        labels += [patient // 2] * 5
+        groups += [f"p{patient}"] * 5
+    source = types.SimpleNamespace(labels=np.array(labels), groups=tuple(groups))
+    dataset = types.SimpleNamespace(source=source, rows={"val": np.arange(30), "train": np.arange(0)})
+    first = loop._spread(dataset, 6)
+    assert [labels[row] for row in first[:3]] == [0, 1, 2]
+    assert {groups[row] for row in first} == set(groups)
+    assert sorted(loop._spread(dataset, 64)) == list(range(30))  # each row once
+    np.testing.assert_array_equal(loop._spread(dataset, 64)[:6], first)

@@ -1,0 +1,341 @@
+"""Sampling: a whole synthetic dataset or none, the same bytes for the same seed, and nothing foreign touched."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+import runs
+from PIL import Image
+
+from pixmed_jax import config as configs
+from pixmed_jax import inference, sampling
+from pixmed_jax.data import folder
+from pixmed_jax.data.sources import open_dataset
+from pixmed_jax.errors import PixmedError
+from pixmed_jax.sampling import sample
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return runs.trained(tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def generator(run):
+    return inference.load(run)
+
+
+@pytest.fixture(autouse=True)
+def loaded_once(monkeypatch, generator):
+    """Loading takes most of a sampling's time, and test_inference.py tests it."""
+    monkeypatch.setattr(sampling.inference, "load", lambda workdir, step=None: generator)
+
+
+@pytest.fixture(scope="module")
+def held_out(run):
+    """(label maps, slices) of the run's test split."""
+    config = runs.checkpoint.finished(run / "checkpoints")[-1].config
+    dataset = open_dataset(**config["data"], seed=config["seed"])
+    arrays, slices = dataset.load(dataset.rows["test"], dataset.size)
+    return np.asarray(arrays.maps), slices
+
+
+def rows(output: Path) -> list[dict[str, str]]:
+    with (output / "manifest.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def pixels(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+def test_what_is_written(run, generator, held_out, tmp_path):
+    maps, slices = held_out
+    output = sample(run, output=str(tmp_path / "out"), seed=3)
+    names = [f"{i:05d}.png" for i in range(len(maps))]
+    assert sorted(p.name for p in output.iterdir()) == ["conditions", "images", "manifest.csv", "masks"]
+    for part in ("images", "masks", "conditions"):
+        assert sorted(p.name for p in (output / part).iterdir()) == names
+    assert (output / "manifest.csv").read_text().splitlines()[0] == (
+        "file,mask,label,patient_group,source,seed,step,config"
+    )
+    images = generator(maps, seed=3)
+    for i, row in enumerate(rows(output)):
+        assert row["file"] == row["mask"] == names[i]
+        assert row["label"] == slices.label_names[slices.labels[i]]
+        assert (row["patient_group"], row["source"]) == (slices.groups[i], slices.files[i])
+        assert int(row["seed"]) == inference.image_seeds(3, len(maps))[i]
+        assert (row["step"], row["config"]) == (str(generator.step), configs.digest(generator.config))
+        image = pixels(output / "images" / names[i])
+        assert image.dtype == np.uint8 and image.shape == (32, 32)
+        np.testing.assert_array_equal(image, np.round(images[i, ..., 0] * 255))
+        np.testing.assert_array_equal(pixels(output / "conditions" / names[i]), maps[i])
+        np.testing.assert_array_equal(
+            pixels(output / "masks" / names[i]), np.where(slices.masks[i] > 0, 255, 0)
+        )
+
+
+def test_same_seed_same_bytes_other_seed_other_images(run, tmp_path):
+    first, again, other = (
+        runs.tree_bytes(sample(run, output=str(tmp_path / name), seed=seed, number=5))
+        for name, seed in (("a", 1), ("b", 1), ("c", 2))
+    )
+    assert first == again and len(first) == 16
+    for name in first:
+        assert (first[name] == other[name]) is name.startswith(("masks", "conditions")), name
+
+
+def test_a_longer_sampling_begins_with_the_shorter(run, tmp_path):
+    short = runs.tree_bytes(sample(run, output=str(tmp_path / "short"), number=3, batch_size=8))
+    long = runs.tree_bytes(sample(run, output=str(tmp_path / "long"), number=11, batch_size=8))
+    assert all(long[name] == data for name, data in short.items() if name.startswith("images"))
+
+
+def test_more_images_than_masks(run, held_out, tmp_path):
+    number = len(held_out[0])
+    output = sample(run, output=str(tmp_path / "out"), number=number + 2)
+    table = rows(output)
+    assert len(table) == number + 2
+    assert [row["source"] for row in table[number:]] == [row["source"] for row in table[:2]]
+    for i in range(2):  # of the same mask, but not the same image
+        name, again = table[i]["file"], table[number + i]["file"]
+        assert (output / "masks" / name).read_bytes() == (output / "masks" / again).read_bytes()
+        assert (output / "images" / name).read_bytes() != (output / "images" / again).read_bytes()
+    assert len({row["seed"] for row in table}) == number + 2
+
+
+def test_the_order_of_labels():
+    labels = ("b", "a", "b", "b", "c")
+    assert sampling._order(labels, 7, balance=False).tolist() == [0, 1, 2, 3, 4, 0, 1]
+    balanced = sampling._order(labels, 9, balance=True)
+    assert [labels[i] for i in balanced] == ["a", "b", "c"] * 3
+    assert balanced[1::3].tolist() == [0, 2, 3]  # every mask of a label before any for a second time
+
+
+def test_balance(run, tmp_path):
+    table = rows(sample(run, split="train", balance=True, number=6, output=str(tmp_path / "out")))
+    assert sorted(row["label"] for row in table) == sorted(["glioma", "meningioma", "pituitary"] * 2)
+
+
+def test_our_own_reader_reads_it(run, held_out, tmp_path):
+    output = sample(run, output=str(tmp_path / "out"))
+    _, slices = held_out
+    source = folder.source(output, meta="manifest.csv")
+    assert len(source.files) == len(slices.files)
+    assert [source.label_names[i] for i in source.labels] == [slices.label_names[i] for i in slices.labels]
+    assert source.groups == slices.groups
+    image, mask = source.read(0)
+    np.testing.assert_array_equal(image, pixels(output / "images" / source.files[0]))
+    np.testing.assert_array_equal(mask > 0, slices.masks[0] > 0)
+    assert set(np.unique(mask)) == {0, source.labels[0] + 1}
+
+
+def test_the_conditions_of_a_sampling_sample_again(run, tmp_path):
+    first = sample(run, output=str(tmp_path / "first"), seed=3)
+    second = sample(run, masks=str(first / "conditions"), output=str(tmp_path / "second"), seed=3)
+    a, b = runs.tree_bytes(first), runs.tree_bytes(second)
+    assert {n: d for n, d in a.items() if n != "manifest.csv"} == {
+        n: d for n, d in b.items() if n != "manifest.csv"
+    }
+    assert [row["label"] for row in rows(second)] == [row["label"] for row in rows(first)]
+    assert [row["source"] for row in rows(second)] == [row["file"] for row in rows(first)]
+
+
+# ---------------------------------------------------------------- folders of masks
+class Echo:
+    """Stands for a generator: its images are the label maps, scaled."""
+
+    size, grey, step, config = 8, True, 7, {"name": "echo"}
+
+    def __init__(self, *classes: str):
+        self.classes = classes
+
+    def __call__(self, maps, *, seeds, batch_size):
+        return (maps / len(self.classes)).astype(np.float32)[..., None]
+
+
+def masks_folder(path: Path, *masks: np.ndarray) -> str:
+    path.mkdir()
+    for i, mask in enumerate(masks):
+        Image.fromarray(mask.astype(np.uint8)).save(path / f"m{i}.png")
+    return str(path)
+
+
+def box(height: int, width: int, value: int) -> np.ndarray:
+    """A filled rectangle in the middle half."""
+    mask = np.zeros((height, width), np.uint8)
+    mask[height // 4 : -(height // 4), width // 4 : -(width // 4)] = value
+    return mask
+
+
+def use(monkeypatch, *classes: str) -> None:
+    monkeypatch.setattr(sampling.inference, "load", lambda workdir, step=None: Echo(*classes))
+
+
+def test_binary_masks_of_another_size(monkeypatch, tmp_path):
+    use(monkeypatch, "tumor")
+    given = masks_folder(tmp_path / "masks", box(32, 32, 255), box(16, 16, 1), box(16, 8, 255))
+    output = sample(tmp_path, masks=given, output=str(tmp_path / "out"))
+    assert [row["label"] for row in rows(output)] == ["tumor"] * 3
+    for name in ("00000.png", "00001.png"):
+        np.testing.assert_array_equal(pixels(output / "conditions" / name), box(8, 8, 1))
+    tall = np.zeros((8, 8), np.uint8)
+    tall[2:6, 3:5] = 1  # padded to a square, not stretched
+    np.testing.assert_array_equal(pixels(output / "conditions" / "00002.png"), tall)
+
+
+def test_binary_masks_take_the_label_given(monkeypatch, tmp_path):
+    use(monkeypatch, "a", "b")
+    given = masks_folder(tmp_path / "masks", box(8, 8, 255), box(8, 8, 1))
+    output = sample(tmp_path, masks=given, label="b", output=str(tmp_path / "out"))
+    for row in rows(output):
+        assert row["label"] == "b"
+        np.testing.assert_array_equal(pixels(output / "conditions" / row["file"]), box(8, 8, 2))
+
+
+@pytest.mark.parametrize(
+    ("classes", "mask", "label", "told"),
+    [
+        (
+            ("a", "b"),
+            box(8, 8, 255),
+            "",
+            "m0.png: is a binary mask, and this model knows a, b; give sample.label",
+        ),
+        (("a", "b"), box(8, 8, 255), "c", "sample.label='c' is not one of a, b"),
+        (("a", "b", "head"), box(8, 8, 255), "a", "m0.png: shows the tumour but not the head"),
+        (("a", "b"), box(8, 8, 3), "", r"m0.png: has values \[0, 3\]; this model knows 0 to 2: a, b"),
+    ],
+)
+def test_masks_that_do_not_fit_the_model(monkeypatch, tmp_path, classes, mask, label, told):
+    use(monkeypatch, *classes)
+    given = masks_folder(tmp_path / "masks", mask)
+    with pytest.raises(PixmedError, match=told) as error:
+        sample(tmp_path, masks=given, label=label, output=str(tmp_path / "out"))
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_every_faulty_mask_is_named(monkeypatch, tmp_path):
+    use(monkeypatch, "tumor")
+    given = masks_folder(tmp_path / "masks", box(8, 8, 7), box(8, 8, 1), box(8, 8, 9))
+    (tmp_path / "masks" / "m3.png").write_bytes(b"no picture")
+    with pytest.raises(PixmedError) as error:
+        sample(tmp_path, masks=given, output=str(tmp_path / "out"))
+    assert [name in str(error.value) for name in ("m0.png", "m1.png", "m2.png", "m3.png")] == [1, 0, 1, 1]
+
+
+def test_no_masks(monkeypatch, tmp_path):
+    use(monkeypatch, "tumor")
+    (tmp_path / "empty").mkdir()
+    for given, told in (("empty", "holds no mask pictures"), ("nowhere", "no such folder")):
+        with pytest.raises(PixmedError, match=told):
+            sample(tmp_path, masks=str(tmp_path / given), output=str(tmp_path / "out"))
+
+
+def test_colour_images_stay_colour(monkeypatch, tmp_path):
+    use(monkeypatch, "tumor")
+    colour = np.stack([np.full((8, 8), v) for v in (0.2, 0.5, 1.0)], -1).astype(np.float32)
+    monkeypatch.setattr(Echo, "__call__", lambda self, maps, **_: np.repeat(colour[None], len(maps), 0))
+    given = masks_folder(tmp_path / "masks", box(8, 8, 1))
+    for grey, expected in ((False, [51, 128, 255]), (True, 145)):  # 145 = round(255 * 1.7 / 3), half up
+        monkeypatch.setattr(Echo, "grey", grey)
+        output = sample(tmp_path, masks=given, output=str(tmp_path / "out"))
+        np.testing.assert_array_equal(pixels(output / "images" / "00000.png")[0, 0], expected)
+
+
+# ---------------------------------------------------------------- what is in the way
+@pytest.fixture
+def masks(monkeypatch, tmp_path):
+    use(monkeypatch, "tumor")
+    return masks_folder(tmp_path / "masks", *[box(8, 8, 1)] * 5)
+
+
+def test_a_foreign_folder_is_not_touched(masks, tmp_path):
+    for name, file in (("photos", "holiday.jpg"), ("project", "manifest.csv")):
+        target = tmp_path / name
+        target.mkdir()
+        (target / file).write_text("mine,all,mine\n")
+        (target / "thesis.txt").write_text("mine")
+        before = runs.tree_bytes(target)
+        with pytest.raises(PixmedError, match=r"holds other files; give an empty folder"):
+            sample(tmp_path, masks=masks, output=str(target))
+        assert runs.tree_bytes(target) == before
+
+
+def test_a_folder_beside_the_output_is_not_touched(masks, tmp_path):
+    """The draft has a name that somebody may have taken."""
+    beside = tmp_path / "out.draft"
+    beside.mkdir()
+    (beside / "thesis.txt").write_text("mine")
+    sample(tmp_path, masks=masks, output=str(tmp_path / "out"))
+    assert (beside / "thesis.txt").read_text() == "mine"
+
+
+def test_an_older_sampling_is_replaced_as_a_whole(masks, tmp_path):
+    sample(tmp_path, masks=masks, number=5, output=str(tmp_path / "out"))
+    output = sample(tmp_path, masks=masks, number=2, output=str(tmp_path / "out"))
+    assert len(list((output / "images").iterdir())) == len(rows(output)) == 2
+
+
+def test_an_output_that_is_a_file(masks, tmp_path):
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(PixmedError, match="out"):
+        sample(tmp_path, masks=masks, output=str(tmp_path / "out"))
+    assert (tmp_path / "out").read_text() == "mine"
+
+
+def test_the_current_folder_as_output(masks, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    sample(tmp_path, masks=masks, output=".")
+    assert len(rows(tmp_path / "here")) == 5
+
+
+@pytest.mark.parametrize(
+    "fault", [KeyboardInterrupt(), OSError(28, "No space left on device")], ids=["killed", "full"]
+)
+@pytest.mark.parametrize("older", [False, True])
+def test_stopped_half_way(masks, tmp_path, monkeypatch, fault, older):
+    """Neither half a dataset nor the loss of an older one; a later sampling is as if nothing had been."""
+    target = tmp_path / "out"
+    whole = runs.tree_bytes(sample(tmp_path, masks=masks, output=str(tmp_path / "whole"), seed=2))
+    if older:
+        sample(tmp_path, masks=masks, output=str(target), seed=1)
+    before = runs.tree_bytes(target)
+    write = sampling._write
+
+    def failing(folder, name, *args):
+        if name == "00003.png":
+            raise fault
+        write(folder, name, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sampling, "_write", failing)
+        expected = PixmedError if isinstance(fault, OSError) else KeyboardInterrupt
+        with pytest.raises(expected, match="No space left" if expected is PixmedError else None):
+            sample(tmp_path, masks=masks, output=str(target), seed=2)
+    assert target.exists() is older and runs.tree_bytes(target) == before
+    sample(tmp_path, masks=masks, output=str(target), seed=2)
+    assert runs.tree_bytes(target) == whole
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["masks", "out", "whole"]
+
+
+@pytest.mark.parametrize("option", [{"number": -1}, {"seed": -1}, {"batch_size": 0}])
+def test_numbers_out_of_range(masks, tmp_path, option):
+    ((name, value),) = option.items()
+    with pytest.raises(PixmedError, match=rf"sample\.{name}={value}"):
+        sample(tmp_path, masks=masks, output=str(tmp_path / "out"), **option)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_unknown_split(run, tmp_path):
+    with pytest.raises(PixmedError, match=r"sample\.split='exam' is not one of train, val, test"):
+        sample(run, split="exam", output=str(tmp_path / "out"))
+
+
+def test_the_default_output_is_in_the_run(masks, tmp_path):
+    assert sample(tmp_path, masks=masks) == tmp_path / "samples"
+    assert len(rows(tmp_path / "samples")) == 5
