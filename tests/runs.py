@@ -100,6 +100,14 @@ def state(workdir: Path) -> Any:
     return checkpoint.restore(saved, target(saved))
 
 
+def loud(generator: inference.Generator, draw: Any) -> inference.Generator:
+    """The generator with weights that make its images differ: after six steps all of them are grey."""
+    batch = inference.example_batch(generator.config, len(generator.classes))
+    init = make_task(generator.config).init
+    generator._variables = draw(lambda: init(jax.random.PRNGKey(0), batch).ema)
+    return generator
+
+
 def tree_bytes(folder: Path) -> dict[str, bytes]:
     """{relative path: contents} of every file below a folder."""
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}

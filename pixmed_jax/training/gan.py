@@ -159,9 +159,9 @@ def make_task(
             discriminator_optimizer=d_opt,
             ema=optax.incremental_update(new_generator, state.ema, 1 - decay),
         )
-        metrics["generator/gradient_norm"] = optax.global_norm(grads[0])
-        metrics["discriminator/gradient_norm"] = optax.global_norm(grads[1])
-        metrics["generator/statistics_norm"] = optax.global_norm(stats)
+        metrics["generator/gradient_norm"] = optax.tree.norm(grads[0])
+        metrics["discriminator/gradient_norm"] = optax.tree.norm(grads[1])
+        metrics["generator/statistics_norm"] = optax.tree.norm(stats)
         return new, metrics
 
     def init(key: jax.Array, batch: Batch) -> GANState:

@@ -1,0 +1,168 @@
+"""evaluation.json: its keys, and its numbers computed a second time from the generator's own images."""
+
+import json
+
+import numpy as np
+import pytest
+import runs
+from skimage.metrics import structural_similarity
+
+import pixmed_jax
+from pixmed_jax import config as configs
+from pixmed_jax.data.regions import head
+from pixmed_jax.data.sources import open_dataset
+from pixmed_jax.errors import PixmedError
+from pixmed_jax.evaluation import evaluate as module
+from pixmed_jax.evaluation.evaluate import evaluate, means, summary
+
+
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory):
+    """(workdir, what `evaluate` returned)."""
+    workdir = runs.copied(tmp_path_factory, tmp_path_factory.mktemp("evaluated") / "run")
+    return workdir, evaluate(workdir)
+
+
+@pytest.fixture(scope="module")
+def data(evaluated):
+    """(test slices, training slices), as (images [N, S, S] in [0, 1], label maps, masks, groups)."""
+    config = json.loads((evaluated[0] / "config.json").read_text())
+    dataset = open_dataset(**config["data"], seed=config["seed"])
+    parts = []
+    for split in ("test", "train"):
+        arrays, slices = dataset.load(dataset.rows[split], dataset.size)
+        parts.append((arrays.images[..., 0] / 255.0, np.asarray(arrays.maps), slices.masks, slices.groups))
+    return parts
+
+
+def test_the_file_holds_what_was_returned_in_strict_json(evaluated):
+    workdir, result = evaluated
+    text = (workdir / "evaluation.json").read_text()
+
+    def refuse(name):
+        raise AssertionError(f"{name} is no JSON")
+
+    stored = json.loads(text, parse_constant=refuse)
+    assert stored == json.loads(json.dumps(result))
+
+
+def test_the_keys(evaluated):
+    _, result = evaluated
+    assert set(result) == {
+        *("n", "patients", "split", "split_by", "step", "seed", "size", "condition", "config"),
+        *("ssim", "psnr", "mse", "intervals", "baselines"),
+    }
+    assert set(result["condition"]) == {"name", "classes", "bytes_per_slice"}
+    assert set(result["baselines"]) == {"mean_image", "nearest_mask"}
+    for part in (result, result["intervals"], *result["baselines"].values()):
+        for metric in ("ssim", "psnr", "mse"):
+            assert set(part[metric]) == {"full", "head", "tumor"}
+
+
+def test_what_was_evaluated(evaluated, data):
+    workdir, result = evaluated
+    split = json.loads((workdir / "split.json").read_text())
+    assert (result["split"], result["split_by"], result["seed"], result["size"]) == ("test", "patient", 0, 32)
+    assert result["n"] == len(split["test"]) and result["patients"] == len(set(split["test"].values()))
+    assert result["step"] == pixmed_jax.load(workdir).step
+    assert result["config"] == configs.digest(json.loads((workdir / "config.json").read_text()))
+    assert result["condition"]["name"] == "tumor+head"
+    assert result["condition"]["classes"] == ["meningioma", "glioma", "pituitary", "head"]
+    assert 20 < result["condition"]["bytes_per_slice"] < 32 * 32
+
+
+def similarity(a, b):
+    _, values = structural_similarity(
+        a, b, data_range=1.0, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, full=True
+    )
+    return values[5:-5, 5:-5]
+
+
+def scores(images, real, regions):
+    """Means over the images by the definitions: {metric: {region: value}}."""
+    result = {}
+    for where, region in regions.items():
+        ssim = [similarity(a, b)[r[5:-5, 5:-5]].mean() for a, b, r in zip(images, real, region, strict=True)]
+        mse = [((a - b)[r] ** 2).mean() for a, b, r in zip(images, real, region, strict=True)]
+        psnr = [-10 * np.log10(value) for value in mse]
+        for metric, values in {"ssim": ssim, "mse": mse, "psnr": psnr}.items():
+            result.setdefault(metric, {})[where] = np.mean(values)
+    return result
+
+
+def test_the_numbers(evaluated, data):
+    workdir, result = evaluated
+    (real, maps, masks, _), (train, train_maps, _, _) = data
+    regions = {
+        "full": np.ones(real.shape, bool),
+        "head": np.stack([head(np.round(255 * image)) for image in real]),
+        "tumor": masks > 0,
+    }
+    generated = pixmed_jax.load(workdir)(maps, seed=0)[..., 0].astype(float)
+    nearest = [
+        np.argmax([((m == t) & (m > 0)).sum() / ((m > 0) | (t > 0)).sum() for t in train_maps]) for m in maps
+    ]
+    contenders = {
+        "generated": (generated, result),
+        "mean": (np.broadcast_to(train.mean(axis=0), real.shape), result["baselines"]["mean_image"]),
+        "nearest": (train[nearest], result["baselines"]["nearest_mask"]),
+    }
+    for name, (images, told) in contenders.items():
+        for metric, of_regions in scores(images, real, regions).items():
+            for where, value in of_regions.items():
+                assert told[metric][where] == pytest.approx(value, rel=2e-3, abs=2e-4), (name, metric, where)
+
+
+def test_intervals_hold_their_mean(evaluated):
+    _, result = evaluated
+    for metric, of_regions in result["intervals"].items():
+        for where, (low, high) in of_regions.items():
+            assert low <= result[metric][where] <= high
+
+
+def test_one_image_more_closely(evaluated, data, monkeypatch):
+    """With a generator that returns the real slice but for one, only that one is off."""
+    workdir, _ = evaluated
+    (real, maps, _, _), _ = data
+    fake = real.copy()
+    fake[2] = np.clip(fake[2] + 0.25, 0, 1)
+
+    class Known:
+        step = 1
+
+        def __call__(self, given, *, seed):
+            np.testing.assert_array_equal(given, maps)
+            return fake[..., None].astype(np.float32)
+
+    monkeypatch.setattr(module.inference, "load", lambda workdir: Known())
+    monkeypatch.setattr(module.report, "write", lambda *args: None)
+    before = (workdir / "evaluation.json").read_text()
+    result = evaluate(workdir)
+    (workdir / "evaluation.json").write_text(before)  # the fixture is shared
+    n = len(real)
+    expected = ((fake[2] - real[2]) ** 2).mean()
+    assert result["mse"]["full"] == pytest.approx(expected / n, rel=1e-4)
+    assert result["psnr"]["full"] == pytest.approx((100 * (n - 1) - 10 * np.log10(expected)) / n, rel=1e-4)
+
+
+def test_means_know_no_nan():
+    nan = np.nan
+    got = means({"ssim": {"a": np.array([0.2, nan, 0.4]), "b": np.array([nan, nan])}})
+    assert got["ssim"]["a"] == pytest.approx(0.3)
+    assert got["ssim"]["b"] is None
+
+
+def test_an_unknown_split_and_no_run(evaluated, tmp_path):
+    with pytest.raises(PixmedError, match=r"evaluate\.split='exam' is not one of test, val, train"):
+        evaluate(evaluated[0], split="exam")
+    with pytest.raises(PixmedError, match="is no run's folder"):
+        evaluate(tmp_path)
+
+
+def test_the_summary_is_one_line_with_all_contenders(evaluated):
+    _, result = evaluated
+    line = summary(result)
+    assert "\n" not in line
+    for part in (result, *result["baselines"].values()):
+        assert f"{part['ssim']['full']:.3f}" in line
+    assert f"{result['n']} test slices of {result['patients']} patients" in line

@@ -1,0 +1,141 @@
+"""The command line: mistakes are told in one line with the remedy, and nothing is started or left behind."""
+
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import pytest
+import runs
+
+from pixmed_jax import config as configs
+from pixmed_jax import inference
+from pixmed_jax.training.build import make_task
+
+TEST = "--config=configs/ghost.py:test"
+
+
+def launch(*words: str, python: tuple[str, ...] = (), cwd: Path = runs.ROOT) -> subprocess.CompletedProcess:
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONWARNINGS": ""}
+    command = [sys.executable, *python, str(runs.ROOT / "launch.py"), *words]
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120)
+
+
+@pytest.fixture
+def data(tmp_path_factory) -> str:
+    runs.trained(tmp_path_factory)  # makes the data
+    return f"--config.data.dir={runs.shared(tmp_path_factory) / 'data'}"
+
+
+def imported(process: subprocess.CompletedProcess) -> set[str]:
+    """Top-level packages in the report of `python -X importtime`."""
+    lines = [line for line in process.stderr.splitlines() if line.startswith("import time:")]
+    return {line.rsplit("|", 1)[1].strip().split(".")[0] for line in lines}
+
+
+def test_help_needs_no_jax():
+    process = launch("--help", python=("-X", "importtime"))
+    assert process.returncode == 0
+    packages = imported(process)
+    assert {"absl", "ml_collections", "pixmed_jax"} <= packages  # or the report was misread
+    assert not packages & {"jax", "jaxlib", "flax", "tensorflow_datasets", "matplotlib"}
+    for word in (
+        "--config",
+        "--workdir",
+        "--mode",
+        "--fresh",
+        "--dry_run",
+        "--sample.number",
+        "--evaluate.split",
+    ):
+        assert word in process.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "told"),
+    [
+        ((TEST, "--config.train.stepps=3"), 2, "did you mean config.train.steps"),
+        ((TEST, "--config.steps=3"), 2, "config.train.steps"),
+        ((TEST, "--config.train.steps=many"), 2, "train.steps"),
+        ((TEST, "--sample.nummber=3"), 2, "did you mean sample.number"),
+        ((TEST, "--workdri=x"), 2, "workdri"),
+        ((TEST, "--mode=paint"), 2, "train|sample|evaluate"),
+        ((TEST, "train"), 2, "'train' is no flag"),
+        (("--config=configs/goast.py",), 2, "configs/goast.py: no such file"),
+        (("--config=configs/ghost.py:big",), 2, "no preset 'big', there are quick, paper, test"),
+        (("--config=README.md",), 2, "README.md"),
+        (("--config=configs",), 2, "configs"),
+        ((), 1, "--config is missing"),
+        (("--mode=sample",), 1, "needs --workdir"),
+        (("--mode=evaluate",), 1, "needs --workdir"),
+        (("--mode=sample", TEST, "--workdir=x"), 1, "leave --config out"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
+)
+def test_mistakes_are_told_in_one_line(tmp_path, words, code, told):
+    for name in ("configs", "README.md"):
+        (tmp_path / name).symlink_to(runs.ROOT / ("LICENSE" if name == "README.md" else name))
+    before = sorted(tmp_path.iterdir())
+    process = launch(*words, cwd=tmp_path)
+    assert process.returncode == code, process.stderr
+    assert process.stderr.startswith("launch.py: ") and process.stderr.count("\n") == 1, process.stderr
+    assert told in process.stderr
+    assert process.stdout == "" and sorted(tmp_path.iterdir()) == before
+
+
+def test_a_flag_and_its_value_may_be_two_words():
+    process = launch("--config", "configs/ghost.py:test", "--config.train.stepps=3")
+    assert process.returncode == 2 and "did you mean config.train.steps" in process.stderr
+    process = launch("--config", "configs/ghost.py:test", "--config.seed=3", "--mode=sample")
+    assert "needs --workdir" in process.stderr  # so the override itself was understood
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ((TEST, "--config.data.source=folder", "--config.data.dir=nowhere"), "nowhere: no such folder"),
+        ((TEST, "--config.loss.bce=none"), "loss.bce='none'"),
+        (("--mode=evaluate", "--workdir=nowhere"), "nowhere is no run's folder"),
+    ],
+    ids=["data", "choice", "workdir"],
+)
+def test_faults_that_show_later_are_told_in_one_line_too(tmp_path, data, words, told):
+    if not any("data.dir" in word for word in words) and TEST in words:
+        words = (*words, data)
+    workdir = () if "--workdir=nowhere" in words else (f"--workdir={tmp_path / 'run'}",)
+    process = launch(*words, *workdir)
+    assert process.returncode == 1, process.stderr
+    assert process.stderr.startswith("launch.py: ") and process.stderr.count("\n") == 1, process.stderr
+    assert told in process.stderr
+    assert list(tmp_path.iterdir()) == []  # a run that cannot start leaves no folder
+
+
+def test_dry_run_trains_nothing(tmp_path, data):
+    workdir = tmp_path / "run"
+    process = launch(TEST, data, f"--workdir={workdir}", "--dry_run", "--config.train.steps=9")
+    assert process.returncode == 0, process.stderr
+    assert not workdir.exists()
+    lines = process.stdout.splitlines()
+    assert "train.steps = 9" in lines
+    config = configs.plain(runpy.run_path(str(runs.ROOT / "configs" / "ghost.py"))["get_config"]("test"))
+    batch = inference.example_batch(config, 4)
+    state = jax.eval_shape(make_task(config).init, jax.random.PRNGKey(0), batch)
+    for name in ("generator", "discriminator"):
+        number = sum(x.size for x in jax.tree.leaves(getattr(state, name)["params"]))
+        assert any(line.split()[:2] == [name, f"{number:,}"] for line in lines), name
+    assert any(line.startswith("9 steps of 4 images") for line in lines)
+
+
+@pytest.mark.slow
+def test_a_run_goes_through_all_modes(tmp_path, tmp_path_factory):
+    """Sampling and evaluation from the command line, from the run's folder alone."""
+    workdir = runs.copied(tmp_path_factory, tmp_path / "run")
+    process = launch(f"--workdir={workdir}", "--mode=sample", "--sample.number=2", "--sample.split=val")
+    assert process.returncode == 0, process.stderr
+    assert len((workdir / "samples" / "manifest.csv").read_text().splitlines()) == 3
+    process = launch(f"--workdir={workdir}", "--mode=evaluate", "--evaluate.split=val")
+    assert process.returncode == 0, process.stderr
+    assert '"split": "val"' in (workdir / "evaluation.json").read_text()
+    assert (workdir / "report" / "index.html").exists()

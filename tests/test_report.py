@@ -1,0 +1,139 @@
+"""The report: one page that needs no other file and no network, and that trusts no text."""
+
+import base64
+import copy
+import io
+import json
+import re
+from html.parser import HTMLParser
+
+import pytest
+import runs
+from PIL import Image
+
+from pixmed_jax.evaluation import evaluate, report
+
+HOSTILE = "<script>alert('x')</script>&\"><img src=http://evil.example/x onerror=alert(1)>"
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, and the text outside of scripts and styles."""
+
+    def __init__(self, page: str):
+        super().__init__()
+        self.tags, self.texts = [], []
+        self._inside = None
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        self._inside = tag
+
+    def handle_data(self, data):
+        if self._inside != "style":
+            self.texts.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.texts).split())
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """(workdir, evaluation) of an evaluated run."""
+    workdir = runs.copied(tmp_path_factory, tmp_path_factory.mktemp("reported") / "run")
+    return workdir, evaluate.evaluate(workdir)
+
+
+@pytest.fixture(scope="module")
+def page(run):
+    return (run[0] / "report" / "index.html").read_text(encoding="utf-8")
+
+
+def written(run, config=None, evaluation=None) -> str:
+    workdir, result = run
+    config = config or json.loads((workdir / "config.json").read_text())
+    path = report.write(workdir, config, evaluation or result, Image.new("RGB", (8, 8)))
+    return path.read_text(encoding="utf-8")
+
+
+def test_self_contained(page):
+    parsed = Page(page)
+    tags = {tag for tag, _ in parsed.tags}
+    assert not tags & {"script", "link", "iframe", "object", "embed", "base", "form"}
+    links = [
+        (name, value)
+        for _, attributes in parsed.tags
+        for name, value in attributes.items()
+        if name in ("src", "href", "srcset", "action", "data", "poster", "background")
+    ]
+    assert len(links) >= 6  # the grid, three charts, the history
+    assert all(name == "src" and value.startswith("data:image/") for name, value in links)
+    assert not re.search(r"https?://|url\(|@import", page)
+
+
+def test_every_picture_can_be_opened(page):
+    pictures = re.findall(r'src="data:image/([a-z+]+);base64,([^"]+)"', page)
+    for kind, data in pictures:
+        raw = base64.b64decode(data, validate=True)
+        if kind == "png":
+            Image.open(io.BytesIO(raw)).verify()
+        else:
+            assert kind == "svg+xml" and b"</svg>" in raw and b"<script" not in raw
+    assert [kind for kind, _ in pictures].count("svg+xml") == 3
+
+
+def test_the_numbers_are_there(page, run):
+    text = Page(page).text
+    _, result = run
+    for part in (result, *result["baselines"].values()):
+        for metric, form in (("ssim", "{:.3f}"), ("psnr", "{:.2f}"), ("mse", "{:.5f}")):
+            for value in part[metric].values():
+                assert form.format(value) in text
+    for low, high in result["intervals"]["ssim"].values():
+        assert f"{low:.3f} to {high:.3f}" in text
+    assert f"{result['n']} slices of {result['patients']} patients" in text
+    assert f"checkpoint of step {result['step']}" in text
+    for words in ("meningioma, glioma, pituitary, head", "not for diagnosis", "optimizer.learning_rate"):
+        assert words in text
+
+
+def test_the_history_names_its_steps(page):
+    captions = re.findall(r"<figcaption[^>]*>([^<]*)</figcaption>", page)
+    assert captions == ["step 0", "step 4", "step 6"]
+
+
+def test_text_is_escaped(run):
+    """A label or a name comes from other people's files and folders."""
+    workdir, result = run
+    config = json.loads((workdir / "config.json").read_text())
+    config["name"] = config["preset"] = config["data"]["dir"] = HOSTILE
+    evaluation = copy.deepcopy(result)
+    evaluation["condition"]["classes"][0] = evaluation["condition"]["name"] = HOSTILE
+    before, after = Page(written(run)), Page(written(run, config, evaluation))
+    assert [tag for tag, _ in before.tags] == [tag for tag, _ in after.tags]
+    assert not any("onerror" in attributes for _, attributes in after.tags)
+    assert after.text.count("<script>alert('x')</script>") >= 5  # shown as text, title included
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"split": "train"}, "These slices were trained on"),
+        ({"split_by": "slice"}, "The split is by slice"),
+    ],
+)
+def test_numbers_that_are_too_good_say_so(run, page, changes, words):
+    assert words not in page
+    assert words in written(run, evaluation={**run[1], **changes})
+
+
+def test_a_region_that_no_slice_has(run):
+    evaluation = copy.deepcopy(run[1])
+    for part in (evaluation, *evaluation["baselines"].values()):
+        for metric in ("ssim", "psnr", "mse"):
+            part[metric]["tumor"] = None
+    for metric in ("ssim", "psnr", "mse"):
+        evaluation["intervals"][metric]["tumor"] = (None, None)
+    text = Page(written(run, evaluation=evaluation)).text
+    assert text.count("–") >= 9 and "nan" not in text.lower()
