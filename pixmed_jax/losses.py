@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-_WINDOW, _SIGMA = 11, 1.5  # Wang et al. 2004, Section III-C
+WINDOW, _SIGMA = 11, 1.5  # Wang et al. 2004, Section III-C
 _EPSILON = 1e-6  # keeps log() finite where tanh saturates
 
 
@@ -51,8 +51,8 @@ def ssim_map(a: jax.Array, b: jax.Array) -> jax.Array:
     dm-pix as two banded matrices, since the gradient of its default is five times slower on a CPU.
     """
     height, width = a.shape[-3:-1]
-    if min(height, width) < _WINDOW:
-        raise ValueError(f"SSIM needs images of at least {_WINDOW}x{_WINDOW} pixels, got {height}x{width}")
+    if min(height, width) < WINDOW:
+        raise ValueError(f"SSIM needs images of at least {WINDOW}x{WINDOW} pixels, got {height}x{width}")
     rows, columns = _gaussian_band(height), _gaussian_band(width)
 
     def blur(x: jax.Array) -> jax.Array:
@@ -72,9 +72,9 @@ def ssim(a: jax.Array, b: jax.Array) -> jax.Array:
 @functools.cache
 def _gaussian_band(size: int) -> np.ndarray:
     """[size - 10, size]: row i holds the normalised window over pixels i .. i + 10."""
-    offsets = np.arange(_WINDOW) - _WINDOW // 2
+    offsets = np.arange(WINDOW) - WINDOW // 2
     window = np.exp(-0.5 * (offsets / _SIGMA) ** 2)
-    band = np.zeros((size - _WINDOW + 1, size), np.float32)
+    band = np.zeros((size - WINDOW + 1, size), np.float32)
     for i in range(len(band)):
-        band[i, i : i + _WINDOW] = window / window.sum()
+        band[i, i : i + WINDOW] = window / window.sum()
     return band

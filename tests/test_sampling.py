@@ -265,6 +265,15 @@ def test_a_foreign_folder_is_not_touched(masks, tmp_path):
         assert runs.tree_bytes(target) == before
 
 
+def test_a_sampling_with_files_of_the_user_is_not_touched(masks, tmp_path):
+    target = sample(tmp_path, masks=masks, output=str(tmp_path / "out"))
+    (target / "notes.txt").write_text("mine")
+    before = runs.tree_bytes(target)
+    with pytest.raises(PixmedError, match="holds other files"):
+        sample(tmp_path, masks=masks, output=str(target), seed=1)
+    assert runs.tree_bytes(target) == before
+
+
 def test_a_folder_beside_the_output_is_not_touched(masks, tmp_path):
     """The draft has a name that somebody may have taken."""
     beside = tmp_path / "out.draft"

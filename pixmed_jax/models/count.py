@@ -38,7 +38,10 @@ def size(module: nn.Module, init: Callable[[nn.Module], Any]) -> Size:
         nonlocal macs, activations
         y = call(*args, **kwargs)
         layer = context.module
-        if context.method_name == "__call__" and isinstance(layer, (*_CONVOLUTIONS, nn.Dense, Norm)):
+        counted = isinstance(layer, (*_CONVOLUTIONS, nn.Dense)) or (
+            isinstance(layer, Norm) and layer.kind != "none"
+        )
+        if context.method_name == "__call__" and counted:
             activations += math.prod(y.shape) * np.dtype(y.dtype).itemsize
             if not isinstance(layer, Norm):
                 applied_to = args[0] if isinstance(layer, ConvTranspose) else y

@@ -1,8 +1,8 @@
 """Ghost module (Han et al., GhostNet, CVPR 2020, Section 3.1), the paper's encoder block (Section 3.1).
 
 A convolution makes only 1/ratio of the feature maps, the intrinsic ones; a cheap depthwise convolution makes
-the rest, the ghosts, out of them. With ratio 2 and stride 2 it costs 9/32 of the multiplications of the 4x4
-convolution that it replaces in a U-Net.
+the rest, the ghosts, out of them. With ratio 2 and stride 2 it costs 9/32 (1 + 1/C) of the multiplications of
+the 4x4 convolution of C channels that it replaces in a U-Net.
 """
 
 import flax.linen as nn

@@ -6,6 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 import optax
 
+from pixmed_jax import losses
 from pixmed_jax.errors import PixmedError
 from pixmed_jax.models.patchgan import PatchGAN
 from pixmed_jax.models.unet import UNet
@@ -23,6 +24,8 @@ def networks(config: Mapping[str, Any], axis_name: str | None = None) -> tuple[U
             f"data.size={size} cannot be halved model.generator.levels={levels} times; "
             f"take a multiple of {2**levels}, or fewer levels"
         )
+    if config["loss"]["ssim"] and size < losses.WINDOW:
+        raise PixmedError(f"data.size={size} is smaller than SSIM's window; take {losses.WINDOW} or more")
     batch_size, parts = config["train"]["batch_size"], config["train"]["accumulate"]
     if batch_size % parts:
         raise PixmedError(

@@ -58,9 +58,16 @@ class Writer:
         self._pending = (step, score)
         try:
             path = (self._directory / str(step)).absolute()
-            self._checkpointer.save(path, args=ocp.args.StandardSave(state), force=True)
+            if path.exists():  # left by a run that was killed before the manifest
+                shutil.rmtree(path)
+            self._checkpointer.save(path, args=ocp.args.StandardSave(state))
         except (OSError, ValueError) as error:
             raise _save_failed(step, error) from error
+
+    def poll(self) -> None:
+        """`finish`, if that takes no waiting: the sooner a step counts, the less a kill costs."""
+        if self._pending is not None and (self._directory / str(self._pending[0])).exists():
+            self.finish()  # orbax has renamed its temporary folder, so all is written
 
     def finish(self) -> None:
         """Wait for the save under way, if any, and make it count. Raises PixmedError naming the step."""

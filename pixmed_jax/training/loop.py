@@ -204,6 +204,7 @@ def _run(run: Run, state: Any, steps: int, interrupt: Interrupt) -> int:
             if told:
                 values = {name: float(value) for name, value in jax.device_get(metrics).items()}
                 values["skipped"] = int(state.skipped)
+            writer.poll()
             bar.advance(step, time.monotonic() - began)
             if told:
                 values["images_per_second"] = bar.report(step, _headline(values))
