@@ -32,9 +32,9 @@ MODES = ("train", "sample", "evaluate")
 STAGES = {
     "sample": {
         "masks": "", "split": "test", "label": "", "number": 0, "seed": 0,
-        "balance": False, "output": "", "step": 0, "batch_size": 8,
+        "balance": False, "output": "", "step": "newest", "batch_size": 8,
     },
-    "evaluate": {"split": "test", "seed": 0},
+    "evaluate": {"split": "test", "seed": 0, "step": "newest"},
 }
 # fmt: on
 FLAGS = flags.FLAGS
@@ -85,9 +85,10 @@ def _check_names(words: list[str]) -> None:
     """
     given = [word.lstrip("-").split("=")[0] for word in words if word.startswith("--")]
     known = {f"{stage}.{key}" for stage, options in STAGES.items() for key in options}
-    for word in words:
-        if word.startswith("--config="):
-            known |= {f"config.{key}" for key in configs.flatten(_load(word.removeprefix("--config=")))}
+    for word, following in zip(words, [*words[1:], ""], strict=False):
+        flag, equals, value = word.partition("=")
+        if flag == "--config":
+            known |= {f"config.{key}" for key in configs.flatten(_load(value if equals else following))}
     for name in given:
         if "." in name and name not in known and name.removeprefix("no") not in known:
             raise UsageError(f"--{name}: no such key{configs.nearest(name, known)}")
@@ -101,7 +102,7 @@ def _load(name: str) -> dict[str, Any]:
         return configs.plain(get_config(preset) if preset else get_config())
     except FileNotFoundError as error:
         raise UsageError(f"--config={path}: no such file; try --config=configs/ghost.py") from error
-    except (ValueError, SyntaxError, KeyError) as error:
+    except (ValueError, SyntaxError, KeyError, ImportError, OSError) as error:
         raise UsageError(f"--config={name}: {error}") from error
 
 

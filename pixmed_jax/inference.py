@@ -101,27 +101,35 @@ class Generator:
                 "resize them with nearest neighbour"
             )
         values = np.unique(maps)
-        if len(values) and (values.min() < 0 or values.max() > len(self.classes)):
+        if not np.isin(values, np.arange(len(self.classes) + 1)).all():
             raise PixmedError(
                 f"label maps with values {values.tolist()}: this model knows 0 for background and 1 to "
                 f"{len(self.classes)} for {', '.join(self.classes)}; map them to these"
             )
         if seeds is None:
             seeds = image_seeds(seed, len(maps))
+        if len(seeds) != len(maps):
+            raise PixmedError(f"{len(seeds)} seeds for {len(maps)} label maps; give one for each")
         if not len(maps):
             return np.zeros((0, self.size, self.size, self.config["data"]["channels"]), np.float32)
         return in_batches(self._predict, self._variables, maps.astype(np.uint8), seeds, batch_size)
 
 
-def find(path: str | Path, step: int | None = None) -> checkpoint.Saved:
-    """The checkpoint that a path means: of a run's folder the best (or `step`), or the step's own."""
+def find(path: str | Path, step: int | str = "newest") -> checkpoint.Saved:
+    """The checkpoint meant by a run's folder and a step ("newest", "best" or a number), or by a step's own.
+
+    "best" has the highest SSIM on held-out patients. That favours a smooth image over a realistic one
+    (BUILD_NOTES.md), so it is not what is taken unasked.
+    """
     path = Path(path)
     if (path / checkpoint.MANIFEST).exists():
         return checkpoint.open_step(path)
     directory = path if path.name == "checkpoints" else path / "checkpoints"
-    if step is not None:
+    if str(step).isdigit():
         return checkpoint.open_step(directory / str(step))
-    saved = checkpoint.best(directory)
+    if step not in ("newest", "best"):
+        raise PixmedError(f"step={step!r}: give newest, best or a number")
+    saved = checkpoint.best(directory) if step == "best" else checkpoint.newest_intact(directory)
     if saved is None:
         raise PixmedError(
             f"{path}: no finished and intact checkpoint there; train first, or give another folder"
@@ -129,6 +137,6 @@ def find(path: str | Path, step: int | None = None) -> checkpoint.Saved:
     return saved
 
 
-def load(path: str | Path, step: int | None = None) -> Generator:
-    """The generator of a run's folder (its best checkpoint, or that of `step`) or of a step's own folder."""
+def load(path: str | Path, step: int | str = "newest") -> Generator:
+    """The generator of a run's folder at a step ("newest", "best" or a number), or of a step's own folder."""
     return Generator(find(path, step))

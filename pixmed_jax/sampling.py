@@ -10,6 +10,7 @@ The folder appears whole or not at all, and the same checkpoint, masks and seed 
 
 import csv
 import io
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -49,7 +50,7 @@ def sample(
     seed: int = 0,
     balance: bool = False,
     output: str = "",
-    step: int = 0,
+    step: str = "newest",
     batch_size: int = 8,
 ) -> Path:
     """Write `number` synthetic slices and return their folder.
@@ -59,18 +60,20 @@ def sample(
     number: how many; 0 means one per mask. More than there are masks reuses them, each time with a new seed.
     balance: draw the labels equally often.
     output: default is `samples` in the run's folder. Another folder is only replaced if a sampling wrote it.
-    step: the checkpoint to use; 0 means the best.
+    step: the checkpoint to use: "newest", "best" or a number.
     """
-    generator = inference.load(workdir, step or None)
-    target = Path(output) if output else workdir / "samples"
-    if target.exists() and any(target.iterdir()) and not (target / MANIFEST).exists():
+    for name, value, least in (("number", number, 0), ("seed", seed, 0), ("batch_size", batch_size, 1)):
+        if value < least:
+            raise PixmedError(f"sample.{name}={value}: give {least} or more")
+    generator = inference.load(workdir, step)
+    target = (Path(output) if output else workdir / "samples").absolute()
+    if not _is_ours(target):
         raise PixmedError(f"{target}: holds other files; give an empty folder as sample.output")
     conditions = _from_folder(Path(masks), label, generator) if masks else _from_split(workdir, split)
     order = _order(conditions.labels, number or len(conditions.files), balance)
     seeds = inference.image_seeds(seed, len(order))
 
-    draft = target.with_name(target.name + ".draft")
-    shutil.rmtree(draft, ignore_errors=True)
+    draft = target.with_name(f".{target.name}.{os.getpid()}.draft")
     try:
         for folder in ("images", "masks", "conditions"):
             (draft / folder).mkdir(parents=True)
@@ -101,11 +104,27 @@ def sample(
         shutil.rmtree(target, ignore_errors=True)
         draft.rename(target)
     except OSError as error:
-        shutil.rmtree(draft, ignore_errors=True)
         raise PixmedError(
             f"{target}: cannot be written ({error.strerror}); free space, or give sample.output"
         ) from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
     return target
+
+
+def _is_ours(target: Path) -> bool:
+    """Whether `target` may be replaced: it is not there, empty, or holds an earlier sampling and no more."""
+    try:
+        names = {p.name for p in target.iterdir()}
+        if not names:
+            return True
+        with (target / MANIFEST).open() as table:
+            first = table.readline().strip()
+    except FileNotFoundError:
+        return not target.exists()
+    except (OSError, UnicodeDecodeError):
+        return False
+    return first == ",".join(COLUMNS) and names <= {"images", "masks", "conditions", MANIFEST}
 
 
 def _from_split(workdir: Path, split: str) -> Conditions:

@@ -38,12 +38,15 @@ def read_config(workdir: Path) -> dict[str, Any]:
     """The config a run was started with."""
     path = workdir / CONFIG
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        config = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(config, dict):
+            raise ValueError("no JSON object")
+        return config
     except FileNotFoundError as error:
         raise PixmedError(
             f"{path}: missing, so {workdir} is no run's folder; train with --config first"
         ) from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise PixmedError(
             f"{path}: unreadable ({error}); restore it from any checkpoint's manifest.json"
         ) from error

@@ -244,15 +244,21 @@ def edited(**changes) -> str:
     ],
     ids=str,
 )
-def test_hostile_manifests(folder, text):
+def test_hostile_manifests(folder, text, capsys):
+    """Passed over with a word on stderr when a step is looked for, refused when it is asked for."""
     path = folder / "15" / checkpoint.MANIFEST
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    for read in (checkpoint.finished, checkpoint.newest_intact, checkpoint.best):
-        with pytest.raises(PixmedError) as error:
-            read(folder)
-        assert str(path) in str(error.value) and "\n" not in str(error.value)
-    with pytest.raises(PixmedError):
+    assert [saved.step for saved in checkpoint.finished(folder)] == [5, 10]
+    told = capsys.readouterr().err
+    assert told.startswith("checkpoint 15 is passed over") and str(path) in told and told.count("\n") == 1
+    assert checkpoint.newest_intact(folder).step == 10
+    with pytest.raises(PixmedError) as error:
         checkpoint.open_step(folder / "15")
+    assert str(path) in str(error.value) and "\n" not in str(error.value)
+    for step in ("5", "10"):
+        (folder / step / checkpoint.MANIFEST).write_text("{}")
+    with pytest.raises(PixmedError, match="every checkpoint is damaged"):
+        checkpoint.newest_intact(folder)
 
 
 def test_a_folder_without_manifest_is_no_step(tmp_path):

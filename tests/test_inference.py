@@ -61,11 +61,14 @@ def test_it_is_the_average_that_samples(run):
 def test_which_checkpoint_is_found(run, tmp_path):
     scores = {saved.step: saved.score for saved in checkpoint.finished(run / "checkpoints")}
     best = max(scores, key=lambda step: (scores[step], step))
-    assert inference.find(run).step == best
-    assert inference.find(run / "checkpoints").step == best
+    assert inference.find(run, "best").step == best
+    assert inference.find(run).step == max(scores)
+    assert inference.find(run / "checkpoints").step == max(scores)
     assert inference.find(run, step=4).step == 4
     assert inference.find(run / "checkpoints" / "4").step == 4
-    for path, step in ((tmp_path, None), (run, 5), (tmp_path / "nowhere", None)):
+    with pytest.raises(PixmedError, match="give newest, best or a number"):
+        inference.find(run, "latest")
+    for path, step in ((tmp_path, "best"), (run, 5), (tmp_path / "nowhere", "newest")):
         with pytest.raises(PixmedError, match="no finished"):
             inference.find(path, step)
 

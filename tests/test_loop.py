@@ -98,7 +98,7 @@ def test_resumed_equals_uninterrupted(run, tmp_path, tmp_path_factory, capsys):
     half = records(tmp_path / "run")
     with (tmp_path / "run" / "metrics.jsonl").open("a") as file:
         file.write(
-            '{"step": 3, "generator/ssim": 9.9}\n{"step": 4, "gener'
+            '{"step": 3, "generator/1-ssim": 9.9}\n{"step": 4, "gener'
         )  # written by a run that was killed
     capsys.readouterr()
     assert train(runs.config(tmp_path_factory), tmp_path / "run") == 0

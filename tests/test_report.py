@@ -134,6 +134,6 @@ def test_a_region_that_no_slice_has(run):
         for metric in ("ssim", "psnr", "mse"):
             part[metric]["tumor"] = None
     for metric in ("ssim", "psnr", "mse"):
-        evaluation["intervals"][metric]["tumor"] = (None, None)
+        evaluation["intervals"][metric]["tumor"] = None
     text = Page(written(run, evaluation=evaluation)).text
     assert text.count("–") >= 9 and "nan" not in text.lower()

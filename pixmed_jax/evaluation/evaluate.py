@@ -1,4 +1,4 @@
-"""The first evaluation of a run: its best checkpoint on patients it was not trained on, beside two baselines.
+"""The first evaluation of a run: a checkpoint on patients it was not trained on, beside two baselines.
 
 Writes `evaluation.json` and `report/index.html` into the run's folder.
 """
@@ -22,12 +22,12 @@ SPLITS = ("test", "val", "train")
 _SHOWN = 6
 
 
-def evaluate(workdir: Path, *, split: str = "test", seed: int = 0) -> dict[str, Any]:
-    """Score the best checkpoint of `workdir` on `split`; returns what evaluation.json holds."""
+def evaluate(workdir: Path, *, split: str = "test", seed: int = 0, step: str = "newest") -> dict[str, Any]:
+    """Score a checkpoint of `workdir` on `split`; returns what evaluation.json holds."""
     if split not in SPLITS:
         raise PixmedError(f"evaluate.split={split!r} is not one of {', '.join(SPLITS)}")
     config = run_folder.read_config(workdir)
-    generator = inference.load(workdir)
+    generator = inference.load(workdir, step)
     dataset = open_dataset(**config["data"], seed=config["seed"])
     arrays, slices = dataset.load(dataset.rows[split], dataset.size)
     train, _ = dataset.load(dataset.rows["train"], dataset.size)

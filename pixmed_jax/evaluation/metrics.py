@@ -51,11 +51,11 @@ def score(
 
 def interval(
     values: np.ndarray, groups: np.ndarray, *, seed: int = 0, draws: int = 2000
-) -> tuple[float, float]:
-    """95 % bootstrap interval of the mean, resampling whole patient groups; NaN values are left out."""
+) -> tuple[float, float] | None:
+    """95 % bootstrap interval of the mean, resampling whole patient groups; None if all values are NaN."""
     kept = ~np.isnan(values)
     if not kept.any():
-        return float("nan"), float("nan")
+        return None
     _, patient = np.unique(groups[kept], return_inverse=True)
     sums, counts = np.bincount(patient, values[kept]), np.bincount(patient)
     picks = np.random.default_rng(seed).integers(0, len(sums), (draws, len(sums)))

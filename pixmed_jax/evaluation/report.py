@@ -42,10 +42,7 @@ def write(workdir: Path, config: Mapping[str, Any], evaluation: Mapping[str, Any
         regions=_REGIONS,
         tables=[(title, _table(name, form, evaluation)) for name, (title, form) in _UNITS.items()],
         grid=_data_uri(grid),
-        history=[
-            (p.stem.replace("step_", "step ").replace(" 0", " ").strip(), _file_uri(p))
-            for p in _some(steps, 4)
-        ],
+        history=[(f"step {int(p.stem.removeprefix('step_'))}", _file_uri(p)) for p in _some(steps, 4)],
         curves=_curves(records),
         sizes=network_sizes(dict(config), len(evaluation["condition"]["classes"])),
         settings=configs.flatten(config),
@@ -69,11 +66,9 @@ def _table(metric: str, form: str, evaluation: Mapping[str, Any]) -> list[tuple[
         values = evaluation[metric] if key == "generated" else evaluation["baselines"][key][metric]
         cells = []
         for region in _REGIONS:
-            low, high = evaluation["intervals"][metric][region] if key == "generated" else (None, None)
             value = "–" if values[region] is None else form.format(values[region])
-            spread = (
-                "" if low is None or values[region] is None else f"{form.format(low)} to {form.format(high)}"
-            )
+            bounds = evaluation["intervals"][metric][region] if key == "generated" else None
+            spread = " to ".join(form.format(bound) for bound in bounds) if bounds else ""
             cells.append((value, spread))
         rows.append((title, cells))
     return rows

@@ -55,14 +55,14 @@ class Writer:
     def save(self, step: int, state: Any, score: float) -> None:
         """Start writing `state`; returns once it is copied out of the device, before it is on disk."""
         self.finish()
-        self._pending = (step, score)
+        path = (self._directory / str(step)).absolute()
         try:
-            path = (self._directory / str(step)).absolute()
-            if path.exists():  # left by a run that was killed before the manifest
+            if jax.process_index() == 0 and path.is_dir():  # left by a run that was killed, or damaged
                 shutil.rmtree(path)
             self._checkpointer.save(path, args=ocp.args.StandardSave(state))
         except (OSError, ValueError) as error:
             raise _save_failed(step, error) from error
+        self._pending = (step, score)  # only now: nothing may be made of a save that did not start
 
     def poll(self) -> None:
         """`finish`, if that takes no waiting: the sooner a step counts, the less a kill costs."""
@@ -96,9 +96,17 @@ class Writer:
 
 
 def finished(directory: Path) -> list[Saved]:
-    """All finished steps of a run's `checkpoints` folder, oldest first; their files are not checked."""
-    paths = [p for p in directory.glob(f"*/{MANIFEST}") if p.parent.name.isdigit()]
-    return sorted((_read_manifest(p.parent) for p in paths), key=lambda saved: saved.step)
+    """All finished steps of a run's `checkpoints` folder, oldest first; their files are not checked.
+
+    A step whose manifest cannot be read is told on stderr and left out.
+    """
+    steps = []
+    for path in _manifests(directory):
+        try:
+            steps.append(_read_manifest(path.parent))
+        except PixmedError as error:
+            print(f"checkpoint {path.parent.name} is passed over: {error}", file=sys.stderr)
+    return sorted(steps, key=lambda saved: saved.step)
 
 
 def damage(saved: Saved) -> str | None:
@@ -117,13 +125,12 @@ def newest_intact(directory: Path) -> Saved | None:
 
     None when there is no finished step at all; PixmedError when there are some, and every one is damaged.
     """
-    steps = finished(directory)
-    for saved in reversed(steps):
+    for saved in reversed(finished(directory)):
         fault = damage(saved)
         if fault is None:
             return saved
         print(f"checkpoint {saved.step} is passed over: {fault}", file=sys.stderr)
-    if steps:
+    if _manifests(directory):
         raise PixmedError(
             f"{directory}: every checkpoint is damaged; put a good copy back, or start over with --fresh"
         )
@@ -197,6 +204,10 @@ def _plain(path: tuple) -> str:
     return ".".join(str(getattr(k, "name", getattr(k, "key", getattr(k, "idx", k)))) for k in path)
 
 
+def _manifests(directory: Path) -> list[Path]:
+    return [path for path in directory.glob(f"*/{MANIFEST}") if path.parent.name.isdigit()]
+
+
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -233,7 +244,7 @@ def _read_manifest(path: Path) -> Saved:
         raise PixmedError(
             f"{path}: no {MANIFEST}, so no finished checkpoint; give a folder that has one"
         ) from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise PixmedError(
             f"{path / MANIFEST}: unreadable ({error}); delete {path} to fall back on an older step"
         ) from error

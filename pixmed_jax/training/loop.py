@@ -15,6 +15,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from pixmed_jax import config as configs
 from pixmed_jax import inference, losses, pictures
 from pixmed_jax import workdir as run_folder
 from pixmed_jax.data.pipeline import Arrays, batch_rows, make_batch, to_float, with_channels
@@ -103,10 +104,12 @@ def train(config: dict[str, Any], workdir: Path, *, fresh: bool = False) -> int:
         mesh = meshes.make_mesh(config["train"]["batch_size"])
         dataset = open_dataset(**config["data"], seed=config["seed"])
         run = Run(config, workdir, dataset, make_task(config), mesh)
+        steps = total_steps(config, len(dataset.rows["train"]))
+        _check_rates(config)
         run_folder.prepare(workdir, config, fresh=fresh)  # not before all that can be checked is checked
         run_folder.write_json(workdir / run_folder.SPLIT, dataset.description())
         state = _start(run)
-        first, steps = int(state.step), total_steps(config, len(dataset.rows["train"]))
+        first = int(state.step)
         if first >= steps:
             print(
                 f"{workdir}: already trained to step {first} of {steps}; raise train.steps to go on, "
@@ -119,11 +122,17 @@ def train(config: dict[str, Any], workdir: Path, *, fresh: bool = False) -> int:
 def total_steps(config: dict[str, Any], train_slices: int) -> int:
     """`train.steps`, or what `train.epochs` comes to; exactly one of the two is not 0."""
     steps, epochs = config["train"]["steps"], config["train"]["epochs"]
-    if bool(steps) == bool(epochs):
+    if bool(steps) == bool(epochs) or min(steps, epochs) < 0:
         raise PixmedError(
             f"train.steps={steps} and train.epochs={epochs}: set exactly one of them, the other to 0"
         )
     return steps or -(-epochs * train_slices // config["train"]["batch_size"])
+
+
+def _check_rates(config: dict[str, Any]) -> None:
+    for name, value in configs.flatten({key: config[key] for key in ("log", "checkpoint")}).items():
+        if value < 1:
+            raise PixmedError(f"{name}={value}: give 1 or more")
 
 
 def _start(run: Run) -> Any:
@@ -199,7 +208,8 @@ def _run(run: Run, state: Any, steps: int, interrupt: Interrupt) -> int:
             began = time.monotonic()
             rows = batch_rows(seed, step - 1, batch_size, len(files))
             state, metrics = step_function(state, arrays, rows)
-            last = step == steps or interrupt.signal is not None
+            stopped_by = interrupt.signal  # read once: one that arrives below is for the next step
+            last = step == steps or stopped_by is not None
             told = last or step % log["every"] == 0
             if told:
                 values = {name: float(value) for name, value in jax.device_get(metrics).items()}
@@ -216,10 +226,10 @@ def _run(run: Run, state: Any, steps: int, interrupt: Interrupt) -> int:
                 if save or last:
                     _stop_when_lost(state, config, files)
                     writer.save(step, state, score)
-            if interrupt.signal is not None:
+            if stopped_by is not None:
                 writer.finish()
                 print(f"stopped at step {step} of {steps}, saved; the same command resumes", flush=True)
-                return 128 + interrupt.signal
+                return 128 + stopped_by
         writer.finish()
     finally:
         bar.close()

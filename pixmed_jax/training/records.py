@@ -18,7 +18,7 @@ class Records:
 
     def __init__(self, workdir: Path, step: int):
         path = workdir / "metrics.jsonl"
-        kept = [line for line in _lines(path) if json.loads(line)["step"] <= step]
+        kept = [line for line in _lines(path) if json.loads(line)["step"] <= step] if step else []
         path.write_text("".join(f"{line}\n" for line in kept))
         self._file = path.open("a")
         self._events = SummaryWriter(str(workdir), purge_step=step + 1)
