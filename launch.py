@@ -14,6 +14,7 @@ Exit status: 0 done, 1 a fault told in one line, 2 a mistake in the command line
 Ctrl-C or SIGTERM with the run saved.
 """
 
+import errno
 import os
 import runpy
 import sys
@@ -61,6 +62,12 @@ def main(argv: list[str]) -> int:
         return 2
     except PixmedError as error:
         print(f"launch.py: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        where = error.filename or "the disk"
+        print(f"launch.py: {where}: {error.strerror}; free space, then the same command", file=sys.stderr)
         return 1
 
 
