@@ -134,7 +134,7 @@ def test_one_image_more_closely(evaluated, data, monkeypatch):
             np.testing.assert_array_equal(given, maps)
             return fake[..., None].astype(np.float32)
 
-    monkeypatch.setattr(module.inference, "load", lambda workdir: Known())
+    monkeypatch.setattr(module.inference, "load", lambda workdir, step: Known())
     monkeypatch.setattr(module.report, "write", lambda *args: None)
     before = (workdir / "evaluation.json").read_text()
     result = evaluate(workdir)

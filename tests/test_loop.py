@@ -220,8 +220,8 @@ def test_the_best_step_is_that_of_the_held_out_score(run, tmp_path, tmp_path_fac
     config = runs.config(tmp_path_factory, train__steps=4, checkpoint__every=1, checkpoint__keep=1)
     assert train(config, tmp_path / "run") == 0
     assert saved_steps(tmp_path / "run") == [2, 4]
-    assert inference.find(tmp_path / "run").step == 2
-    assert checkpoint.newest_intact(tmp_path / "run" / "checkpoints").step == 4
+    assert inference.find(tmp_path / "run", "best").step == 2
+    assert inference.find(tmp_path / "run").step == 4
 
 
 def test_the_held_out_score_is_that_of_validation_slices(run, tmp_path, tmp_path_factory, monkeypatch):
