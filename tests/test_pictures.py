@@ -1,0 +1,46 @@
+"""Pictures: what a pixel of a grid shows, and where."""
+
+import numpy as np
+
+from pixmed_jax import pictures
+
+
+def test_tumours_are_strong_and_the_head_is_dull_whatever_their_order():
+    two, one = pictures.palette(("a", "b", "head")), pictures.palette(("a", "head"))
+    assert two.shape == (4, 3) and two.dtype == np.uint8
+    assert two[0].tolist() == [0, 0, 0]
+    assert two[1].tolist() == one[1].tolist() and two[3].tolist() == one[2].tolist()
+    spread = np.ptp(two.astype(int), axis=1)  # saturation: how far apart a colour's channels are
+    assert spread[3] < 30 < min(spread[1], spread[2])
+    maps = np.array([[[0, 1], [2, 3]]], np.uint8)
+    np.testing.assert_allclose(pictures.colours(maps, ("a", "b", "head")) * 255, two[maps])
+
+
+def test_difference_is_black_where_equal_and_bright_from_half_the_range():
+    a = np.array([[[0.2, 0.2, 0.2, 0.2]]])
+    b = np.array([[[0.2, 0.3, 0.7, 1.0]]])
+    shown = pictures.difference(a, b)[0, 0].sum(axis=-1)
+    assert shown[0] < 0.02 and shown[0] < shown[1] < shown[2] == shown[3]
+    np.testing.assert_array_equal(pictures.difference(a, b), pictures.difference(b, a))
+
+
+def test_grey_is_the_mean_of_the_channels():
+    assert pictures.grey(np.array([[[[0.0, 0.3, 0.6]]]])).round(6).tolist() == [[[0.3]]]
+    assert pictures.grey(np.ones((1, 2, 2))).shape == (1, 2, 2)
+
+
+def test_a_grid_shows_each_image_in_its_row_and_column():
+    """Flat images of known grey: every cell's middle has its value, and masks are not blurred."""
+    values = np.array([[0.2, 0.8], [0.4, 1.0]])  # column, row
+    flat = {str(c): np.ones((2, 50, 50)) * values[c][:, None, None] for c in range(2)}
+    edge = np.zeros((2, 50, 50))
+    edge[:, :, 25:] = 1
+    picture = np.asarray(pictures.grid({**flat, "mask": edge}, ["first", "second"]))
+    cell, gap, left, top = 150, 4, 110, 22  # 50 pixels three times, the least that reaches 144
+    assert picture.shape == (top + 2 * (cell + gap), left + 3 * (cell + gap), 3)
+    for column in range(2):
+        for row in range(2):
+            y, x = top + row * (cell + gap) + cell // 2, left + column * (cell + gap) + cell // 2
+            assert picture[y, x].tolist() == [round(values[column][row] * 255)] * 3
+    start = left + 2 * (cell + gap)
+    assert set(picture[top : top + cell, start : start + cell].ravel().tolist()) == {0, 255}
