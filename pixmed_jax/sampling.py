@@ -72,6 +72,7 @@ def sample(
     conditions = _from_folder(Path(masks), label, generator) if masks else _from_split(workdir, split)
     order = _order(conditions.labels, number or len(conditions.files), balance)
     seeds = inference.image_seeds(seed, len(order))
+    digest = configs.digest(generator.config)
 
     draft = target.with_name(f".{target.name}.{os.getpid()}.draft")
     try:
@@ -95,7 +96,7 @@ def sample(
                         conditions.files[source],
                         seeds[i],
                         generator.step,
-                        configs.digest(generator.config),
+                        digest,
                     )
                 )
         table = io.StringIO(newline="")

@@ -3,6 +3,7 @@
 Writes `evaluation.json` and `report/index.html` into the run's folder.
 """
 
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -106,8 +107,6 @@ def mean_of(arrays: Arrays) -> np.ndarray:
 
 def condition_bytes(maps: np.ndarray) -> float:
     """Mean size of a label map, losslessly compressed: how much the generator is told of each slice."""
-    import zlib
-
     return float(np.mean([len(zlib.compress(m.tobytes(), 9)) for m in maps]))
 
 
