@@ -26,6 +26,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from pixmed_jax import config as configs
+from pixmed_jax.allocator import keep_freed_memory
 from pixmed_jax.errors import PixmedError
 
 MODES = ("train", "sample", "evaluate")
@@ -114,6 +115,7 @@ def _load(name: str) -> dict[str, Any]:
 
 
 def _dispatch() -> int:
+    keep_freed_memory()  # before JAX starts its threads
     # JAX takes seconds to import; it is not needed for --help or for a mistyped flag. What it compiles is
     # kept, so that a second start of the same network trains at once.
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path.home() / ".cache" / "pixmed_jax"))

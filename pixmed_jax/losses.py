@@ -53,7 +53,7 @@ def ssim_map(a: jax.Array, b: jax.Array) -> jax.Array:
     height, width = a.shape[-3:-1]
     if min(height, width) < WINDOW:
         raise ValueError(f"SSIM needs images of at least {WINDOW}x{WINDOW} pixels, got {height}x{width}")
-    rows, columns = _gaussian_band(height), _gaussian_band(width)
+    rows, columns = gaussian_band(height), gaussian_band(width)
 
     def blur(x: jax.Array) -> jax.Array:
         # HIGHEST: variances are differences of near-equal numbers, which tf32 would drown.
@@ -70,7 +70,7 @@ def ssim(a: jax.Array, b: jax.Array) -> jax.Array:
 
 
 @functools.cache
-def _gaussian_band(size: int) -> np.ndarray:
+def gaussian_band(size: int) -> np.ndarray:
     """[size - 10, size]: row i holds the normalised window over pixels i .. i + 10."""
     offsets = np.arange(WINDOW) - WINDOW // 2
     window = np.exp(-0.5 * (offsets / _SIGMA) ** 2)

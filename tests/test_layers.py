@@ -105,7 +105,7 @@ def test_down_and_its_gradients_are_those_of_xla(size, pad, shape):
 @pytest.mark.parametrize("branch", ["gemm", "convolution"])
 @pytest.mark.parametrize("size", [3, 4])
 def test_both_forms_of_up_agree(monkeypatch, size, branch, dtype, tolerance):
-    monkeypatch.setattr(layers, "_SMALL", 10**6 if branch == "gemm" else 0)
+    monkeypatch.setattr(layers, "_MATRIX_PIXELS", 10**6 if branch == "gemm" else 0)
     y, kernel, g = normal(0, 2, 4, 6, 5), normal(1, size, size, 3, 5), normal(2, 2, 8, 12, 3)
     y, kernel = jnp.asarray(y, dtype), jnp.asarray(kernel, dtype)
     found = gradients(layers._up_cpu, y, kernel, g)

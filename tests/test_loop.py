@@ -154,15 +154,18 @@ def toy_task(bad=()) -> Task:
         zero = jnp.zeros((), jnp.int32)
         return Toy(zero, zero, zero, key, jnp.zeros(()))
 
-    def update(state, batch):
+    def propose(state, batch):
         is_bad = jnp.isin(state.step + 1, jnp.array([-1, *bad]))
         loss = jnp.where(is_bad, jnp.nan, batch.images.mean())
-        return state._replace(ema=state.ema + 1 + 0 * loss), {"loss": loss}
+        return loss, {"loss": loss}
+
+    def apply(state, loss):
+        return state._replace(ema=state.ema + 1 + 0 * loss)
 
     def predict(variables, condition, keys):
         return jnp.zeros((*condition.shape[:3], 1)) + 0.01 * variables
 
-    return Task(init, skip_if_not_finite(update), lambda state: state.ema, predict)
+    return Task(init, skip_if_not_finite(propose, apply), lambda state: state.ema, predict)
 
 
 def toy_state(saved):

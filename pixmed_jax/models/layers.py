@@ -10,6 +10,7 @@ gradient with respect to its input, and both kernels' gradients are one function
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import flax.linen as nn
 import jax
@@ -20,7 +21,11 @@ from pixmed_jax.errors import PixmedError
 
 Dtype = jnp.dtype | type
 _NHWC = ("NHWC", "HWIO", "NHWC")
-_SMALL = 64  # input pixels up to which the weights dominate and one GEMM beats a convolution on a CPU
+
+# Where the forms for CPUs change places (BUILD_NOTES.md has the table); pixels are those of the smaller image.
+_MATRIX_PIXELS = 1024  # up to here one matrix product beats XLA's convolution
+_WHOLE_PIXELS = 256  # up to here a kernel's gradient is one product, above it one for each tap ...
+_FEW_CHANNELS = 8  # ... unless the input has so few channels that each would be a sliver
 
 # pix2pix (Isola 2017, Section 6.2), after DCGAN: weights from N(0, 0.02), norm scales from N(1, 0.02).
 kernel_init = nn.initializers.normal(0.02)
@@ -31,45 +36,62 @@ def _scale_init(key: jax.Array, shape: tuple[int, ...], dtype: Dtype = jnp.float
 
 
 # ---------------------------------------------------------------- strided and transposed convolution
-def _strided(x: jax.Array, kernel: jax.Array) -> jax.Array:
+def _down_stock(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """The 2H x 2W -> H x W convolution itself: stride 2, padding 1 as far as the kernel needs it."""
     size = kernel.shape[0]
     pad = (1, size - 3)  # 4x4 pads (1, 1); 3x3 on an even image needs (1, 0)
     return lax.conv_general_dilated(x, kernel, (2, 2), (pad, pad), dimension_numbers=_NHWC)
 
 
+def _patches(x: jax.Array, size: int) -> list[jax.Array]:
+    """The [N, H, W, C] pixels of x [N, 2H, 2W, C] that each tap of the kernel is applied to, row by row."""
+    _, height, width, _ = x.shape
+    x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    return [x[:, i : i + height : 2, j : j + width : 2] for i in range(size) for j in range(size)]
+
+
+def _down_cpu(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    n, height, width, _ = x.shape
+    if height * width > 4 * _MATRIX_PIXELS:
+        return _down_stock(x, kernel)
+    columns = jnp.concatenate(_patches(x, kernel.shape[0]), axis=-1)
+    columns = columns.reshape(-1, columns.shape[-1])
+    return (columns @ kernel.reshape(-1, kernel.shape[3])).reshape(n, height // 2, width // 2, -1)
+
+
 def _up_stock(x: jax.Array, kernel: jax.Array) -> jax.Array:
     n, h, w, _ = x.shape
     like = jax.ShapeDtypeStruct((n, 2 * h, 2 * w, kernel.shape[2]), x.dtype)
-    (y,) = jax.linear_transpose(lambda image: _strided(image, kernel), like)(x)
+    (y,) = jax.linear_transpose(lambda image: _down_stock(image, kernel), like)(x)
     return y
 
 
 def _up_cpu(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Output rows 2m take kernel taps (3, 1) of input rows (m - 1, m), rows 2m + 1 taps (2, 0) of (m, m + 1).
+    """Output rows 2m take kernel taps (1, 3) of input rows (m, m - 1), rows 2m + 1 taps (2, 0) of (m, m + 1).
 
-    So the four phases of the output are four 2x2 convolutions of the input: computed as one convolution with
-    4 x features outputs, or, where the image is tiny and the kernel is what has to be read, as one GEMM.
+    Up to 32x32 that is one matrix product, whose stamps of 4x4 pixels are then added where they overlap; the
+    kernel is read as it lies in memory, since rearranging it would take longer than to multiply by it. Above,
+    the four phases of the output are four 2x2 convolutions of the input, computed as one.
     """
-    size = kernel.shape[0]
-    if size == 3:  # the missing fourth tap is zero
-        kernel = jnp.pad(kernel, ((0, 1), (0, 1), (0, 0), (0, 0)))
     n, h, w, c = x.shape
-    features = kernel.shape[2]
-    taps = kernel[::-1, ::-1].reshape(2, 2, 2, 2, features, c)  # [t, phase y, s, phase x, out, in]
-    padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    if h * w <= _SMALL:
-        weights = taps.transpose(5, 0, 2, 1, 3, 4).reshape(c, 16 * features)
-        blocks = (x.reshape(-1, c) @ weights).reshape(n, h, w, 2, 2, 2, 2, features)
-        blocks = jnp.pad(blocks, ((0, 0), (1, 1), (1, 1)) + ((0, 0),) * 5)
+    size, features = kernel.shape[0], kernel.shape[2]
+    if h * w <= _MATRIX_PIXELS:
+        stamps = (x.reshape(-1, c) @ kernel.reshape(-1, c).T).reshape(n, h, w, size, size, features)
+        stamps = jnp.pad(stamps, ((0, 0), (1, 1), (1, 1)) + ((0, 0),) * 3)
+        taps = [
+            [(tap, shift) for tap, shift in pair if tap < size]
+            for pair in (((1, 1), (3, 0)), ((2, 1), (0, 2)))
+        ]
 
         def phase(a: int, b: int) -> jax.Array:
-            parts = (
-                blocks[:, t + a : t + a + h, s + b : s + b + w, t, s, a, b] for t in (0, 1) for s in (0, 1)
-            )
+            parts = (stamps[:, i : i + h, j : j + w, p, q] for p, i in taps[a] for q, j in taps[b])
             return sum(parts, jnp.zeros((), x.dtype))
     else:
-        weights = taps.transpose(0, 2, 5, 1, 3, 4).reshape(2, 2, c, 4 * features)
+        if size == 3:  # the missing fourth tap is zero
+            kernel = jnp.pad(kernel, ((0, 1), (0, 1), (0, 0), (0, 0)))
+        weights = kernel[::-1, ::-1].reshape(2, 2, 2, 2, features, c)  # [t, phase y, s, phase x, out, in]
+        weights = weights.transpose(0, 2, 5, 1, 3, 4).reshape(2, 2, c, 4 * features)
+        padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
         blocks = lax.conv_general_dilated(padded, weights, (1, 1), "VALID", dimension_numbers=_NHWC)
         blocks = blocks.reshape(n, h + 1, w + 1, 2, 2, features)
 
@@ -80,16 +102,36 @@ def _up_cpu(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return jnp.stack(rows, axis=2).reshape(n, 2 * h, 2 * w, features)
 
 
+def _kernel_gradient_stock(x: jax.Array, y: jax.Array, size: int) -> jax.Array:
+    like = jax.ShapeDtypeStruct((size, size, x.shape[-1], y.shape[-1]), x.dtype)
+    (gradient,) = jax.linear_transpose(lambda kernel: _down_stock(x, kernel), like)(y)
+    return gradient
+
+
+def _kernel_gradient_cpu(x: jax.Array, y: jax.Array, size: int) -> jax.Array:
+    _, h, w, features = y.shape
+    patches, y = _patches(x, size), y.reshape(-1, features)
+    if h * w <= _WHOLE_PIXELS or x.shape[-1] <= _FEW_CHANNELS:
+        patches = [jnp.concatenate(patches, axis=-1)]
+    parts = [patch.reshape(len(y), -1).T @ y for patch in patches]
+    return jnp.stack(parts).reshape(size, size, x.shape[-1], features)
+
+
 def _kernel_gradient(x: jax.Array, kernel: jax.Array, y: jax.Array) -> jax.Array:
     """Gradient of <down(x, kernel), y> with respect to the kernel."""
-    (gradient,) = jax.vjp(lambda k: _strided(x, k), kernel)[1](y)
-    return gradient
+    size = kernel.shape[0]
+    return lax.platform_dependent(
+        x,
+        y,
+        cpu=partial(_kernel_gradient_cpu, size=size),
+        default=partial(_kernel_gradient_stock, size=size),
+    )
 
 
 @jax.custom_vjp
 def down(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """Convolution of stride 2: x [N, 2H, 2W, I], kernel [3 or 4, same, I, O] -> [N, H, W, O]."""
-    return _strided(x, kernel)
+    return lax.platform_dependent(x, kernel, cpu=_down_cpu, default=_down_stock)
 
 
 @jax.custom_vjp
@@ -119,16 +161,44 @@ def _depthwise_stock(x: jax.Array, kernel: jax.Array) -> jax.Array:
     )
 
 
+def _shifted(x: jax.Array, size: int, low: int) -> list[jax.Array]:
+    """For each tap of the kernel, row by row, the pixels that it is applied to; `low` rows of zeros above."""
+    _, h, w, _ = x.shape
+    margin = (low, size - 1 - low)
+    x = jnp.pad(x, ((0, 0), margin, margin, (0, 0)))
+    return [x[:, i : i + h, j : j + w] for i in range(size) for j in range(size)]
+
+
+@jax.custom_vjp
 def _depthwise_cpu(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """k*k shifted multiply-adds, which XLA fuses into one pass over the image."""
-    _, h, w, c = x.shape
-    size = kernel.shape[0]
-    multiplier = kernel.shape[3] // c
-    low = (size - 1) // 2
-    margin = (low, size - 1 - low)
-    padded = jnp.repeat(jnp.pad(x, ((0, 0), margin, margin, (0, 0))), multiplier, axis=-1)
-    terms = (padded[:, i : i + h, j : j + w] * kernel[i, j, 0] for i in range(size) for j in range(size))
-    return sum(terms, jnp.zeros((), x.dtype))
+    size, _, _, features = kernel.shape
+    x = jnp.repeat(x, features // x.shape[3], axis=3)
+    views, taps = _shifted(x, size, (size - 1) // 2), kernel.reshape(size * size, features)
+    return sum((view * tap for view, tap in zip(views, taps, strict=True)), jnp.zeros((), x.dtype))
+
+
+def _depthwise_gradients(saved: tuple[jax.Array, jax.Array], g: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Autodiff would keep k*k shifted copies of the image for the kernel's gradient; this keeps the image.
+
+    The barrier keeps XLA from sharing the shifts with the forward pass, which would bring the copies back.
+    """
+    x, kernel, g = lax.optimization_barrier((*saved, g))
+    n, h, w, c = x.shape
+    size, _, _, features = kernel.shape
+    multiplier, low = features // c, (size - 1) // 2
+    taps = kernel.reshape(size * size, features)[::-1]
+    to_image = sum(
+        (view * tap for view, tap in zip(_shifted(g, size, size - 1 - low), taps, strict=True)),
+        jnp.zeros((), x.dtype),
+    )
+    to_image = to_image.reshape(n, h, w, c, multiplier).sum(-1)
+    views = _shifted(jnp.repeat(x, multiplier, axis=3), size, low)
+    to_kernel = jnp.stack([(view * g).sum((0, 1, 2)) for view in views])
+    return to_image, to_kernel.reshape(kernel.shape)
+
+
+_depthwise_cpu.defvjp(lambda x, kernel: (_depthwise_cpu(x, kernel), (x, kernel)), _depthwise_gradients)
 
 
 def depthwise(x: jax.Array, kernel: jax.Array) -> jax.Array:

@@ -135,34 +135,37 @@ def make_task(
         means, metrics = jax.tree.map(lambda x: x / accumulate, sums)
         return means, stats, metrics
 
-    def update(state: GANState, batch: Batch) -> tuple[GANState, Metrics]:
+    def propose(state: GANState, batch: Batch) -> tuple[Any, Metrics]:
         key = jax.random.fold_in(state.key, state.step)
         if axis_name is not None:
             key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
         grads, stats, metrics = accumulated(state, batch, key)
         if axis_name is not None:
             grads, stats, metrics = jax.lax.pmean((grads, stats, metrics), axis_name)
+        metrics["generator/gradient_norm"] = optax.tree.norm(grads[0])
+        metrics["discriminator/gradient_norm"] = optax.tree.norm(grads[1])
+        metrics["generator/statistics_norm"] = optax.tree.norm(stats)
+        return (grads, stats), metrics
 
-        def apply(variables: Params, gradient: Params, opt: optax.OptState) -> tuple[Params, optax.OptState]:
+    def apply(state: GANState, proposal: tuple[tuple[Params, Params], Mapping]) -> GANState:
+        grads, stats = proposal
+
+        def update(variables: Params, gradient: Params, opt: optax.OptState) -> tuple[Params, optax.OptState]:
             updates, opt = optimizer.update(gradient, opt, variables["params"])
             return optax.apply_updates(variables["params"], updates), opt
 
-        g_params, g_opt = apply(state.generator, grads[0], state.generator_optimizer)
-        d_params, d_opt = apply(state.discriminator, grads[1], state.discriminator_optimizer)
+        g_params, g_opt = update(state.generator, grads[0], state.generator_optimizer)
+        d_params, d_opt = update(state.discriminator, grads[1], state.discriminator_optimizer)
         new_generator = {"params": g_params, **stats}
         # A young average follows quickly, or the random start would show for 1 / (1 - decay) steps.
         decay = jnp.minimum(ema_decay, (1 + state.step) / (10 + state.step))
-        new = state._replace(
+        return state._replace(
             generator=new_generator,
             discriminator={"params": d_params},
             generator_optimizer=g_opt,
             discriminator_optimizer=d_opt,
             ema=optax.incremental_update(new_generator, state.ema, 1 - decay),
         )
-        metrics["generator/gradient_norm"] = optax.tree.norm(grads[0])
-        metrics["discriminator/gradient_norm"] = optax.tree.norm(grads[1])
-        metrics["generator/statistics_norm"] = optax.tree.norm(stats)
-        return new, metrics
 
     def init(key: jax.Array, batch: Batch) -> GANState:
         key, generator_key, discriminator_key = jax.random.split(key, 3)
@@ -191,4 +194,4 @@ def make_task(
 
         return jax.vmap(one)(condition, keys)
 
-    return Task(init, skip_if_not_finite(update), lambda state: state.ema, predict)
+    return Task(init, skip_if_not_finite(propose, apply), lambda state: state.ema, predict)

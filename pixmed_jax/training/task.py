@@ -39,23 +39,26 @@ class Task(NamedTuple):
     predict: Callable[[Any, jax.Array, jax.Array], jax.Array]
 
 
-def skip_if_not_finite(update: Callable[[Any, Batch], tuple[Any, Metrics]]) -> Callable:
-    """A step that keeps the old state, counters apart, when any metric of `update` is NaN or infinite.
+def skip_if_not_finite(
+    propose: Callable[[Any, Batch], tuple[Any, Metrics]], apply: Callable[[Any, Any], Any]
+) -> Callable[[Any, Batch], tuple[Any, Metrics]]:
+    """A step that keeps the old state, counters apart, when any metric of `propose` is NaN or infinite.
 
-    `update` must report the norm of every gradient among its metrics: a finite norm means that no entry of
-    the gradient is NaN or infinite, and so neither is any parameter after Adam.
+    `propose` (state, batch) -> (gradients and what else `apply` needs, metrics); `apply` (state, proposal) ->
+    state. The norm of every gradient must be among the metrics: a finite norm means that no entry of the
+    gradient is NaN or infinite, and so neither is any parameter after Adam.
     """
 
     def step(state: Any, batch: Batch) -> tuple[Any, Metrics]:
-        updated, metrics = update(state, batch)
+        proposal, metrics = propose(state, batch)
         finite = jnp.all(jnp.stack([jnp.isfinite(value).all() for value in metrics.values()]))
-        # The selection fuses into the optimiser's own pass over the parameters: it costs no memory traffic.
-        kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), updated, state)
-        kept = kept._replace(
+        # A branch, not a selection: each array of the state is then updated where it lies.
+        new = jax.lax.cond(finite, apply, lambda state, _: state, state, proposal)
+        new = new._replace(
             step=state.step + 1,
             skipped=state.skipped + ~finite,
             skipped_in_row=jnp.where(finite, 0, state.skipped_in_row + 1),
         )
-        return kept, metrics
+        return new, metrics
 
     return step
