@@ -1,0 +1,145 @@
+"""Copies and near-copies of slices, within one set and between two.
+
+A copy is found when it was mirrored, rotated by a multiple of 90 degrees, resized (also to another aspect),
+encoded again, or brightened, darkened, sharpened or smoothed. It is not found when it was cropped, shifted by
+more than about one percent, or rotated by any other angle.
+
+What is compared is texture: the image less its local mean, divided by its local standard deviation. Against
+plain intensities it has two advantages. It hardly changes with brightness, contrast and gamma; and
+neighbouring slices of one patient, which share the head's outline and most of its brightness, share little of
+it. Every pair is first compared at 32 x 32 pixels under all eight symmetries of the square (matrix products),
+the similar ones again at 96 x 96; the similarity is the correlation there.
+
+Layout: images [H, W] or [H, W, 3], uint8 or uint16; textures int8, 0 everywhere for an image too flat to be
+compared, which then is nobody's copy. Memory: 10 kB an image and some 100 MB, whatever their number.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+from scipy import ndimage
+
+from pixmed_jax.progress import watched
+
+# The symmetries of the square by pillow's names (`Image.Transpose`); rotations are counter-clockwise.
+TRANSFORMS = (
+    "identity",
+    "flip_left_right",
+    "flip_top_bottom",
+    "rotate_180",
+    "rotate_90",
+    "rotate_270",
+    "transpose",
+    "transverse",
+)
+# On 2,578 slices of 169 patients, other slices of a patient reach 0.82, half of all copies 0.98 and more;
+# copies that were sharpened until they look like drawings go down to 0.82.
+COPY = 0.85
+_CANDIDATE = 0.7  # at 32 x 32, where copies have 0.85 and more
+_FINE, _COARSE = 96, 32
+_FLOOR = 0.2  # of the image's standard deviation: below it, contrast is noise and not amplified
+_FLAT = 0.1  # root mean square of a texture; slices have 0.5
+_STEP = 32  # int8 levels per unit of texture
+_TILE = 2048  # images a side compared at once: 16 MB of scores
+_BATCH = 512  # pairs compared at 96 x 96 at once: 38 MB
+
+
+class Texture(NamedTuple):
+    """What is kept of one image, or, stacked, of N images."""
+
+    coarse: np.ndarray  # [32, 32] int8
+    fine: np.ndarray  # [96, 96] int8
+
+
+class Copy(NamedTuple):
+    """Row `file` of the first set is row `other` of the second; within one set, `file` is the later row."""
+
+    file: int
+    other: int
+    transform: str  # what turns `file` into `other`, one of TRANSFORMS
+    similarity: float  # correlation of the textures, COPY to 1
+
+
+def texture(image: np.ndarray) -> Texture:
+    """The texture of one image."""
+    picture = Image.fromarray(image if image.dtype == np.uint8 else image.astype(np.float32))
+    grey = picture if picture.mode in ("L", "F") else picture.convert("L")
+    fine = np.asarray(grey.resize((_FINE, _FINE), Image.Resampling.BILINEAR), np.float32)
+    ratio = _FINE // _COARSE
+    coarse = fine.reshape(_COARSE, ratio, _COARSE, ratio).mean(axis=(1, 3))
+    return Texture(_normalise(coarse, 2.5), _normalise(fine, 2.0))
+
+
+def stack(textures: Sequence[Texture]) -> Texture:
+    """N textures as one."""
+    return Texture(np.stack([t.coarse for t in textures]), np.stack([t.fine for t in textures]))
+
+
+def copies(files: Texture, others: Texture | None = None) -> list[Copy]:
+    """All pairs of copies between two sets of N and M textures; within `files` without `others`.
+
+    A pair occurs once, under its best transform, sorted by its rows.
+    """
+    within = others is None
+    second = files if others is None else others
+    first_coarse, second_coarse = _unit(files.coarse), _unit(second.coarse)
+    best: dict[tuple[int, int], tuple[float, str]] = {}
+    tiles = [
+        (i, j)
+        for i in range(0, len(files.coarse), _TILE)
+        for j in range(0, i + 1 if within else len(second.coarse), _TILE)
+    ]
+    for i, j in watched(tiles, len(tiles), "looking for copies"):
+        targets = second_coarse[j : j + _TILE].reshape(-1, _COARSE**2)
+        for name in TRANSFORMS:
+            turned = transform(first_coarse[i : i + _TILE], name).reshape(-1, _COARSE**2)
+            rows, columns = np.nonzero(turned @ targets.T > _CANDIDATE)
+            rows, columns = rows + i, columns + j
+            if within:
+                rows, columns = rows[columns < rows], columns[columns < rows]
+            for file, other, similarity in _compare(files.fine, second.fine, rows, columns, name):
+                if similarity > best.get((file, other), (COPY, ""))[0]:
+                    best[file, other] = (similarity, name)
+    return [Copy(*pair, name, similarity) for pair, (similarity, name) in sorted(best.items())]
+
+
+def transform(images: np.ndarray, name: str) -> np.ndarray:
+    """[..., H, W] under one of TRANSFORMS."""
+    if name in ("transpose", "transverse", "rotate_90", "rotate_270"):
+        images = images.swapaxes(-1, -2)
+    if name in ("flip_top_bottom", "rotate_180", "rotate_90", "transverse"):
+        images = images[..., ::-1, :]
+    if name in ("flip_left_right", "rotate_180", "rotate_270", "transverse"):
+        images = images[..., ::-1]
+    return images
+
+
+def _normalise(image: np.ndarray, sigma: float) -> np.ndarray:
+    """[S, S] float32 -> its texture, int8."""
+    detail = image - ndimage.gaussian_filter(image, sigma, truncate=2.5)
+    contrast = np.sqrt(ndimage.gaussian_filter(detail**2, sigma, truncate=2.5))
+    # Half a grey level more, or the rounding of a nearly black image would become its texture.
+    detail /= contrast + _FLOOR * image.std() + 0.5
+    detail -= detail.mean()
+    if detail.std() < _FLAT:
+        return np.zeros(image.shape, np.int8)
+    return np.rint(np.clip(detail * _STEP, -127, 127)).astype(np.int8)
+
+
+def _unit(textures: np.ndarray) -> np.ndarray:
+    """[N, S, S] int8 -> float32 of length 1 each; flat ones stay 0."""
+    values = textures.astype(np.float32)
+    lengths = np.sqrt((values**2).sum(axis=(1, 2), keepdims=True))
+    return values / np.maximum(lengths, 1)
+
+
+def _compare(
+    first: np.ndarray, second: np.ndarray, rows: np.ndarray, columns: np.ndarray, name: str
+) -> Iterator[tuple[int, int, float]]:
+    """(row, column, correlation) of pairs of fine textures."""
+    for start in range(0, len(rows), _BATCH):
+        i, j = rows[start : start + _BATCH], columns[start : start + _BATCH]
+        a, b = transform(_unit(first[i]), name), _unit(second[j])
+        yield from zip(i.tolist(), j.tolist(), np.einsum("nhw,nhw->n", a, b).tolist(), strict=True)
