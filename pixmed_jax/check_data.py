@@ -108,10 +108,10 @@ def _summary(
 
 def _flag_copies(found: Survey, within: Sequence[Copy]) -> None:
     """Copies that are defects, since what is told of the two images differs."""
-    for thing, remedy in (
-        ("split", "leave them out of one: what is trained on must not be tested on"),
-        ("label", "look which one is right"),
-        ("patient", "give both one patient"),
+    for thing, what, remedy in (
+        ("split", "copies of an image in another split", "leave them out of one: see Copies"),
+        ("label", "copies of an image with another label", "look which label is right"),
+        ("patient", "copies of an image of another patient", "give both one patient"),
     ):
         names: dict[int, str] = {}
         for copy in within:
@@ -119,7 +119,7 @@ def _flag_copies(found: Survey, within: Sequence[Copy]) -> None:
             told, other_told = getattr(file, thing), getattr(other, thing)
             if told and other_told and told != other_told:
                 names.setdefault(copy.file, f"{file.file} ({told}) = {other.file} ({other_told})")
-        found.flag(f"copies of an image with another {thing}", remedy, names)
+        found.flag(what, remedy, names)
 
 
 def _row(record: Record) -> tuple[Any, ...]:
@@ -229,11 +229,14 @@ def _section(first: Survey, second: Survey, copies: Sequence[Copy]) -> dict[str,
     for copy in sorted(copies, key=lambda c: -c.similarity):
         by_transform[copy.transform].append(copy)
     shares = -(-_PAIRS // max(1, len(by_transform)))
-    examples = [copy for some in by_transform.values() for copy in _spread(some, shares)]
-    weakest = sorted(set(copies) - set(examples), key=lambda c: c.similarity)[:_PAIRS]
+    doubtful = _distinct(sorted(copies, key=lambda c: c.similarity), first is second)
+    unlike = [
+        c for c in copies if len({first.records[c.file].label, second.records[c.other].label} - {""}) > 1
+    ]
     shown = {
-        "examples of each transform": examples,
-        "the least alike: look whether these are copies": weakest,
+        "Examples of each transform": [c for some in by_transform.values() for c in _spread(some, shares)],
+        "Labelled differently": _distinct(unlike, first is second),
+        f"The least alike ({duplicates.COPY} and more count as copies)": doubtful,
     }
     return {
         "pairs": len(copies),
@@ -248,6 +251,18 @@ def _section(first: Survey, second: Survey, copies: Sequence[Copy]) -> dict[str,
             (title, [_pair(first, second, copy) for copy in some]) for title, some in shown.items() if some
         ],
     }
+
+
+def _distinct(copies: Sequence[Copy], one_set: bool) -> list[Copy]:
+    """The first few that have no image in common."""
+    chosen: list[Copy] = []
+    seen: set[tuple[bool, int]] = set()
+    for copy in copies:
+        images = {(True, copy.file), (one_set, copy.other)}
+        if not images & seen and len(chosen) < _PAIRS:
+            chosen.append(copy)
+            seen |= images
+    return chosen
 
 
 def _pair(first: Survey, second: Survey, copy: Copy) -> dict[str, str]:

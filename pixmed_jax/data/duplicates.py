@@ -11,10 +11,10 @@ it. Every pair is first compared at 32 x 32 pixels under all eight symmetries of
 the similar ones again at 96 x 96; the similarity is the correlation there.
 
 Layout: images [H, W] or [H, W, 3], uint8 or uint16; textures int8, 0 everywhere for an image too flat to be
-compared, which then is nobody's copy. Memory: 10 kB an image and some 100 MB, whatever their number.
+compared, which then is nobody's copy. Memory: 14 kB an image and some 300 MB at most.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -44,6 +44,10 @@ _FLAT = 0.1  # root mean square of a texture; slices have 0.5
 _STEP = 32  # int8 levels per unit of texture
 _TILE = 2048  # images a side compared at once: 16 MB of scores
 _BATCH = 512  # pairs compared at 96 x 96 at once: 38 MB
+_MOST = 100  # others told of one file, or a set of n equal images would have n^2 pairs
+_PAIR = np.dtype(
+    [("file", np.int64), ("other", np.int64), ("transform", np.int8), ("similarity", np.float32)]
+)
 
 
 class Texture(NamedTuple):
@@ -80,29 +84,31 @@ def stack(textures: Sequence[Texture]) -> Texture:
 def copies(files: Texture, others: Texture | None = None) -> list[Copy]:
     """All pairs of copies between two sets of N and M textures; within `files` without `others`.
 
-    A pair occurs once, under its best transform, sorted by its rows.
+    A pair occurs once, under its best transform; of more than 100 copies of one file the most similar are
+    told. Sorted by rows.
     """
     within = others is None
     second = files if others is None else others
     first_coarse, second_coarse = _unit(files.coarse), _unit(second.coarse)
-    best: dict[tuple[int, int], tuple[float, str]] = {}
-    tiles = [
-        (i, j)
-        for i in range(0, len(files.coarse), _TILE)
-        for j in range(0, i + 1 if within else len(second.coarse), _TILE)
-    ]
+    starts = range(0, len(files.coarse), _TILE)
+    tiles = [(i, j) for i in starts for j in range(0, i + 1 if within else len(second.coarse), _TILE)]
+    found: dict[int, np.ndarray] = {}  # by the tile's first row
     for i, j in watched(tiles, len(tiles), "looking for copies"):
         targets = second_coarse[j : j + _TILE].reshape(-1, _COARSE**2)
-        for name in TRANSFORMS:
+        pairs = [found.get(i, np.zeros(0, _PAIR))]
+        for number, name in enumerate(TRANSFORMS):
             turned = transform(first_coarse[i : i + _TILE], name).reshape(-1, _COARSE**2)
             rows, columns = np.nonzero(turned @ targets.T > _CANDIDATE)
             rows, columns = rows + i, columns + j
             if within:
                 rows, columns = rows[columns < rows], columns[columns < rows]
-            for file, other, similarity in _compare(files.fine, second.fine, rows, columns, name):
-                if similarity > best.get((file, other), (COPY, ""))[0]:
-                    best[file, other] = (similarity, name)
-    return [Copy(*pair, name, similarity) for pair, (similarity, name) in sorted(best.items())]
+            pairs.append(_compare(files.fine, second.fine, rows, columns, number))
+        found[i] = _best(np.concatenate(pairs))
+    return [
+        Copy(int(p["file"]), int(p["other"]), TRANSFORMS[p["transform"]], float(p["similarity"]))
+        for part in found.values()
+        for p in part
+    ]
 
 
 def transform(images: np.ndarray, name: str) -> np.ndarray:
@@ -136,10 +142,27 @@ def _unit(textures: np.ndarray) -> np.ndarray:
 
 
 def _compare(
-    first: np.ndarray, second: np.ndarray, rows: np.ndarray, columns: np.ndarray, name: str
-) -> Iterator[tuple[int, int, float]]:
-    """(row, column, correlation) of pairs of fine textures."""
+    first: np.ndarray, second: np.ndarray, rows: np.ndarray, columns: np.ndarray, number: int
+) -> np.ndarray:
+    """Those of the pairs of fine textures that are copies under a transform."""
+    parts = [np.zeros(0, _PAIR)]
     for start in range(0, len(rows), _BATCH):
-        i, j = rows[start : start + _BATCH], columns[start : start + _BATCH]
-        a, b = transform(_unit(first[i]), name), _unit(second[j])
-        yield from zip(i.tolist(), j.tolist(), np.einsum("nhw,nhw->n", a, b).tolist(), strict=True)
+        part = np.zeros(len(rows[start : start + _BATCH]), _PAIR)
+        part["file"], part["other"] = rows[start : start + _BATCH], columns[start : start + _BATCH]
+        part["transform"] = number
+        a, b = transform(_unit(first[part["file"]]), TRANSFORMS[number]), _unit(second[part["other"]])
+        part["similarity"] = np.einsum("nhw,nhw->n", a, b)
+        parts.append(part[part["similarity"] >= COPY])
+    return np.concatenate(parts)
+
+
+def _best(pairs: np.ndarray) -> np.ndarray:
+    """Each pair once, under its best transform (the first of equals), and a file's most similar ones only."""
+    order = np.lexsort((pairs["transform"], -pairs["similarity"], pairs["other"], pairs["file"]))
+    pairs = pairs[order]
+    new = (np.diff(pairs["file"], prepend=-1) != 0) | (np.diff(pairs["other"], prepend=-1) != 0)
+    pairs = pairs[new]
+    pairs = pairs[np.lexsort((-pairs["similarity"], pairs["file"]))]
+    _, first, of_file = np.unique(pairs["file"], return_index=True, return_inverse=True)
+    pairs = pairs[np.arange(len(pairs)) - first[of_file] < _MOST]
+    return pairs[np.lexsort((pairs["other"], pairs["file"]))]
