@@ -45,6 +45,7 @@ NAMES = {"report.html", "files.csv", "duplicates.csv", "duplicates_within.csv"}
 _PER_CLASS, _PAIRS = 8, 8  # pictures of each class, pairs shown of each sort
 _SIDE = 144  # pixels of a picture
 _LISTED = 200  # names of one defect on the page
+_SAME_PATIENT = 0.97  # similarity from which two slices of one patient count as copies
 _OUTLINE = (255, 90, 60)
 
 
@@ -59,7 +60,7 @@ def check_data(data: str, workdir: str, *, against: str | None = None, **options
     root, other_root = Path(data).absolute(), Path(against).absolute() if against else None
     found = survey(root, **options)
     second = survey(other_root, **options) if other_root else None
-    within = duplicates.copies(found.textures)
+    within = [c for c in duplicates.copies(found.textures) if not _neighbours(found, c)]
     between = duplicates.copies(found.textures, second.textures) if second else []
     _flag_copies(found, within)
 
@@ -104,6 +105,12 @@ def _summary(
     yield f"written: {target / 'report.html'} and the tables beside it"
     listed = ": " + "; ".join(f"{what} ({count:,})" for what, count in counts.items()) if counts else ""
     yield f"defects: {sum(counts.values()):,}{listed}"
+
+
+def _neighbours(found: Survey, copy: Copy) -> bool:
+    """Whether a pair may as well be two slices of one patient: a millimetre apart they are alike by 0.9."""
+    file, other = found.records[copy.file], found.records[copy.other]
+    return bool(file.patient) and file.patient == other.patient and copy.similarity < _SAME_PATIENT
 
 
 def _flag_copies(found: Survey, within: Sequence[Copy]) -> None:
