@@ -9,8 +9,8 @@ plain intensities it has two advantages. It hardly changes with brightness, cont
 neighbouring slices of one patient, which share the head's outline and most of its brightness, share little of
 it. Every pair is first compared at 32 x 32 pixels under all eight symmetries of the square (matrix products),
 the similar ones again at 96 x 96; the similarity is the correlation there. A copy agrees everywhere, a
-neighbouring slice in the skull more than elsewhere, so the least similar parts are asked as well. Slices of one
-patient less than 2 mm apart pass as copies nevertheless.
+neighbouring slice in the skull more than elsewhere, so the least similar parts are asked as well. Slices of
+one patient less than 2 mm apart pass as copies nevertheless.
 
 Layout: images [H, W] or [H, W, 3], uint8 or uint16; textures int8, 0 everywhere for an image too flat to be
 compared, which then is nobody's copy. Memory: 14 kB an image and some 300 MB at most.
