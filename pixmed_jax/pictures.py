@@ -89,7 +89,8 @@ def data_uri(picture: Image.Image, form: str = "PNG") -> str:
 def chart_uri(figure: Figure) -> str:
     """The same for a figure, as SVG without a date, so that equal charts are equal bytes."""
     data = io.BytesIO()
-    figure.savefig(data, format="svg", metadata={"Date": None})
+    with matplotlib.rc_context({"svg.hashsalt": "pixmed"}):  # else ids within the file are random
+        figure.savefig(data, format="svg", metadata={"Date": None})
     return _uri("svg+xml", data.getvalue())
 
 

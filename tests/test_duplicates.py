@@ -10,7 +10,7 @@ from PIL import Image
 from pixmed_jax.data import decode, duplicates, phantom
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
-# Seen by eye, among them neighbours (1476 and 1477, 2001 and 2002, 2010 and 2011) and slices with little head.
+# Seen by eye, among them neighbours (1476 and 1477, 2001 and 2002, 2010 and 2011) and slices of little head.
 SEEN = {
     ("Training/meningioma/Tr-me_1265.jpg", "0092.png", "flip_left_right"),
     ("Training/glioma/Tr-gl_1251.jpg", "0882.png", "flip_left_right"),
