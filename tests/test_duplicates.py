@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from pixmed_jax.data import decode, duplicates, phantom
 
@@ -96,13 +96,26 @@ def test_gamma_and_colour_and_depth_change_nothing(slices):
         ]
 
 
-def test_neighbouring_slices_are_no_copies(slices):
+@pytest.mark.parametrize("parts", [0.7, -1.0], ids=["both rules", "without the rule about parts"])
+def test_neighbouring_slices_are_no_copies(slices, monkeypatch, parts):
     """Although their plain correlation is that of copies."""
+    monkeypatch.setattr(duplicates, "_PARTS", parts)
     plain = [np.corrcoef(slices[i].ravel(), slices[i + 1].ravel())[0, 1] for i in range(0, len(slices), 3)]
     assert max(plain) > 0.9
     assert duplicates.copies(textures(slices)) == []
     darker = textures([(image * 0.6).astype(np.uint8) for image in slices])
     assert all(c.file == c.other for c in duplicates.copies(textures(slices), darker))
+
+
+def test_an_image_that_agrees_in_most_parts_only_is_no_copy(slices, monkeypatch):
+    """As of a slice whose tumour was painted over, or a neighbour that shares the skull."""
+    changed = [image.copy() for image in slices]
+    for image in changed:
+        image[44:80, 44:80] = image[44:80, 44:80].T
+    pair = textures(slices), textures(changed)
+    assert duplicates.copies(*pair) == []
+    monkeypatch.setattr(duplicates, "_PARTS", -1.0)
+    assert len(duplicates.copies(*pair)) > 10
 
 
 def test_within_a_set_the_later_one_is_the_copy_and_is_turned_into_the_earlier(slices):
@@ -140,6 +153,10 @@ def test_images_without_structure_are_nobodys_copy(slices):
         255 * (np.hypot(across - 0.6, across.T - 0.2) < 0.02),
     ]
     blank = [image.astype(np.uint8) for image in flat]
+    for number in range(2):  # the first and the last slice of a volume: black but for the side's letter
+        page = Image.new("L", (256, 256), number)
+        ImageDraw.Draw(page).text((8, 8), "R", fill=255, font=ImageFont.load_default(16))
+        blank.append(np.asarray(page))
     assert duplicates.copies(textures([*blank, *slices])) == []
     assert duplicates.copies(textures(blank[:2]), textures(blank[:2])) == []
 
