@@ -118,7 +118,7 @@ def test_all_defects_of_pixels_are_listed_and_the_rest_is_read(tmp_path, slices)
         "images/08.png: 8 bit RGB",
         "images/09.png: 16 bit grey",
     ]
-    assert found.pop("images without a mask") == ["10.png"]
+    assert found.pop("images without a mask") == ["images/10.png"]
     assert found.pop("masks without an image") == ["99.png"]
     assert found == {}
     by_file = {record.file: record for record in survey(root).records}

@@ -24,6 +24,7 @@ from pixmed_jax.data.slices import Source
 from pixmed_jax.errors import PixmedError, listing
 
 DEFAULT_META = "meta.csv"
+NO_MASK = "images without a mask"
 MAX_LABELS = 254  # a mask is uint8 and 255 is the foreground of a binary one
 
 
@@ -145,7 +146,7 @@ def pair(
             lone_masks.append(path.name)
     lone_images = [image_paths[stem].name for stem, found in partners.items() if not found]
     contested = [path.name for found in partners.values() if len(found) > 1 for path in found]
-    faults = _named("images without a mask", lone_images, "add the masks or remove the images")
+    faults = _named(NO_MASK, lone_images, "add the masks or remove the images")
     faults += _named("masks without an image", lone_masks, "add the images or remove the masks")
     faults += _named("masks for an image that has another", contested, "keep one of each")
     return [(image_paths[stem], found[0]) for stem, found in partners.items() if found], faults

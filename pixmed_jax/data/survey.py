@@ -126,9 +126,11 @@ def _index_pairs(root: Path, images: str, masks: str) -> tuple[list[Record], lis
         Record(_relative(path, root), mask=_relative(mask_of[path], root) if path in mask_of else "")
         for path in sorted(image_paths.values())
     ]
-    for record in records:
-        if mask_paths and not record.mask:
-            record.defects.append("images without a mask")
+    lone = [record for record in records if mask_paths and not record.mask]
+    for record in lone:
+        record.defects.append(folder.NO_MASK)
+    names = [record.file for record in lone]
+    pair_faults = [f._replace(names=names) if f.what == folder.NO_MASK else f for f in pair_faults]
     return records, [*faults, *mask_faults, *pair_faults]
 
 
