@@ -10,6 +10,9 @@ Then, from the run's folder alone:
   python launch.py --workdir=runs/mine --mode=sample --sample.number=500 --sample.balance --sample.output=DIR
   python launch.py --workdir=runs/mine --mode=evaluate
 
+Before any of it, look for defects and copies in a folder, or between two:
+  python launch.py --mode=check_data --data=DIR --against=OTHER --workdir=runs/mine
+
 Exit status: 0 done, 1 a fault told in one line, 2 a mistake in the command line, 130 or 143 stopped by
 Ctrl-C or SIGTERM with the run saved.
 """
@@ -29,14 +32,18 @@ from pixmed_jax import config as configs
 from pixmed_jax.allocator import keep_freed_memory
 from pixmed_jax.errors import PixmedError
 
-MODES = ("train", "sample", "evaluate")
+MODES = ("train", "sample", "evaluate", "check_data")
 # fmt: off
-STAGES = {
+STAGES: dict[str, dict[str, Any]] = {
     "sample": {
         "masks": "", "split": "test", "label": "", "number": 0, "seed": 0,
         "balance": False, "output": "", "step": "newest", "batch_size": 8,
     },
     "evaluate": {"split": "test", "seed": 0, "step": "newest"},
+    "check_data": {
+        "images": "images", "masks": "masks", "meta": "meta.csv", "file_column": "file",
+        "label_column": "label", "patient_column": "patient_group", "split_column": "",
+    },
 }
 # fmt: on
 FLAGS = flags.FLAGS
@@ -78,6 +85,8 @@ def _define_flags() -> None:
     )
     flags.DEFINE_string("workdir", None, "Folder of the run; for training runs/NAME-PRESET by default.")
     flags.DEFINE_enum("mode", "train", MODES, "What to do.")
+    flags.DEFINE_string("data", None, "Folder for --mode=check_data to read.")
+    flags.DEFINE_string("against", None, "Second folder, in which check_data looks for copies.")
     flags.DEFINE_bool("fresh", False, "Delete the run in the workdir and start over.")
     flags.DEFINE_bool("dry_run", False, "Check config and data, print the networks' sizes, train nothing.")
     for name, options in STAGES.items():
@@ -115,6 +124,8 @@ def _load(name: str) -> dict[str, Any]:
 
 
 def _dispatch() -> int:
+    if FLAGS.mode != "check_data" and (FLAGS.data or FLAGS.against):
+        raise UsageError("--data and --against belong to --mode=check_data; training takes --config.data.dir")
     keep_freed_memory()  # before JAX starts its threads
     # JAX takes seconds to import; it is not needed for --help or for a mistyped flag. What it compiles is
     # kept, so that a second start of the same network trains at once.
@@ -136,6 +147,13 @@ def _dispatch() -> int:
             print(f"next: python launch.py --workdir={workdir} --mode=sample")
         return status
 
+    if FLAGS.mode == "check_data":
+        if FLAGS.data is None or FLAGS.workdir is None:
+            raise PixmedError("--mode=check_data needs --data, the folder to read, and --workdir to write to")
+        from pixmed_jax.check_data import check_data
+
+        print(check_data(FLAGS.data, FLAGS.workdir, against=FLAGS.against, **FLAGS.check_data.to_dict()))
+        return 0
     if FLAGS.workdir is None:
         raise PixmedError(f"--mode={FLAGS.mode} needs --workdir, the folder of a trained run")
     if FLAGS.config is not None:

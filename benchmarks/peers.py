@@ -133,7 +133,7 @@ class PatchGAN(nn.Module):
 
 
 def load(module: UNet | PatchGAN, variables: Mapping[str, Any]) -> None:
-    """Copy Flax `variables` ({"params", "batch_stats"?}) into a module; each parameter must find its place."""
+    """Copy Flax `variables` ({"params", "batch_stats"?}) into a module; each must find its place."""
     expected = sum(p.numel() for p in module.parameters())
     copied = 0
     for name, part in module.named().items():

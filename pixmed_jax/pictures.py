@@ -3,11 +3,14 @@
 Images here are [N, S, S] or [N, S, S, C] float in [0, 1], label maps [N, S, S] uint8, results PIL images.
 """
 
+import base64
+import io
 import itertools
 from collections.abc import Mapping, Sequence
 
 import matplotlib
 import numpy as np
+from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
 # Chosen to differ in lightness as well as in hue.
@@ -74,3 +77,22 @@ def _picture(image: np.ndarray) -> Image.Image:
     if values.ndim == 3 and values.shape[-1] == 1:
         values = values[..., 0]
     return Image.fromarray(values).convert("RGB")
+
+
+def data_uri(picture: Image.Image, form: str = "PNG") -> str:
+    """A picture as the address of an <img>, so that a page needs no other file."""
+    data = io.BytesIO()
+    picture.save(data, format=form, optimize=True)
+    return _uri(form.lower(), data.getvalue())
+
+
+def chart_uri(figure: Figure) -> str:
+    """The same for a figure, as SVG without a date, so that equal charts are equal bytes."""
+    data = io.BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": "pixmed"}):  # else ids within the file are random
+        figure.savefig(data, format="svg", metadata={"Date": None})
+    return _uri("svg+xml", data.getvalue())
+
+
+def _uri(form: str, data: bytes) -> str:
+    return f"data:image/{form};base64," + base64.b64encode(data).decode()

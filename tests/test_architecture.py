@@ -11,7 +11,7 @@ PACKAGE = ROOT / "pixmed_jax"
 # the longest name that fits counts.
 LAYERS = (
     ("launch",),
-    ("loop", "dry_run", "sampling", "inference", "evaluation"),  # stages
+    ("loop", "dry_run", "sampling", "inference", "evaluation", "check_data"),  # stages
     ("build", "gan"),  # tasks
     ("task", "checkpoint", "mesh", "records"),
     ("models", "losses", "data"),

@@ -161,3 +161,71 @@ def test_real_patients():
         got = splits.split(data)
     shares = [len(rows) / 2578 for rows in got.values()]
     np.testing.assert_allclose(shares, (0.8, 0.1, 0.1), atol=0.015)
+
+
+def test_over_all_folds_each_slice_is_tested_once_and_validated_once():
+    sizes = np.random.default_rng(0).integers(1, 40, 150)
+    data = patients(sizes, 3)
+    for folds in (3, 5):
+        got = [splits.split(data, folds=folds, fold=fold, seed=7) for fold in range(folds)]
+        everything = list(range(len(data.files)))
+        for name in ("val", "test"):
+            assert sorted(np.concatenate([rows[name] for rows in got]).tolist()) == everything
+        for fold, rows in enumerate(got):
+            assert sorted(np.concatenate(list(rows.values())).tolist()) == everything
+            assert rows["val"].tolist() == got[(fold + 1) % folds]["test"].tolist()
+            homes = [{data.groups[row] for row in r} for r in rows.values()]
+            assert sum(map(len, homes)) == len(set(data.groups))
+            by_label = np.bincount(data.labels[rows["test"]], minlength=3) / np.bincount(data.labels)
+            np.testing.assert_allclose(by_label, 1 / folds, atol=0.06)
+
+
+@settings(max_examples=20, deadline=None)
+@given(order=st.permutations(list(range(60))), seed=st.integers(0, 99), fold=st.integers(0, 4))
+def test_folds_do_not_depend_on_the_order_of_rows(order, seed, fold):
+    data = patients([3] * 20, 3)
+    shuffled = data._replace(
+        files=tuple(data.files[i] for i in order),
+        groups=tuple(data.groups[i] for i in order),
+        labels=data.labels[list(order)],
+    )
+    first = splits.split(data, folds=5, fold=fold, seed=seed)
+    second = splits.split(shuffled, folds=5, fold=fold, seed=seed)
+    for name in splits.SPLITS:
+        assert first[name].size
+        assert {data.files[i] for i in first[name]} == {shuffled.files[i] for i in second[name]}
+
+
+def test_as_many_patients_as_folds_and_folds_by_slice():
+    got = [splits.split(patients([9, 1, 2, 3]), folds=4, fold=fold)["test"].size for fold in range(4)]
+    assert sorted(got) == [1, 2, 3, 9]
+    with pytest.warns(UserWarning, match="several splits"):
+        rows = splits.split(patients([50, 50, 100], 3), by="slice", folds=5, fold=4)
+    assert [len(r) for r in rows.values()] == [120, 40, 40]
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"folds": 2}, r"data\.split\.folds=2: give 3 or more"),
+        ({"folds": -5}, r"data\.split\.folds=-5: give 3 or more"),
+        ({"fold": 2}, r"data\.split\.folds=0: give 3 or more"),
+        ({"folds": 5, "fold": 5}, r"data\.split\.fold=5: give 0 to 4"),
+        ({"folds": 5, "fold": -1}, r"data\.split\.fold=-1: give 0 to 4"),
+        ({"folds": 10}, r"9 patients cannot fill 10 splits; add patients or take fewer data\.split\.folds"),
+        ({"folds": 5, "given": ["train"] * 27}, r"data\.split_column and data\.split\.folds exclude"),
+    ],
+)
+def test_folds_that_make_no_sense(options, told):
+    with pytest.raises(PixmedError, match=told):
+        splits.split(patients([3] * 9), **options)
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="real data are not here")
+def test_five_folds_of_real_patients():
+    data = folder.source(REAL)
+    tested = [splits.split(data, folds=5, fold=fold)["test"] for fold in range(5)]
+    np.testing.assert_allclose([len(rows) / 2578 for rows in tested], 0.2, atol=0.02)
+    for rows in tested:
+        shares = np.bincount(data.labels[rows]) / np.bincount(data.labels)
+        np.testing.assert_allclose(shares, 0.2, atol=0.04)

@@ -15,6 +15,7 @@ import csv
 from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 import numpy as np
 
@@ -23,7 +24,20 @@ from pixmed_jax.data.slices import Source
 from pixmed_jax.errors import PixmedError, listing
 
 DEFAULT_META = "meta.csv"
+NO_MASK = "images without a mask"
 MAX_LABELS = 254  # a mask is uint8 and 255 is the foreground of a binary one
+
+
+class Fault(NamedTuple):
+    """What is wrong with some files; without names, with the folder or table as a whole."""
+
+    what: str
+    names: list[str]
+    remedy: str
+
+    def __str__(self) -> str:
+        found = f"{len(self.names)} {self.what} ({listing(self.names)})" if self.names else self.what
+        return f"{found}, {self.remedy}"
 
 
 def source(
@@ -49,9 +63,9 @@ def source(
     root = Path(directory)
     if not root.is_dir():
         raise PixmedError(f"{root}: no such folder; set data.dir")
-    image_paths, image_faults = _scan(root / images, "data.images")
-    mask_paths, mask_faults = _scan(root / masks, "data.masks")
-    paired, pair_faults = _pair(image_paths, mask_paths)
+    image_paths, image_faults = scan(root / images, "data.images")
+    mask_paths, mask_faults = scan(root / masks, "data.masks")
+    paired, pair_faults = pair(image_paths, mask_paths)
     files = tuple(str(path.relative_to(root / images).as_posix()) for path, _ in paired)
     _raise_all(root, [*image_faults, *mask_faults, *pair_faults, *_size_faults(paired)])
 
@@ -82,21 +96,21 @@ def source(
     )
 
 
-def _raise_all(where: Path, faults: Sequence[str]) -> None:
+def _raise_all(where: Path, faults: Sequence[Fault]) -> None:
     if faults:
-        raise PixmedError(f"{where}: " + "; ".join(faults))
+        raise PixmedError(f"{where}: " + "; ".join(map(str, faults)))
 
 
-def _named(what: str, names: Iterable[str], remedy: str) -> list[str]:
+def _named(what: str, names: Iterable[str], remedy: str) -> list[Fault]:
     """No fault, or one that counts and lists its names."""
     found = sorted(names)
-    return [f"{len(found)} {what} ({listing(found)}), {remedy}"] if found else []
+    return [Fault(what, found, remedy)] if found else []
 
 
-def _scan(folder: Path, key: str) -> tuple[dict[str, Path], list[str]]:
+def scan(folder: Path, key: str) -> tuple[dict[str, Path], list[Fault]]:
     """{relative path without suffix: path} of the images in a folder, and what is wrong with it."""
     if not folder.is_dir():
-        return {}, [f"no folder {folder.name}, set {key}"]
+        return {}, [Fault(f"no folder {folder.name}", [], f"set {key}")]
     paths: dict[str, Path] = {}
     twice, others = [], set()
     for path in sorted(folder.rglob("*")):
@@ -112,13 +126,13 @@ def _scan(folder: Path, key: str) -> tuple[dict[str, Path], list[str]]:
     faults = _named("files share their stem with another", twice, "keep one of each")
     if not paths:
         seen = f" but files of {listing(sorted(others))}" if others else ""
-        faults.append(f"no PNG, JPEG, TIFF or BMP files in {folder.name}{seen}, set {key}")
+        faults.append(Fault(f"no PNG, JPEG, TIFF or BMP files in {folder.name}{seen}", [], f"set {key}"))
     return paths, faults
 
 
-def _pair(
+def pair(
     image_paths: dict[str, Path], mask_paths: dict[str, Path]
-) -> tuple[list[tuple[Path, Path]], list[str]]:
+) -> tuple[list[tuple[Path, Path]], list[Fault]]:
     """(image, mask) by stem, sorted by the image's name, and the files left alone."""
     if not image_paths or not mask_paths:  # that fault is known; thousands of lone files add nothing
         return [], []
@@ -132,23 +146,23 @@ def _pair(
             lone_masks.append(path.name)
     lone_images = [image_paths[stem].name for stem, found in partners.items() if not found]
     contested = [path.name for found in partners.values() if len(found) > 1 for path in found]
-    faults = _named("images without a mask", lone_images, "add the masks or remove the images")
+    faults = _named(NO_MASK, lone_images, "add the masks or remove the images")
     faults += _named("masks without an image", lone_masks, "add the images or remove the masks")
     faults += _named("masks for an image that has another", contested, "keep one of each")
     return [(image_paths[stem], found[0]) for stem, found in partners.items() if found], faults
 
 
-def _size_faults(paired: Sequence[tuple[Path, Path]]) -> list[str]:
+def _size_faults(paired: Sequence[tuple[Path, Path]]) -> list[Fault]:
     """Pairs whose headers disagree, and files whose header cannot be used."""
     broken, unequal = [], []
-    for pair in paired:
+    for both in paired:
         try:
-            (height, width), (mask_height, mask_width) = map(decode.read_size, pair)
+            (height, width), (mask_height, mask_width) = map(decode.read_size, both)
         except PixmedError as error:
             broken.append(str(error))
             continue
         if (height, width) != (mask_height, mask_width):
-            unequal.append(f"{pair[0].name} {height}x{width} against {mask_height}x{mask_width}")
+            unequal.append(f"{both[0].name} {height}x{width} against {mask_height}x{mask_width}")
     return [
         *_named("masks differ in height x width from their image", unequal, "export both at one size"),
         *_named("files are unusable", broken, "replace them"),
@@ -164,13 +178,7 @@ def _table(
     split_column: str,
 ) -> dict[str, list[str]]:
     """{column: value per file} of the columns asked for, in the order of `files`."""
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as stream:  # spreadsheets write a byte order mark
-            reader = csv.DictReader(stream)
-            found = list(reader.fieldnames or [])
-            rows = list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise PixmedError(f"{path}: cannot be read ({error}); set data.meta to a CSV in UTF-8") from error
+    found, rows = read_table(path, "data.meta")
     wanted = {"data.file_column": file_column, "data.label_column": label_column}
     wanted |= {"data.patient_column": patient_column, "data.split_column": split_column}
     missing = [f"'{column}' (set {key})" for key, column in wanted.items() if column and column not in found]
@@ -178,6 +186,25 @@ def _table(
         raise PixmedError(f"{path}: no column {listing(missing)}; it has {listing(found)}")
 
     columns = [column for column in (label_column, patient_column, split_column) if column]
+    values, faults = match(rows, files, file_column, columns)
+    _raise_all(path, faults)
+    return values
+
+
+def read_table(path: Path, key: str) -> tuple[list[str], list[dict[str, str | None]]]:
+    """(columns, rows) of a CSV file that `key` names."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as stream:  # spreadsheets write a byte order mark
+            reader = csv.DictReader(stream)
+            return list(reader.fieldnames or []), list(reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise PixmedError(f"{path}: cannot be read ({error}); set {key} to a CSV in UTF-8") from error
+
+
+def match(
+    rows: Sequence[dict[str, str | None]], files: Sequence[str], file_column: str, columns: Sequence[str]
+) -> tuple[dict[str, list[str]], list[Fault]]:
+    """({column: value per file, "" where there is none}, what is wrong with the rows)."""
     by_file: dict[str, dict[str, str | None]] = {}
     escaping, unknown, twice, blank = [], [], [], []
     known = set(files)
@@ -197,8 +224,8 @@ def _table(
     faults += _named("files with several rows", twice, "keep one row each")
     faults += _named("rows with an empty label, patient or split", blank, "fill them in")
     faults += _named("files without a row", known - by_file.keys(), "add rows or set data.meta='' for none")
-    _raise_all(path, faults)
-    return {column: [str(by_file[name][column]) for name in files] for column in columns}
+    empty: dict[str, str | None] = {}
+    return {c: [by_file.get(name, empty).get(c) or "" for name in files] for c in columns}, faults
 
 
 def _read(

@@ -42,6 +42,17 @@ class Source(NamedTuple):
     read: Callable[[int], tuple[np.ndarray, np.ndarray]]
     given: tuple[str, ...] = ()
 
+    def take(self, rows: Sequence[int]) -> "Source":
+        """The source of these rows alone, in their order."""
+        return self._replace(
+            files=tuple(self.files[row] for row in rows),
+            labels=self.labels[list(rows)],
+            groups=tuple(self.groups[row] for row in rows),
+            planes=tuple(self.planes[row] for row in rows),
+            given=tuple(self.given[row] for row in rows) if self.given else (),
+            read=lambda row: self.read(rows[row]),
+        )
+
 
 class Slices(NamedTuple):
     """Slices of one size in host memory; all fields have N rows (`label_names` apart)."""

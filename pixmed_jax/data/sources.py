@@ -3,8 +3,10 @@
 `open_dataset` reads an index only; `Dataset.load` decodes chosen rows at one size.
 """
 
+import sys
 from collections import Counter
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +16,7 @@ from pixmed_jax.data.pipeline import Arrays
 from pixmed_jax.data.regions import class_names, label_map
 from pixmed_jax.data.slices import Slices, Source, load
 from pixmed_jax.data.splits import split as split_rows
-from pixmed_jax.errors import PixmedError
+from pixmed_jax.errors import PixmedError, listing
 
 
 class Dataset(NamedTuple):
@@ -82,6 +84,7 @@ def open_dataset(
     patient_column: str = "patient_group",
     split_column: str = "",
     allow_empty_masks: bool = False,
+    leave_out: str = "",
     patients: int = 240,
     condition: str = "tumor",
     class_channels: bool = False,
@@ -107,6 +110,8 @@ def open_dataset(
         )
     else:
         raise PixmedError(f"data.source={source!r} is unknown; use one of phantom, folder")
+    if leave_out:
+        index = _without(index, Path(leave_out), images)
     return Dataset(
         source=index,
         rows=split_rows(index, seed=seed, given=index.given or None, **split),
@@ -116,4 +121,34 @@ def open_dataset(
         size=size,
         load_size=max(size, round(size * load_scale)),
         channels=channels,
+    )
+
+
+def _without(index: Source, path: Path, images: str) -> Source:
+    """The source without the files that a list names: a CSV with a column `file`, such as check_data's.
+
+    A file may be named as the source names it or with the folder of images before it. A list of copies that
+    was made the other way round (this set being its `other`) leaves out those of its column `other`.
+    """
+    columns, rows = folder.read_table(path, "data.leave_out")
+    if "file" not in columns:
+        raise PixmedError(f"{path}: no column 'file'; set data.leave_out to a list as check_data writes it")
+    known = set(index.files)
+    unknown: dict[str, list[str]] = {}
+    for column in ("file", "other") if "other" in columns else ("file",):
+        named = {row[column] or "" for row in rows}
+        named = {name if name in known else name.removeprefix(f"{images}/") for name in named}
+        unknown[column] = sorted(named - known)
+        if not unknown[column]:
+            kept = [row for row, name in enumerate(index.files) if name not in named]
+            if not kept:
+                raise PixmedError(
+                    f"{path}: names all {len(known)} slices; set data.leave_out to a shorter list"
+                )
+            print(f"{path}: {len(known) - len(kept)} of {len(known)} slices are left out", file=sys.stderr)
+            return index.take(kept)
+    names = unknown["file"]
+    raise PixmedError(
+        f"{path}: {len(names)} files are not in the data ({listing(names)}); remove them or set data.dir "
+        "to the folder that was checked"
     )

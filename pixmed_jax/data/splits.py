@@ -26,11 +26,16 @@ def split(
     by: str = "patient",
     seed: int = 0,
     given: Sequence[str] | None = None,
+    folds: int = 0,
+    fold: int = 0,
 ) -> dict[str, np.ndarray]:
     """Rows of each split, with slice counts near `fractions` in total and for each label.
 
     by:    "patient" keeps the groups of the source whole, "slice" warns and moves slices one by one.
     given: "train", "val" or "test" per row, for a split made elsewhere; fractions and seed are then unused.
+    folds: cut the data into that many equal parts instead; part `fold` is the test split, the next one (the
+           first after the last) the validation split, the others train. The parts depend on the seed, not on
+           `fold`, so over all folds each slice is tested once.
     A fraction of 0 leaves its split empty.
     """
     if by not in ("patient", "slice"):
@@ -45,6 +50,8 @@ def split(
             "the data name no patients, so a split by patient is impossible; give data.meta with "
             "data.patient_column, or accept leakage with data.split.by=slice"
         )
+    if folds or fold:
+        _check_folds(folds, fold, given)
     names = np.array(source.files if by == "slice" else source.groups)
     if given is not None:
         chosen = _check_given(given, len(names))
@@ -52,7 +59,12 @@ def split(
         keys, unit_of_row = np.unique(names, return_inverse=True)  # sorted: the order of rows is forgotten
         units = np.zeros((len(keys), len(source.label_names)), np.int64)  # slices per unit and label
         np.add.at(units, (unit_of_row, source.labels), 1)
-        chosen = _assign(units, _check_fractions(fractions, len(keys), by), seed)[unit_of_row]
+        if folds:
+            _check_units(len(keys), folds, by, "take fewer data.split.folds")
+            part = _assign(units, np.full(folds, 1 / folds), seed)
+            chosen = np.select([part == fold, part == (fold + 1) % folds], [2, 1], 0)[unit_of_row]
+        else:
+            chosen = _assign(units, _check_fractions(fractions, len(keys), by), seed)[unit_of_row]
     rows = {name: np.flatnonzero(chosen == i) for i, name in enumerate(SPLITS)}
     check_disjoint({name: names[r].tolist() for name, r in rows.items()})
     return rows
@@ -88,14 +100,25 @@ def _check_fractions(fractions: Sequence[float], n_units: int, by: str) -> np.nd
     shares = np.array(fractions, np.float64)
     if shares.shape != (3,) or not (shares >= 0).all() or not math.isclose(shares.sum(), 1, abs_tol=1e-6):
         raise PixmedError(f"data.split.fractions={tuple(fractions)}: give three numbers >= 0 that sum to 1")
-    wanted = np.count_nonzero(shares)
+    _check_units(n_units, int(np.count_nonzero(shares)), by, "set a fraction in data.split.fractions to 0")
+    return shares
+
+
+def _check_folds(folds: int, fold: int, given: Sequence[str] | None) -> None:
+    if folds < len(SPLITS):
+        raise PixmedError(
+            f"data.split.folds={folds}: give 3 or more (test, val and train), or 0 for no folds"
+        )
+    if not 0 <= fold < folds:
+        raise PixmedError(f"data.split.fold={fold}: give 0 to {folds - 1}")
+    if given is not None:
+        raise PixmedError("data.split_column and data.split.folds exclude each other; leave one of them out")
+
+
+def _check_units(n_units: int, wanted: int, by: str, remedy: str) -> None:
     if n_units < wanted:
         unit = "patients" if by == "patient" else "slices"
-        raise PixmedError(
-            f"{n_units} {unit} cannot fill {wanted} splits; add {unit} or set a fraction in "
-            "data.split.fractions to 0"
-        )
-    return shares
+        raise PixmedError(f"{n_units} {unit} cannot fill {wanted} splits; add {unit} or {remedy}")
 
 
 def _assign(units: np.ndarray, shares: np.ndarray, seed: int) -> np.ndarray:

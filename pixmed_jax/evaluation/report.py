@@ -1,7 +1,6 @@
 """The report of a run: one self-contained HTML page, pictures first."""
 
 import base64
-import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from PIL import Image
 
 from pixmed_jax import config as configs
 from pixmed_jax import workdir as run_folder
+from pixmed_jax.pictures import chart_uri, data_uri
 from pixmed_jax.training.dry_run import network_sizes
 
 _UNITS = {"ssim": ("SSIM", "{:.3f}"), "psnr": ("PSNR, dB", "{:.2f}"), "mse": ("MSE", "{:.5f}")}
@@ -41,7 +41,7 @@ def write(workdir: Path, config: Mapping[str, Any], evaluation: Mapping[str, Any
         evaluation=evaluation,
         regions=_REGIONS,
         tables=[(title, _table(name, form, evaluation)) for name, (title, form) in _UNITS.items()],
-        grid=_data_uri(grid),
+        grid=data_uri(grid),
         history=[(f"step {int(p.stem.removeprefix('step_'))}", _file_uri(p)) for p in _some(steps, 4)],
         curves=_curves(records),
         sizes=network_sizes(dict(config), len(evaluation["condition"]["classes"])),
@@ -103,9 +103,7 @@ def _chart(title: str, lines: Mapping[str, Sequence[tuple[float, float]]]) -> st
     axes.spines[["top", "right"]].set_visible(False)
     if len(lines) > 1:
         axes.legend(fontsize=8, frameon=False)
-    picture = io.BytesIO()
-    figure.savefig(picture, format="svg", metadata={"Date": None})
-    return "data:image/svg+xml;base64," + base64.b64encode(picture.getvalue()).decode()
+    return chart_uri(figure)
 
 
 def _some(paths: Sequence[Path], number: int) -> list[Path]:
@@ -113,12 +111,6 @@ def _some(paths: Sequence[Path], number: int) -> list[Path]:
     if len(paths) <= number:
         return list(paths)
     return [paths[round(i * (len(paths) - 1) / (number - 1))] for i in range(number)]
-
-
-def _data_uri(picture: Image.Image) -> str:
-    data = io.BytesIO()
-    picture.save(data, format="PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(data.getvalue()).decode()
 
 
 def _file_uri(path: Path) -> str:

@@ -22,7 +22,7 @@ from pixmed_jax.errors import PixmedError
 Dtype = jnp.dtype | type
 _NHWC = ("NHWC", "HWIO", "NHWC")
 
-# Where the forms for CPUs change places (BUILD_NOTES.md has the table); pixels are those of the smaller image.
+# Where the forms for CPUs change places (BUILD_NOTES.md has the table); pixels of the smaller image.
 _MATRIX_PIXELS = 1024  # up to here one matrix product beats XLA's convolution
 _WHOLE_PIXELS = 256  # up to here a kernel's gradient is one product, above it one for each tap ...
 _FEW_CHANNELS = 8  # ... unless the input has so few channels that each would be a sliver

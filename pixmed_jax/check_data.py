@@ -1,0 +1,348 @@
+"""A folder of slices looked at before any training: what it holds, all its defects, and its copies.
+
+    W/check_data/report.html            the page to look at; needs no other file
+    W/check_data/files.csv              one row per image: FILE_COLUMNS
+    W/check_data/duplicates.csv         file, other, transform, similarity (see data/duplicates.py)
+    W/check_data/duplicates_within.csv  the same columns; only where a second folder is given
+
+`transform` turns `file` into `other`. Given a second folder, duplicates.csv holds the pairs between the two,
+`file` relative to the first and `other` to the second, and pairs within the first are in
+duplicates_within.csv; given one folder, duplicates.csv holds those. Within a folder `file` is the later of
+the two by name, so leaving out every `file` (`data.leave_out`) leaves no pair. Defects and pictures of the
+second folder are not reported; check it for itself.
+
+The output appears whole or not at all. Errors: PixmedError if a folder has nothing that can be read.
+"""
+
+import csv
+import io
+import os
+import shutil
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image
+from scipy import ndimage, sparse
+
+from pixmed_jax import pictures
+from pixmed_jax import workdir as run_folder
+from pixmed_jax.data import decode, duplicates
+from pixmed_jax.data.duplicates import Copy
+from pixmed_jax.data.survey import Record, Survey, survey
+from pixmed_jax.errors import PixmedError
+
+FILE_COLUMNS = (
+    "file", "mask", "split", "label", "patient", "height", "width", "kind", "minimum", "maximum", "mean",
+    "tumour_pixels", "defects",
+)  # fmt: skip
+COPY_COLUMNS = Copy._fields
+NAMES = {"report.html", "files.csv", "duplicates.csv", "duplicates_within.csv"}
+_PER_CLASS, _PAIRS = 8, 8  # pictures of each class, pairs shown of each sort
+_SIDE = 144  # pixels of a picture
+_LISTED = 200  # names of one defect on the page
+_SAME_PATIENT = 0.97  # similarity from which two slices of one patient count as copies
+_OUTLINE = (255, 90, 60)
+
+
+def check_data(data: str, workdir: str, *, against: str | None = None, **options: str) -> str:
+    """Read, compare, write `workdir`/check_data; returns the lines to print.
+
+    `options` are those of `survey`, for both folders.
+    """
+    target = Path(workdir).absolute() / "check_data"
+    if target.exists() and not (target.is_dir() and {p.name for p in target.iterdir()} <= NAMES):
+        raise PixmedError(f"{target}: holds other files; give another --workdir")
+    root, other_root = Path(data).absolute(), Path(against).absolute() if against else None
+    found = survey(root, **options)
+    second = survey(other_root, **options) if other_root else None
+    within = [c for c in duplicates.copies(found.textures) if not _neighbours(found, c)]
+    between = duplicates.copies(found.textures, second.textures) if second else []
+    _flag_copies(found, within)
+
+    tables = {"files.csv": [FILE_COLUMNS, *(_row(record) for record in found.records)]}
+    names = [record.file for record in found.records]
+    if second:
+        other_names = [record.file for record in second.records]
+        tables["duplicates.csv"] = [COPY_COLUMNS, *_named(between, names, other_names)]
+        tables["duplicates_within.csv"] = [COPY_COLUMNS, *_named(within, names, names)]
+    else:
+        tables["duplicates.csv"] = [COPY_COLUMNS, *_named(within, names, names)]
+    page = _page(found, second, within, between, target)
+
+    draft = target.with_name(f".{target.name}.{os.getpid()}.draft")
+    try:
+        draft.mkdir(parents=True)
+        for name, rows in tables.items():
+            text = io.StringIO(newline="")
+            csv.writer(text, lineterminator="\n").writerows(rows)
+            _write(draft / name, text.getvalue())
+        _write(draft / "report.html", page)
+        shutil.rmtree(target, ignore_errors=True)
+        draft.rename(target)
+    except OSError as error:
+        raise PixmedError(
+            f"{target}: cannot be written ({error.strerror}); give another --workdir"
+        ) from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return "\n".join(_summary(found, second, within, between, target))
+
+
+def _summary(
+    found: Survey, second: Survey | None, within: Sequence[Copy], between: Sequence[Copy], target: Path
+) -> Iterable[str]:
+    counts = {fault.what: len(fault.names) or 1 for fault in found.faults}
+    copied, known = len({c.file for c in within}), len({c.file for c in between})
+    yield (
+        f"{found.root}: {len(found.records):,} images; {copied:,} are copies of others in it"
+        + (f", {known:,} of images in {second.root}" if second else "")
+    )
+    yield f"written: {target / 'report.html'} and the tables beside it"
+    listed = ": " + "; ".join(f"{what} ({count:,})" for what, count in counts.items()) if counts else ""
+    yield f"defects: {sum(counts.values()):,}{listed}"
+
+
+def _neighbours(found: Survey, copy: Copy) -> bool:
+    """Whether a pair may as well be two slices of one patient: a millimetre apart they are alike by 0.9."""
+    file, other = found.records[copy.file], found.records[copy.other]
+    return bool(file.patient) and file.patient == other.patient and copy.similarity < _SAME_PATIENT
+
+
+def _flag_copies(found: Survey, within: Sequence[Copy]) -> None:
+    """Copies that are defects, since what is told of the two images differs."""
+    for thing, what, remedy in (
+        ("split", "copies of an image in another split", "leave them out of one: see Copies"),
+        ("label", "copies of an image with another label", "look which label is right"),
+        ("patient", "copies of an image of another patient", "give both one patient"),
+    ):
+        names: dict[int, str] = {}
+        for copy in within:
+            file, other = found.records[copy.file], found.records[copy.other]
+            told, other_told = getattr(file, thing), getattr(other, thing)
+            if told and other_told and told != other_told:
+                names.setdefault(copy.file, f"{file.file} ({told}) = {other.file} ({other_told})")
+        found.flag(what, remedy, names)
+
+
+def _row(record: Record) -> tuple[Any, ...]:
+    shown = {
+        "mean": f"{record.mean:.2f}",
+        "tumour_pixels": "" if record.tumour_pixels < 0 else record.tumour_pixels,
+        "defects": "; ".join(record.defects),
+    }
+    return tuple(shown.get(name, getattr(record, name)) for name in FILE_COLUMNS)
+
+
+def _named(
+    copies: Iterable[Copy], names: Sequence[str], other_names: Sequence[str]
+) -> Iterable[tuple[str, str, str, str]]:
+    return [(names[c.file], other_names[c.other], c.transform, f"{c.similarity:.4f}") for c in copies]
+
+
+def _write(path: Path, text: str) -> None:
+    # A file's name may hold bytes that are no UTF-8; they are shown, not passed on.
+    run_folder.write_text(path, text.encode("utf-8", "backslashreplace").decode())
+
+
+# ---------------------------------------------------------------------------------------------- the page
+
+
+def _page(
+    found: Survey, second: Survey | None, within: Sequence[Copy], between: Sequence[Copy], target: Path
+) -> str:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("pixmed_jax", "."),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    records = found.records
+    readable = [record for record in records if record.height]
+    return environment.get_template("check_data.html.j2").render(
+        name=found.root.name,
+        other=second.root.name if second else "",
+        n=len(records),
+        unreadable=len(records) - len(readable),
+        bytes=sum((found.root / record.file).stat().st_size for record in records),
+        sizes=Counter(f"{r.width} × {r.height}" for r in readable).most_common(),
+        kinds=Counter(r.kind for r in readable).most_common(),
+        patients=len({r.patient for r in records} - {""}),
+        masks=sum(1 for r in records if r.mask),
+        faults=[
+            (fault.what, len(fault.names) or 1, fault.names[:_LISTED], len(fault.names), fault.remedy)
+            for fault in sorted(found.faults, key=lambda fault: -(len(fault.names) or 1))
+        ],
+        n_defects=sum(len(fault.names) or 1 for fault in found.faults),
+        classes=_classes(found),
+        balance=_balance(records),
+        charts=_charts(readable),
+        within=_section(found, found, within),
+        across=_across(records, within),
+        groups=_groups(within, len(records)),
+        between=_section(found, second, between) if second else None,
+        n_second=len(second.records) if second else 0,
+        unreadable_second=sum(1 for r in second.records if not r.height) if second else 0,
+        threshold=duplicates.COPY,
+        duplicates=target / "duplicates.csv",
+    )
+
+
+def _classes(found: Survey) -> list[tuple[str, int, list[str]]]:
+    """(label, images, pictures) by label; the pictures are spread over patients and files."""
+    rows = defaultdict(list)
+    for record in found.records:
+        if record.height:
+            rows[record.label].append(record)
+    return [
+        (label or "no label", len(some), [_picture(found.root, r) for r in _spread(some, _PER_CLASS)])
+        for label, some in sorted(rows.items())
+    ]
+
+
+def _spread(items: Sequence[Any], number: int) -> list[Any]:
+    """Up to `number` of the items, evenly spaced."""
+    if len(items) <= number:
+        return list(items)
+    return [items[round(i * (len(items) - 1) / max(1, number - 1))] for i in range(number)]
+
+
+def _balance(records: Sequence[Record]) -> tuple[list[str], list[tuple[str, list[tuple[int, int]]]]]:
+    """(splits, [(label, [(images, patients) per split, then in all])]), last the sum of all labels."""
+    splits = sorted(
+        {r.split for r in records}, key=lambda s: ({"train": 0, "val": 1, "test": 2}.get(s, 3), s)
+    )
+    labels = sorted({r.label for r in records})
+
+    def cell(label: str | None, split: str | None) -> tuple[int, int]:
+        some = [r for r in records if label in (None, r.label) and split in (None, r.split)]
+        return len(some), len({r.patient for r in some} - {""})
+
+    columns = [*splits, None] if len(splits) > 1 else [None]
+    rows = [(label or "no label", [cell(label, s) for s in columns]) for label in labels]
+    if len(labels) > 1:
+        rows.append(("all", [cell(None, s) for s in columns]))
+    return [s or "no split" for s in columns[:-1]] + ["all"], rows
+
+
+def _section(first: Survey, second: Survey, copies: Sequence[Copy]) -> dict[str, Any]:
+    """Numbers and pictures of pairs: examples of each transform, and the pairs that are least alike."""
+    by_transform = defaultdict(list)
+    for copy in sorted(copies, key=lambda c: -c.similarity):
+        by_transform[copy.transform].append(copy)
+    shares = -(-_PAIRS // max(1, len(by_transform)))
+    doubtful = _distinct(sorted(copies, key=lambda c: c.similarity), first is second)
+    unlike = [
+        c for c in copies if len({first.records[c.file].label, second.records[c.other].label} - {""}) > 1
+    ]
+    shown = {
+        "Examples of each transform": [c for some in by_transform.values() for c in _spread(some, shares)],
+        "Labelled differently": _distinct(unlike, first is second),
+        f"The least alike ({duplicates.COPY} and more count as copies)": doubtful,
+    }
+    return {
+        "pairs": len(copies),
+        "files": len({c.file for c in copies}),
+        "others": len({c.other for c in copies}),
+        "transforms": [
+            (name.replace("_", " "), len(by_transform[name]))
+            for name in duplicates.TRANSFORMS
+            if name in by_transform
+        ],
+        "shown": [
+            (title, [_pair(first, second, copy) for copy in some]) for title, some in shown.items() if some
+        ],
+    }
+
+
+def _distinct(copies: Sequence[Copy], one_set: bool) -> list[Copy]:
+    """The first few that have no image in common."""
+    chosen: list[Copy] = []
+    seen: set[tuple[bool, int]] = set()
+    for copy in copies:
+        images = {(True, copy.file), (one_set, copy.other)}
+        if not images & seen and len(chosen) < _PAIRS:
+            chosen.append(copy)
+            seen |= images
+    return chosen
+
+
+def _pair(first: Survey, second: Survey, copy: Copy) -> dict[str, str]:
+    file, other = first.records[copy.file], second.records[copy.other]
+    return {
+        "file": file.file,
+        "other": other.file,
+        "transform": copy.transform.replace("_", " "),
+        "similarity": f"{copy.similarity:.3f}",
+        "picture": _picture(first.root, file, outline=False),
+        "other_picture": _picture(second.root, other, outline=False),
+    }
+
+
+def _across(records: Sequence[Record], within: Sequence[Copy]) -> list[tuple[str, int]]:
+    """[(split or two splits, pairs)] of the copies within one folder."""
+    pairs = Counter(" and ".join(sorted({records[c.file].split, records[c.other].split})) for c in within)
+    return [(name, count) for name, count in sorted(pairs.items()) if name]
+
+
+def _groups(within: Sequence[Copy], n: int) -> list[int]:
+    """Sizes of the groups of images that are each other's copies, largest first."""
+    files, others = np.array([(c.file, c.other) for c in within], int).reshape(-1, 2).T
+    graph = sparse.coo_array((np.ones(len(files), bool), (files, others)), shape=(n, n))
+    _, group = sparse.csgraph.connected_components(graph, directed=False)
+    sizes = np.bincount(group)
+    return sorted(sizes[sizes > 1].tolist(), reverse=True)
+
+
+def _picture(root: Path, record: Record, *, outline: bool = True) -> str:
+    """A small picture of an image, its tumour outlined, as a data URI."""
+    image = decode.read_image(root / record.file)
+    if image.dtype == np.uint16:  # often 12 bits of it are used
+        image = (image / max(1, np.percentile(image, 99.8)) * 255).clip(0, 255).astype(np.uint8)
+    shown = Image.fromarray(image).convert("RGB")
+    scale = _SIDE / max(shown.size)
+    size = (max(1, round(shown.width * scale)), max(1, round(shown.height * scale)))
+    pixels = np.array(shown.resize(size, Image.Resampling.BICUBIC))
+    if outline and record.tumour_pixels > 0:
+        mask = Image.fromarray((decode.read_mask(root / record.mask) > 0).astype(np.uint8) * 255)
+        inside = np.asarray(mask.resize(size, Image.Resampling.BILINEAR)) > 127
+        pixels[ndimage.binary_dilation(inside) & ~inside] = _OUTLINE
+    return pictures.data_uri(Image.fromarray(pixels), "JPEG")
+
+
+def _charts(readable: Sequence[Record]) -> list[str]:
+    """Histograms as data URIs: intensities, and tumour sizes by label."""
+    ranges = {
+        name: [100 * getattr(r, name) / (2**r.bits - 1) for r in readable]
+        for name in ("minimum", "mean", "maximum")
+    }
+    charts = [_chart("intensities of each image", "% of the type's range", ranges)]
+    tumours: Mapping[str, list[float]] = defaultdict(list)
+    for record in readable:
+        if record.tumour_share:
+            tumours[record.label or "all"].append(100 * record.tumour_share)
+    if tumours:
+        charts.append(_chart("tumour size", "% of the image's pixels", dict(sorted(tumours.items()))))
+    return charts
+
+
+def _chart(title: str, axis: str, values: Mapping[str, Sequence[float]]) -> str:
+    figure = Figure(figsize=(4.6, 2.8), layout="constrained")
+    axes = figure.subplots()
+    bins = np.linspace(0, max(1e-6, *(max(some) for some in values.values())), 41).tolist()
+    for name, some in values.items():
+        axes.hist(some, bins=bins, histtype="stepfilled", alpha=0.5, label=name)
+    axes.set_title(title, fontsize=10, loc="left")
+    axes.set_xlabel(axis, fontsize=8)
+    axes.set_ylabel("images", fontsize=8)
+    axes.tick_params(labelsize=8)
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    if len(values) > 1:
+        axes.legend(fontsize=8, frameon=False)
+    return pictures.chart_uri(figure)

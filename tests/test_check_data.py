@@ -1,0 +1,353 @@
+"""The check of a folder: every planted fault is named, copies are listed, nothing stops it, nothing is half
+written, and the page trusts no text."""
+
+import csv
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pixmed_jax import check_data as stage
+from pixmed_jax.check_data import check_data
+from pixmed_jax.data import phantom
+from pixmed_jax.data.survey import survey
+from pixmed_jax.errors import PixmedError
+
+ROOT = Path(__file__).parents[1]
+REAL = Path(__file__).parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="module")
+def slices() -> list[phantom.PhantomSlice]:
+    """Two slices each of six patients, 64 x 64."""
+    return [s for patient in range(6) for s in phantom.patient_slices(patient, size=64, count=2)]
+
+
+def put(path: Path, pixels: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+def pairs(root: Path, slices, *, split: str = "") -> Path:
+    """A faultless folder in the layout of pairs."""
+    rows = ["file,label,patient_group,set"]
+    for i, s in enumerate(slices):
+        put(root / "images" / f"{i:02}.png", s.image)
+        put(root / "masks" / f"{i:02}.png", s.mask * np.uint8(255))
+        rows.append(f"{i:02}.png,{phantom.LABEL_NAMES[s.label]},p{i // 2},{'test' if i < 4 else 'train'}")
+    (root / "meta.csv").write_text("\n".join(rows))
+    return root
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def kinds(root: Path, **options: str) -> dict[str, list[str]]:
+    """{what is wrong: names}."""
+    return {fault.what: fault.names for fault in survey(root, **options).faults}
+
+
+class Page(HTMLParser):
+    def __init__(self, page: str):
+        super().__init__()
+        self.tags, self.text = [], ""
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.text += f" {data}"
+
+
+def test_a_faultless_folder(tmp_path, slices):
+    root = pairs(tmp_path / "data", slices)
+    lines = check_data(str(root), str(tmp_path / "run")).splitlines()
+    assert lines[0] == f"{root}: 12 images; 0 are copies of others in it"
+    assert lines[-1] == "defects: 0"
+    out = tmp_path / "run" / "check_data"
+    assert {p.name for p in out.iterdir()} == {"report.html", "files.csv", "duplicates.csv"}
+    assert (out / "duplicates.csv").read_text() == "file,other,transform,similarity\n"
+    rows = table(out / "files.csv")
+    assert [row["file"] for row in rows] == [f"images/{i:02}.png" for i in range(12)]
+    for row, s in zip(rows, slices, strict=True):
+        assert row["label"] == phantom.LABEL_NAMES[s.label]
+        assert (row["width"], row["height"], row["kind"], row["defects"]) == ("64", "64", "8 bit grey", "")
+        assert int(row["tumour_pixels"]) == s.mask.sum()
+        assert (int(row["minimum"]), int(row["maximum"])) == (s.image.min(), s.image.max())
+        assert float(row["mean"]) == pytest.approx(s.image.mean(), abs=0.005)
+    assert [row["patient"] for row in rows] == [f"p{i // 2}" for i in range(12)]
+
+
+def test_all_defects_of_pixels_are_listed_and_the_rest_is_read(tmp_path, slices):
+    root = pairs(tmp_path, slices)
+    images, masks = root / "images", root / "masks"
+    (images / "00.png").write_bytes((images / "00.png").read_bytes()[:200])
+    (masks / "01.png").write_bytes(b"<html>")
+    put(images / "02.png", np.full((64, 64), 9, np.uint8))
+    put(masks / "03.png", np.zeros((64, 64), np.uint8))
+    put(masks / "04.png", np.full((64, 64), 255, np.uint8))
+    put(masks / "05.png", np.linspace(0, 255, 4096).astype(np.uint8).reshape(64, 64))
+    put(masks / "06.png", np.eye(32, dtype=np.uint8) * np.uint8(255))
+    put(images / "07.png", slices[7].image.repeat(2, 0))
+    put(masks / "07.png", slices[7].mask.repeat(2, 0) * np.uint8(255))
+    put(images / "08.png", np.stack([slices[8].image, slices[8].image // 2, slices[8].image], -1))
+    put(images / "09.png", slices[9].image.astype(np.uint16) * 100)
+    (masks / "10.png").unlink()
+    put(masks / "99.png", slices[0].mask)
+    found = kinds(root)
+    assert found.pop("images cannot be read")[0].startswith("images/00.png: cannot be decoded")
+    assert found.pop("masks cannot be read") == ["masks/01.png: not a whole PNG, JPEG, TIFF or BMP image"]
+    assert found.pop("images are constant") == ["images/02.png: every pixel is 9"]
+    assert found.pop("masks are empty") == ["masks/03.png"]
+    assert found.pop("masks have no background") == ["masks/04.png"]
+    interpolated = found.pop("masks hold values that are no class (interpolated?)")
+    assert interpolated == ["masks/05.png: values 0, 1, 2, 3, 4, 5, 6, 7 and 248 more"]
+    assert found.pop("masks have another size than their image") == [
+        "masks/06.png: 32 x 32 for an image of 64 x 64"
+    ]
+    assert found.pop("images of another size than most, 64 x 64") == ["images/07.png: 64 x 128"]
+    assert found.pop("images of another kind than most, 8 bit grey") == [
+        "images/08.png: 8 bit RGB",
+        "images/09.png: 16 bit grey",
+    ]
+    assert found.pop("images without a mask") == ["images/10.png"]
+    assert found.pop("masks without an image") == ["99.png"]
+    assert found == {}
+    by_file = {record.file: record for record in survey(root).records}
+    assert by_file["images/10.png"].defects == ["images without a mask"]
+    assert by_file["images/11.png"].tumour_pixels == slices[11].mask.sum()
+    assert by_file["images/00.png"].height == 0 and by_file["images/00.png"].kind == ""
+    last = check_data(str(root), str(tmp_path / "run")).splitlines()[-1]
+    assert last.startswith("defects: 12: ") and "masks are empty (1)" in last
+
+
+def test_rgb_with_equal_channels_is_grey_and_class_masks_are_masks(tmp_path, slices):
+    root = pairs(tmp_path, slices)
+    put(root / "images" / "00.png", np.repeat(slices[0].image[..., None], 3, -1))
+    put(root / "masks" / "01.png", slices[1].mask * np.uint8(2))  # three labels: 2 is one of them
+    assert len({s.label for s in slices}) == 3
+    assert kinds(root) == {}
+
+
+def test_defects_of_the_table(tmp_path, slices):
+    root = pairs(tmp_path, slices)
+    whole = (root / "meta.csv").read_text().splitlines()
+    (root / "meta.csv").write_text("\n".join([*whole[:-2], "10.png,,p5,train", "77.png,x,p7,test"]))
+    found = kinds(root)
+    assert found == {
+        "rows without a file": ["'77.png'"],
+        "rows with an empty label, patient or split": ["10.png"],
+        "files without a row": ["11.png"],
+    }
+    assert survey(root).records[0].patient == "p0"
+    found = kinds(root, patient_column="pid", label_column="set")
+    assert "no column 'pid' in meta.csv" in found and "no patients" in found
+    assert survey(root, label_column="set", patient_column="").records[0].label == "test"
+    (root / "meta.csv").write_bytes(b"file,label\xff\xfe")
+    assert any("cannot be read" in what for what in kinds(root))
+    (root / "meta.csv").unlink()
+    assert set(kinds(root)) == {"no labels", "no patients"}
+
+
+def test_patients_in_two_splits(tmp_path, slices):
+    root = pairs(tmp_path, slices)
+    assert kinds(root, split_column="set") == {}
+    text = (root / "meta.csv").read_text().replace("p5", "p0")
+    (root / "meta.csv").write_text(text)
+    assert kinds(root, split_column="set") == {"patients are in several splits": ["p0 (test + train)"]}
+
+
+@pytest.fixture
+def classes(tmp_path, slices):
+    """Training/CLASS and Testing/CLASS, with three copies: across splits, across labels, within one class."""
+    root = tmp_path / "classes"
+    for i, s in enumerate(slices):
+        split, label = ("Training", "Testing")[i % 2], ("glioma", "notumor")[i < 6]
+        put(root / split / label / f"{i:02}.jpg", s.image)
+    put(root / "Training" / "glioma" / "20.png", slices[7].image[:, ::-1])  # of Testing/glioma/07.jpg
+    put(root / "Training" / "notumor" / "21.png", np.rot90(slices[8].image))  # of Training/glioma/08.jpg
+    put(root / "Testing" / "notumor" / "22.png", slices[1].image)  # of Testing/notumor/01.jpg
+    (root / "Training" / "._x.jpg").write_bytes(b"macOS")
+    return root
+
+
+def test_a_folder_of_classes_and_its_copies(tmp_path, classes):
+    lines = check_data(str(classes), str(tmp_path / "run")).splitlines()
+    assert lines[0].endswith("15 images; 3 are copies of others in it")
+    out = tmp_path / "run" / "check_data"
+    rows = table(out / "duplicates.csv")
+    assert {(r["file"], r["other"], r["transform"]) for r in rows} == {
+        ("Training/glioma/20.png", "Testing/glioma/07.jpg", "flip_left_right"),
+        ("Training/notumor/21.png", "Training/glioma/08.jpg", "rotate_270"),
+        ("Testing/notumor/22.png", "Testing/notumor/01.jpg", "identity"),
+    }
+    assert all(re.fullmatch(r"(0\.9\d{3}|1\.0000)", r["similarity"]) for r in rows)
+    files = {row["file"]: row for row in table(out / "files.csv")}
+    assert (files["Testing/notumor/01.jpg"]["split"], files["Testing/notumor/01.jpg"]["label"]) == (
+        "test",
+        "notumor",
+    )
+    assert files["Training/glioma/20.png"]["defects"] == "copies of an image in another split"
+    assert files["Training/notumor/21.png"]["defects"] == "copies of an image with another label"
+    assert files["Testing/notumor/22.png"]["defects"] == ""
+    text = " ".join(Page((out / "report.html").read_text()).text.split())
+    assert "Training/glioma/20.png (train) = Testing/glioma/07.jpg (test)" in text
+    assert "Labelled differently" in text
+    assert "flip left right 1" in text
+    assert "notumor 4 4 8" in text and "all 8 7 15" in text  # images by label and split
+
+
+def test_classes_without_splits_and_bare_folders(tmp_path, slices):
+    for i, s in enumerate(slices):
+        put(tmp_path / "flat" / f"{i}.png", s.image)
+        put(tmp_path / "deep" / "ab"[i % 2] / "more" / f"{i}.png", s.image)
+    assert {(r.split, r.label) for r in survey(tmp_path / "deep").records} == {("", "a"), ("", "b")}
+    assert {(r.split, r.label) for r in survey(tmp_path / "flat").records} == {("", "")}
+    assert set(kinds(tmp_path / "flat")) == {
+        "no masks: this is a folder of images",
+        "no labels",
+        "no patients",
+    }
+
+
+def test_images_without_masks_at_all(tmp_path, slices):
+    put(tmp_path / "images" / "a.png", slices[0].image)
+    assert set(kinds(tmp_path)) == {"no folder masks", "no labels", "no patients"}
+
+
+def test_against_another_folder(tmp_path, slices, classes):
+    other = pairs(tmp_path / "other", slices)
+    text = check_data(str(classes), str(tmp_path / "run"), against=str(other))
+    assert text.splitlines()[0].endswith(f"3 are copies of others in it, 15 of images in {other}")
+    out = tmp_path / "run" / "check_data"
+    between = {(r["file"], r["other"], r["transform"]) for r in table(out / "duplicates.csv")}
+    assert len(between) == 15
+    assert ("Testing/notumor/01.jpg", "images/01.png", "identity") in between
+    assert ("Training/glioma/20.png", "images/07.png", "flip_left_right") in between
+    assert ("Training/notumor/21.png", "images/08.png", "rotate_270") in between
+    assert len(table(out / "duplicates_within.csv")) == 3
+    assert "Copies in other" in Page((out / "report.html").read_text()).text
+    check_data(str(classes), str(tmp_path / "run"))  # a list of an earlier check does not stay behind
+    assert {p.name for p in out.iterdir()} == {"report.html", "files.csv", "duplicates.csv"}
+
+
+def test_slices_of_one_patient_need_more_likeness(tmp_path, slices, monkeypatch):
+    root = pairs(tmp_path / "data", slices)
+    put(root / "images" / "01.png", slices[0].image)  # both p0
+    put(root / "images" / "02.png", (slices[0].image * 0.6).astype(np.uint8))  # p1
+    check_data(str(root), str(tmp_path / "run"))
+    found = {(r["file"], r["other"]) for r in table(tmp_path / "run" / "check_data" / "duplicates.csv")}
+    assert found == {(f"images/0{i}.png", f"images/0{j}.png") for i, j in ((1, 0), (2, 0), (2, 1))}
+    monkeypatch.setattr(stage, "_SAME_PATIENT", 1.1)
+    text = check_data(str(root), str(tmp_path / "run"))
+    found = {(r["file"], r["other"]) for r in table(tmp_path / "run" / "check_data" / "duplicates.csv")}
+    assert found == {(f"images/0{i}.png", f"images/0{j}.png") for i, j in ((2, 0), (2, 1))}
+    assert "copies of an image of another patient (1)" in text
+
+
+def test_the_page_needs_no_other_file_and_trusts_no_text(tmp_path, slices):
+    hostile = "<script>alert(1)<"
+    for i, s in enumerate(slices):
+        put(tmp_path / "data" / f"{hostile}b>" / f"{i}&\"'><img src=x>.png", s.image)
+    put(tmp_path / "data" / "other" / "\udcff.png", slices[0].image)  # bytes that are no UTF-8
+    (tmp_path / "data" / "other" / "<b>.png").write_bytes(b"broken")
+    check_data(str(tmp_path / "data"), str(tmp_path / "run"))
+    page = Page((tmp_path / "run" / "check_data" / "report.html").read_text(encoding="utf-8"))
+    assert not {"script", "b>", "iframe"} & {tag for tag, _ in page.tags}
+    sources = [attributes["src"] for tag, attributes in page.tags if tag == "img"]
+    assert len(sources) > 10 and all(source.startswith("data:image/") for source in sources)
+    assert not [a for _, a in page.tags if any(name.startswith("on") for name in a)]
+    links = {attributes["href"] for tag, attributes in page.tags if tag == "a"}
+    assert links == {"files.csv", "duplicates.csv"}
+    assert hostile in page.text
+
+
+def test_nothing_to_read_is_an_error_that_leaves_nothing(tmp_path, slices):
+    run = tmp_path / "run"
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "a.png").write_bytes(b"x")
+    pairs(tmp_path / "good", slices[:2])
+    for data, against, told in (
+        ("absent", None, "no such folder"),
+        ("empty", None, "no PNG, JPEG, TIFF or BMP files"),
+        ("broken", None, "none of 1 images can be read: a.png: not a whole"),
+        ("good", "absent", "no such folder"),
+    ):
+        with pytest.raises(PixmedError, match=told) as caught:
+            check_data(str(tmp_path / data), str(run), against=str(tmp_path / against) if against else None)
+        assert "\n" not in str(caught.value)
+    assert not run.exists()
+
+
+def test_a_folder_of_somebody_else_is_not_replaced(tmp_path, slices):
+    root, out = pairs(tmp_path / "data", slices[:2]), tmp_path / "run" / "check_data"
+    out.mkdir(parents=True)
+    (out / "thesis.txt").write_text("years of work")
+    with pytest.raises(PixmedError, match="holds other files"):
+        check_data(str(root), str(tmp_path / "run"))
+    assert (out / "thesis.txt").read_text() == "years of work"
+
+
+def test_a_failing_write_leaves_the_earlier_check(tmp_path, slices, monkeypatch):
+    root, run = pairs(tmp_path / "data", slices[:2]), tmp_path / "run"
+    check_data(str(root), str(run))
+    before = {p.name: p.read_bytes() for p in (run / "check_data").iterdir()}
+
+    def full(path, text):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(stage, "_write", full)
+    with pytest.raises(PixmedError, match="No space left"):
+        check_data(str(root), str(run))
+    assert {p.name: p.read_bytes() for p in (run / "check_data").iterdir()} == before
+    assert [p.name for p in run.iterdir()] == ["check_data"]
+
+
+def test_the_same_data_give_the_same_bytes(tmp_path, classes):
+    written = []
+    for name in "ab":
+        check_data(str(classes), str(tmp_path / name))
+        written.append({p.name: p.read_bytes() for p in (tmp_path / name / "check_data").iterdir()})
+        written[-1]["report.html"] = written[-1]["report.html"].replace(f"/{name}/check".encode(), b"")
+    assert written[0].keys() == written[1].keys()
+    assert [name for name in written[0] if written[0][name] != written[1][name]] == []
+
+
+def test_from_the_command_line(tmp_path, slices):
+    root = pairs(tmp_path / "data", slices[:4])
+    words = ["--mode=check_data", f"--data={root}", f"--workdir={tmp_path / 'run'}"]
+
+    def launch(*words: str) -> subprocess.CompletedProcess:
+        command = [sys.executable, "-X", "importtime", str(ROOT / "launch.py"), *words]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+
+    process = launch(*words, "--check_data.split_column=set")
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.splitlines()[-1] == "defects: 0"
+    imported = {line.rsplit("|", 1)[-1].strip() for line in process.stderr.splitlines()}
+    assert "pixmed_jax.check_data" in imported
+    assert not imported & {"jax", "flax", "tensorflow_datasets"}
+    for wrong, code, told in (
+        (words[:2], 1, "needs --data, the folder to read, and --workdir"),
+        ([*words, "--check_data.maskss=x"], 2, "did you mean check_data.masks"),
+        (["--config=configs/ghost.py:test", f"--data={root}"], 2, "training takes --config.data.dir"),
+    ):
+        process = launch(*wrong)
+        assert process.returncode == code
+        assert told in process.stderr.splitlines()[-1]
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="real data are not here")
+def test_real_nuclei(tmp_path):
+    lines = check_data(str(REAL / "nuclei-dsb2018-256"), str(tmp_path)).splitlines()
+    assert lines[0].endswith("334 images; 0 are copies of others in it")
+    assert lines[-1] == "defects: 2: no labels (1); no patients (1)"
