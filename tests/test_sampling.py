@@ -59,7 +59,7 @@ def test_what_is_written(run, generator, held_out, tmp_path):
     for part in ("images", "masks", "conditions"):
         assert sorted(p.name for p in (output / part).iterdir()) == names
     assert (output / "manifest.csv").read_text().splitlines()[0] == (
-        "file,mask,label,patient_group,source,seed,step,config"
+        "file,mask,label,patient_group,source,seed,step,config,edit,parameters,tumor_source,tumor_group"
     )
     images = generator(maps, seed=3)
     for i, row in enumerate(rows(output)):

@@ -54,6 +54,11 @@ def heads(images: np.ndarray) -> np.ndarray:
         return np.stack(list(watched(found, len(images), "outlining heads")))
 
 
+def known_heads(maps: np.ndarray, images: np.ndarray, condition: str) -> np.ndarray:
+    """bool [N, S, S]: the heads, read from the label maps of `condition` where these show them."""
+    return heads(images) if condition == "tumor" else maps > 0
+
+
 def is_tumor(name: str) -> bool:
     """Whether a class of a label map is a tumour, and not anatomy around it."""
     return name != "head" and not name.startswith("tissue_")

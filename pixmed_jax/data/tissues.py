@@ -46,7 +46,7 @@ def relative(image: np.ndarray, head: np.ndarray, tumor: np.ndarray) -> np.ndarr
 
 
 def _bias_field(values: np.ndarray, tissue: np.ndarray) -> np.ndarray:
-    """The coil's sensitivity, float32 [H, W] around 1: a wide geometric mean of the tissue, at a coarse grid."""
+    """float32 [H, W] around 1: the coil's sensitivity, the tissue's wide geometric mean on a coarse grid."""
     side = max(values.shape)
     step = max(1, side // 32)
     weights = tissue[::step, ::step].astype(np.float32)
