@@ -23,11 +23,12 @@ _REACH = 1.6  # how far a brain reaches from its middle, in radii of the largest
 
 
 class Survey(NamedTuple):
-    """Where things are in one slice; all bool [H, W]."""
+    """Where things are in one slice; bool [H, W] but for `look`."""
 
     head: np.ndarray
     dark: np.ndarray  # of the head: air, bone and fluid
     brain: np.ndarray  # with ventricles and tumour; nothing where no brain was found
+    look: np.ndarray  # [D] float32 of length 1: the head's shades, coarse; dot products tell likeness
 
 
 def relative(image: np.ndarray, head: np.ndarray, tumor: np.ndarray) -> np.ndarray:
@@ -82,9 +83,26 @@ def survey(image: np.ndarray, head: np.ndarray, tumor: np.ndarray) -> Survey:
     shades = relative(image, head, tumor)
     dark = head & (shades < DARK)
     found = brain(head & ((shades >= DARK) & (shades < BRIGHT) | tumor))
-    if (found & tumor).sum() < 0.5 * tumor.sum():
-        return Survey(head, dark, np.zeros_like(head))
-    return Survey(head, dark, _in_reach(found) | (tumor & head))
+    whole = (found & tumor).sum() >= 0.5 * tumor.sum()
+    found = _in_reach(found) | (tumor & head) if whole else np.zeros_like(head)
+    return Survey(head, dark, found, _look(shades, head))
+
+
+def _look(shades: np.ndarray, head: np.ndarray) -> np.ndarray:
+    """The shades on a 32 x 32 grid over the head's middle, without mean, as a vector of length 1.
+
+    The grid is 3.2 radii wide, of a disc of the head's area; its outermost parts do not count.
+    """
+    if not head.any():
+        return np.zeros(0, np.float32)
+    steps = (np.arange(32) + 0.5) / 10 - 1.6
+    radius = np.sqrt(head.sum() / np.pi)
+    y, x = (middle + steps * radius for middle in np.argwhere(head).mean(axis=0))
+    blurred = ndimage.gaussian_filter(np.clip(shades, 0, 2) * head, max(head.shape) / 64)
+    grid = ndimage.map_coordinates(blurred, np.meshgrid(y, x, indexing="ij"), order=1)
+    values = grid[np.hypot(steps[:, None], steps) < 1.1]
+    values -= values.mean()
+    return np.asarray(values / max(float(np.linalg.norm(values)), 1e-6))
 
 
 def brain(soft: np.ndarray) -> np.ndarray:
