@@ -261,6 +261,12 @@ def test_another_slice_of_the_label_takes_the_place_of_an_impossible_one(scenes)
     assert refused["move: no brain found"] == 1
 
 
+def test_a_draw_that_changes_nothing_is_refused(scenes, monkeypatch):
+    monkeypatch.setattr(edits, "scaled", lambda tumor, factor: tumor.copy())
+    with pytest.raises(PixmedError, match="20 scale: nothing changed"):  # ten for each slice of its label
+        drawn("scale", scenes)
+
+
 def test_a_torn_tumour_is_refused(scenes, monkeypatch):
     torn = (disc(40, 40, 2) | disc(30, 30, 2)).astype(np.uint8)
     monkeypatch.setattr(edits, "warped", lambda *_: torn)

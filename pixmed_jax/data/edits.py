@@ -242,4 +242,6 @@ def _outcomes(
             yield _swap(scene(other), own), other
     else:
         for _ in range(_TRIES):
-            yield {"move": _move, "scale": _scale, "warp": _warp}[kind](own, rng), row
+            outcome = {"move": _move, "scale": _scale, "warp": _warp}[kind](own, rng)
+            same = not isinstance(outcome, str) and np.array_equal(outcome[0], own.tumor)
+            yield "nothing changed" if same else outcome, row
