@@ -136,10 +136,11 @@ def test_the_brain_of_a_drawn_head():
         assert not where.dark[~HEAD].any()
 
 
-def test_a_face_on_a_bridge_is_no_brain():
+@pytest.mark.parametrize("width", [4, 14])
+def test_a_face_on_a_bridge_is_no_brain(width):
     skull, face = ellipse(0.35, 0.5, 0.28, 0.33), ellipse(0.8, 0.5, 0.15, 0.2)
     bridge = np.zeros_like(skull)
-    bridge[75:90, 61:67] = True
+    bridge[70:95, 64 - width // 2 : 64 + width // 2] = True
     found = brain(skull | face | bridge)
     assert (found & skull).sum() / (found | skull).sum() > 0.93
 
