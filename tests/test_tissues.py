@@ -138,9 +138,9 @@ def test_the_brain_of_a_drawn_head():
 
 @pytest.mark.parametrize("width", [4, 14])
 def test_a_face_on_a_bridge_is_no_brain(width):
-    skull, face = ellipse(0.35, 0.5, 0.28, 0.33), ellipse(0.8, 0.5, 0.15, 0.2)
+    skull, face = ellipse(0.32, 0.5, 0.27, 0.33), ellipse(0.85, 0.5, 0.11, 0.3)
     bridge = np.zeros_like(skull)
-    bridge[70:95, 64 - width // 2 : 64 + width // 2] = True
+    bridge[70:100, 64 - width // 2 : 64 + width // 2] = True
     found = brain(skull | face | bridge)
     assert (found & skull).sum() / (found | skull).sum() > 0.93
 
