@@ -39,7 +39,7 @@ MANIFEST = "manifest.csv"
 COLUMNS = ("file", "mask", "label", "patient_group", "source", "seed", "step", "config")
 EDIT_COLUMNS = ("edit", "parameters", "tumor_source", "tumor_group")
 NO_TUMOR = "no_tumor"  # label of a slice whose tumour was removed; the data may not leave a label blank
-_SCENES = 256  # slices kept taken apart: 80 kB each at 128 x 128
+_SCENES = 1024  # slices kept taken apart: 80 kB each at 128 x 128
 
 
 class Conditions(NamedTuple):
