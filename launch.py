@@ -37,7 +37,7 @@ MODES = ("train", "sample", "evaluate", "check_data")
 STAGES: dict[str, dict[str, Any]] = {
     "sample": {
         "masks": "", "split": "test", "label": "", "number": 0, "seed": 0,
-        "balance": False, "output": "", "step": "newest", "batch_size": 8,
+        "balance": False, "edit": "none", "output": "", "step": "newest", "batch_size": 8,
     },
     "evaluate": {"split": "test", "seed": 0, "step": "newest"},
     "check_data": {

@@ -20,7 +20,7 @@ QUICK = {
         "split_column": "", "allow_empty_masks": False, "leave_out": "",
         "split": {"by": "patient", "fractions": (0.8, 0.1, 0.1), "folds": 0, "fold": 0},
         "size": 64, "load_scale": 286 / 256, "channels": 1,
-        "condition": "tumor+head", "class_channels": True,
+        "condition": "tumor+head", "class_channels": True, "tissues": 4,
     },
     "model": {
         "generator": {"width": 32, "levels": 6, "ghost_levels": (1, 2, 3, 4), "ghost_ratio": 2,

@@ -16,14 +16,26 @@ from PIL import Image, ImageDraw, ImageFont
 # Chosen to differ in lightness as well as in hue.
 _BACKGROUND, _HEAD = (0, 0, 0), (84, 90, 104)
 _TUMORS = ((230, 85, 60), (70, 160, 235), (245, 200, 65), (60, 180, 130), (190, 120, 220))
+_TISSUES = (52, 212)  # darkest and brightest grey
 _MARGIN, _HEADING = 4, 22
 _CELL = 144  # pixels a side that a cell gets at least
 
 
 def palette(classes: Sequence[str]) -> np.ndarray:
-    """[K + 1, 3] uint8: background, then each class; tumours in strong colours, the head in a dull one."""
+    """[K + 1, 3] uint8: background, then each class; tumours in strong colours, the head in a dull one.
+
+    Tissues ("tissue_1" .. ) are greys, the first one darkest but lighter than the background.
+    """
     strong = itertools.cycle(_TUMORS)
-    return np.array([_BACKGROUND, *(_HEAD if name == "head" else next(strong) for name in classes)], np.uint8)
+    tissues = [name for name in classes if name.startswith("tissue_")]
+    greys = dict(zip(tissues, np.linspace(*_TISSUES, len(tissues)).round(), strict=True))
+
+    def colour(name: str) -> tuple[float, ...]:
+        if name in greys:
+            return (greys[name],) * 3
+        return _HEAD if name == "head" else next(strong)
+
+    return np.array([_BACKGROUND, *map(colour, classes)], np.uint8)
 
 
 def colours(maps: np.ndarray, classes: Sequence[str]) -> np.ndarray:

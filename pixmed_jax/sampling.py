@@ -3,7 +3,10 @@
     OUTPUT/images/00000.png      8-bit grey (RGB where the training images had colours)
     OUTPUT/masks/00000.png       0 and 255: the tumour, in the layout that `data.source=folder` reads
     OUTPUT/conditions/00000.png  palette picture of the label map that the generator was given
-    OUTPUT/manifest.csv          file, mask, label, patient_group, source, seed, step, config
+    OUTPUT/manifest.csv          file, mask, label, patient_group, source, seed, step, config, and how the
+                                 mask was edited: edit, parameters, tumor_source, tumor_group
+
+`source` and `patient_group` are whose anatomy a slice has, `tumor_source` and `tumor_group` whose tumour.
 
 The folder appears whole or not at all, and the same checkpoint, masks and seed give the same bytes.
 """
@@ -12,7 +15,9 @@ import csv
 import io
 import os
 import shutil
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,22 +27,32 @@ from PIL import Image
 from pixmed_jax import config as configs
 from pixmed_jax import inference, pictures
 from pixmed_jax import workdir as run_folder
+from pixmed_jax.data import edits
 from pixmed_jax.data.decode import SUFFIXES, read_mask
+from pixmed_jax.data.regions import is_tumor, known_heads
 from pixmed_jax.data.sources import open_dataset
+from pixmed_jax.data.tissues import survey
 from pixmed_jax.errors import PixmedError, listing
 from pixmed_jax.progress import watched
 
 MANIFEST = "manifest.csv"
 COLUMNS = ("file", "mask", "label", "patient_group", "source", "seed", "step", "config")
+EDIT_COLUMNS = ("edit", "parameters", "tumor_source", "tumor_group")
+NO_TUMOR = "no_tumor"  # label of a slice whose tumour was removed; the data may not leave a label blank
+_SCENES = 1024  # slices kept taken apart: 80 kB each at 128 x 128
 
 
 class Conditions(NamedTuple):
-    """Label maps [N, S, S] uint8 to draw from, with the label, patient group and file of each."""
+    """Label maps [N, S, S] uint8 to draw from, with the label, patient group and file of each.
+
+    `scene` takes one of them apart for an edit; masks without their slices have none.
+    """
 
     maps: np.ndarray
     labels: tuple[str, ...]
     groups: tuple[str, ...]
     files: tuple[str, ...]
+    scene: Callable[[int], edits.Scene] | None = None
 
 
 def sample(
@@ -49,6 +64,7 @@ def sample(
     number: int = 0,
     seed: int = 0,
     balance: bool = False,
+    edit: str = "none",
     output: str = "",
     step: str = "newest",
     batch_size: int = 8,
@@ -59,12 +75,20 @@ def sample(
     label: the class of binary masks in `masks`, for a model that knows several.
     number: how many; 0 means one per mask. More than there are masks reuses them, each time with a new seed.
     balance: draw the labels equally often.
+    edit: make new masks of the split's: "swap" sets a tumour into another patient's anatomy, "move", "scale"
+        and "warp" change it in its own, "mixed" draws one of these four; "remove" leaves none.
     output: default is `samples` in the run's folder. Another folder is only replaced if a sampling wrote it.
     step: the checkpoint to use: "newest", "best" or a number.
     """
     for name, value, least in (("number", number, 0), ("seed", seed, 0), ("batch_size", batch_size, 1)):
         if value < least:
             raise PixmedError(f"sample.{name}={value}: give {least} or more")
+    if edit not in edits.EDITS:
+        raise PixmedError(f"sample.edit={edit!r} is unknown; use one of {listing(edits.EDITS)}")
+    if masks and edit != "none":
+        raise PixmedError(
+            f"sample.edit={edit} looks for the brain in the slices of the run; leave sample.masks out"
+        )
     generator = inference.load(workdir, step)
     target = (Path(output) if output else workdir / "samples").absolute()
     if not _is_ours(target):
@@ -73,6 +97,14 @@ def sample(
     order = _order(conditions.labels, number or len(conditions.files), balance)
     seeds = inference.image_seeds(seed, len(order))
     digest = configs.digest(generator.config)
+    refused: Counter[str] = Counter()
+
+    def edited(i: int) -> edits.Edited:
+        row = int(order[i])
+        if edit == "none" or conditions.scene is None:
+            return edits.Edited(conditions.maps[row], row, row, "none", "")
+        rng = np.random.default_rng([seed, i])
+        return edits.draw(edit, row, conditions.scene, conditions.labels, conditions.groups, rng, refused)
 
     draft = target.with_name(f".{target.name}.{os.getpid()}.draft")
     try:
@@ -80,27 +112,19 @@ def sample(
             (draft / folder).mkdir(parents=True)
         rows = []
         for start in watched(range(0, len(order), batch_size), -(-len(order) // batch_size), "sampling"):
-            part = order[start : start + batch_size]
+            part = [edited(i) for i in range(start, min(start + batch_size, len(order)))]
             images = generator(
-                conditions.maps[part], seeds=seeds[start : start + batch_size], batch_size=batch_size
+                np.stack([drawn.map for drawn in part]),
+                seeds=seeds[start : start + batch_size],
+                batch_size=batch_size,
             )
-            for offset, image in enumerate(images):
-                i, source = start + offset, part[offset]
-                _write(draft, f"{i:05d}.png", image, conditions.maps[source], generator)
-                rows.append(
-                    (
-                        f"{i:05d}.png",
-                        f"{i:05d}.png",
-                        conditions.labels[source],
-                        conditions.groups[source],
-                        conditions.files[source],
-                        seeds[i],
-                        generator.step,
-                        digest,
-                    )
-                )
+            for i, (image, drawn) in enumerate(zip(images, part, strict=True), start):
+                name = f"{i:05d}.png"
+                _write(draft, name, image, drawn.map, generator)
+                told = _told(drawn, conditions)
+                rows.append((name, name, *told[:3], seeds[i], generator.step, digest, *told[3:]))
         table = io.StringIO(newline="")
-        csv.writer(table, lineterminator="\n").writerows([COLUMNS, *rows])
+        csv.writer(table, lineterminator="\n").writerows([(*COLUMNS, *EDIT_COLUMNS), *rows])
         run_folder.write_text(draft / MANIFEST, table.getvalue())
         shutil.rmtree(target, ignore_errors=True)
         draft.rename(target)
@@ -110,7 +134,24 @@ def sample(
         ) from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+    if refused:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in refused.most_common())
+        print(f"{len(order)} edits, and {refused.total()} refused and drawn again: {reasons}")
     return target
+
+
+def _told(drawn: edits.Edited, conditions: Conditions) -> tuple[str, ...]:
+    """What the manifest says of an edit: label, patient_group, source, and EDIT_COLUMNS."""
+    removed = drawn.edit == "remove"
+    return (
+        NO_TUMOR if removed else conditions.labels[drawn.tumor_row],
+        conditions.groups[drawn.row],
+        conditions.files[drawn.row],
+        drawn.edit,
+        drawn.parameters,
+        "" if removed else conditions.files[drawn.tumor_row],
+        "" if removed else conditions.groups[drawn.tumor_row],
+    )
 
 
 def _is_ours(target: Path) -> bool:
@@ -125,7 +166,9 @@ def _is_ours(target: Path) -> bool:
         return not target.exists()
     except (OSError, UnicodeDecodeError):
         return False
-    return first == ",".join(COLUMNS) and names <= {"images", "masks", "conditions", MANIFEST}
+    # Versions without edits wrote the first columns only.
+    ours = f"{first},".startswith(",".join(COLUMNS) + ",")
+    return ours and names <= {"images", "masks", "conditions", MANIFEST}
 
 
 def _from_split(workdir: Path, split: str) -> Conditions:
@@ -135,15 +178,25 @@ def _from_split(workdir: Path, split: str) -> Conditions:
         raise PixmedError(f"sample.split={split!r} is not one of {', '.join(dataset.rows)}")
     arrays, slices = dataset.load(dataset.rows[split], dataset.size)
     labels = tuple(slices.label_names[i] for i in slices.labels)
-    return Conditions(np.asarray(arrays.maps), labels, slices.groups, slices.files)
+    maps, tumors = np.asarray(arrays.maps), sum(map(is_tumor, dataset.classes))
+    planes = [dataset.source.planes[row] for row in dataset.rows[split]]
+
+    @lru_cache(_SCENES)
+    def scene(i: int) -> edits.Scene:
+        (head,) = known_heads(maps[i : i + 1], slices.images[i : i + 1], dataset.condition)
+        where = survey(slices.images[i].mean(axis=-1), head, slices.masks[i] > 0)
+        return edits.take_apart(maps[i], tumors, where, planes[i])
+
+    return Conditions(maps, labels, slices.groups, slices.files, scene)
 
 
 def _from_folder(folder: Path, label: str, generator: inference.Generator) -> Conditions:
     """Label maps from a folder of mask pictures of any size; every faulty one is named."""
     if not folder.is_dir():
         raise PixmedError(f"sample.masks={folder}: no such folder; give one with mask pictures")
-    if label and label not in generator.classes:
-        raise PixmedError(f"sample.label={label!r} is not one of {', '.join(generator.classes)}")
+    tumors = [name for name in generator.classes if is_tumor(name)]
+    if label and label not in tumors:
+        raise PixmedError(f"sample.label={label!r} is not one of {', '.join(tumors)}")
     paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES)
     if not paths:
         raise PixmedError(f"{folder}: holds no mask pictures ({', '.join(sorted(SUFFIXES))})")
@@ -156,7 +209,6 @@ def _from_folder(folder: Path, label: str, generator: inference.Generator) -> Co
     if faults:
         raise PixmedError(listing(faults))
     values = np.stack(maps)
-    tumors = [name for name in generator.classes if name != "head"]
     labels = tuple(next((tumors[v - 1] for v in np.unique(m) if 0 < v <= len(tumors)), "") for m in values)
     return Conditions(values, labels, ("",) * len(paths), tuple(p.name for p in paths))
 
@@ -165,9 +217,10 @@ def _as_map(mask: np.ndarray, path: Path, label: str, generator: inference.Gener
     """A mask file's values as the model's classes, at the model's size."""
     values, classes = set(np.unique(mask).tolist()), generator.classes
     binary = values <= {0, 255} or (label and values <= {0, 1})
-    if "head" in classes and binary:
+    anatomy = "head" if "head" in classes else "anatomy"
+    if binary and not all(map(is_tumor, classes)):
         raise PixmedError(
-            f"{path}: shows the tumour but not the head, which this model needs too; give label maps "
+            f"{path}: shows the tumour but not the {anatomy}, which this model needs too; give label maps "
             f"(0 background, {', '.join(f'{i + 1} {name}' for i, name in enumerate(classes))}), such as the "
             "conditions/ of an earlier sampling"
         )
@@ -208,7 +261,7 @@ def _write(
     if generator.grey:
         image = pictures.grey(image[None])[0]
     Image.fromarray(np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)).save(folder / "images" / name)
-    tumors = [i + 1 for i, name in enumerate(generator.classes) if name != "head"]
+    tumors = [i + 1 for i, name in enumerate(generator.classes) if is_tumor(name)]
     Image.fromarray(np.where(np.isin(condition, tumors), 255, 0).astype(np.uint8)).save(
         folder / "masks" / name
     )

@@ -16,6 +16,18 @@ def test_tumours_are_strong_and_the_head_is_dull_whatever_their_order():
     np.testing.assert_allclose(pictures.colours(maps, ("a", "b", "head")) * 255, two[maps])
 
 
+def test_tissues_are_greys_from_dark_to_bright_and_tumours_stand_out():
+    classes = ("a", "b", "c", "tissue_1", "tissue_2", "tissue_3", "tissue_4")
+    colours = pictures.palette(classes).astype(int)
+    assert len(colours) == 8 and colours[0].tolist() == [0, 0, 0]
+    greys, strong = colours[4:], colours[1:4]
+    assert (np.ptp(greys, axis=1) == 0).all() and (np.ptp(strong, axis=1) > 100).all()
+    shades = greys[:, 0].tolist()
+    assert shades[0] > 30 and shades[-1] < 230 and min(np.diff(shades)) > 40
+    np.testing.assert_array_equal(strong, pictures.palette(("a", "b", "c", "head"))[1:4])
+    assert pictures.palette(("a", "tissue_1"))[2].max() > 30
+
+
 def test_difference_is_black_where_equal_and_bright_from_half_the_range():
     a = np.array([[[0.2, 0.2, 0.2, 0.2]]])
     b = np.array([[[0.2, 0.3, 0.7, 1.0]]])

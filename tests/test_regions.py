@@ -133,9 +133,68 @@ def test_condition_tumor_and_head(two, class_channels, names):
         assert set(np.unique(map_[mask == 0])) == {0, len(names)}
 
 
+@pytest.mark.parametrize("number", [1, 3, 4])
+@pytest.mark.parametrize("class_channels", [False, True])
+def test_condition_anatomy(two, number, class_channels):
+    masks, images, outline = two
+    maps, names = regions.label_map(
+        masks,
+        images,
+        condition="anatomy",
+        label_names=("g", "m"),
+        class_channels=class_channels,
+        tissue_classes=number,
+    )
+    tumors = ("g", "m") if class_channels else ("tumor",)
+    assert names == (*tumors, *(f"tissue_{i}" for i in range(1, number + 1)))
+    assert maps.dtype == np.uint8
+    np.testing.assert_array_equal(maps[masks > 0], masks[masks > 0] if class_channels else 1)
+    for map_, mask, image in zip(maps, masks, images, strict=True):
+        assert overlap(map_ > 0, outline | (mask > 0)) > 0.95
+        assert set(np.unique(map_[mask == 0])) <= {0, *range(len(tumors) + 1, len(names) + 1)}
+        if number == 4:  # the drawn head's ventricles are black, its scalp is 0.9 and its brain 0.45
+            shades = [image[..., 0][map_ == k].mean() for k in (len(tumors) + 1, len(names))]
+            assert shades[0] < 0.15 * 255 and shades[1] > 0.7 * 255
+
+
+def test_slices_keep_their_order_on_several_cores():
+    size = 64
+    outlines = [ellipse(size, 0.5, 0.5, 0.2 + 0.02 * i, 0.3) for i in range(12)]
+    images = np.stack(outlines).astype(np.uint8)[..., None] * 200
+    nothing = np.zeros(images.shape[:3], np.uint8)
+    expected = [regions.head(image[..., 0]) for image in images]
+    np.testing.assert_array_equal(regions.heads(images), expected)
+    for condition in ("tumor+head", "anatomy"):
+        maps, _ = regions.label_map(nothing, images, condition=condition)
+        np.testing.assert_array_equal(maps > 0, expected)
+        again, _ = regions.label_map(nothing, images, condition=condition)
+        np.testing.assert_array_equal(maps, again)
+
+
+def test_known_heads_are_read_from_maps_that_have_them(two):
+    masks, images, outline = two
+    for condition in regions.CONDITIONS:
+        maps, _ = regions.label_map(masks, images, condition=condition)
+        for i, found in enumerate(regions.known_heads(maps, images, condition)):
+            assert overlap(found | (masks[i] > 0), outline | (masks[i] > 0)) > 0.95
+
+
+@pytest.mark.parametrize("number", [0, -1, 17])
+def test_a_number_of_tissues_out_of_range(number):
+    with pytest.raises(PixmedError, match=rf"data\.tissues={number}: give 1 to 16"):
+        regions.class_names("anatomy", ("tumor",), False, number)
+    assert regions.class_names("tumor", ("tumor",), False, number) == ("tumor",)
+
+
+@pytest.mark.parametrize("label", ["head", "tissue_1", "tissue_b"])
+def test_a_label_with_the_name_of_anatomy(label):
+    with pytest.raises(PixmedError, match=f"the label '{label}' is the name of a class of anatomy"):
+        regions.class_names("anatomy", ("glioma", label), True)
+
+
 def test_an_unknown_condition(two):
     with pytest.raises(
-        PixmedError, match=r"data\.condition='brain' is unknown; use one of tumor, tumor\+head"
+        PixmedError, match=r"data\.condition='brain' is unknown; use one of tumor, tumor\+head, anatomy"
     ):
         regions.label_map(*two[:2], condition="brain")
 
@@ -149,3 +208,17 @@ def test_real_heads_hold_their_tumours_and_leave_air():
     shares = heads.mean(axis=(1, 2))
     assert shares.min() > 0.1
     assert shares.max() < 0.9
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="real data are not here")
+def test_real_anatomy():
+    """Every class of tissue in nearly every slice, air outside, and the tumours on top."""
+    source = folder.source(REAL)
+    got = slices.load(source, range(0, len(source.files), 60), 128)
+    maps, names = regions.label_map(got.masks, got.images, condition="anatomy")
+    assert names == ("tumor", "tissue_1", "tissue_2", "tissue_3", "tissue_4")
+    np.testing.assert_array_equal(maps == 1, got.masks > 0)
+    for value in (2, 3, 4, 5):
+        assert ((maps == value).mean(axis=(1, 2)) > 0.01).mean() > 0.9
+    means = [got.images[..., 0][maps == value].mean() for value in (0, 2, 3, 4, 5)]
+    assert means == sorted(means)

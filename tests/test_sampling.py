@@ -1,6 +1,7 @@
 """Sampling: a whole dataset or none, the same bytes for the same seed, and nothing foreign touched."""
 
 import csv
+import re
 from pathlib import Path
 
 import numpy as np
@@ -59,7 +60,7 @@ def test_what_is_written(run, generator, held_out, tmp_path):
     for part in ("images", "masks", "conditions"):
         assert sorted(p.name for p in (output / part).iterdir()) == names
     assert (output / "manifest.csv").read_text().splitlines()[0] == (
-        "file,mask,label,patient_group,source,seed,step,config"
+        "file,mask,label,patient_group,source,seed,step,config,edit,parameters,tumor_source,tumor_group"
     )
     images = generator(maps, seed=3)
     for i, row in enumerate(rows(output)):
@@ -143,6 +144,85 @@ def test_the_conditions_of_a_sampling_sample_again(run, tmp_path):
     assert [row["source"] for row in rows(second)] == [row["file"] for row in rows(first)]
 
 
+# ---------------------------------------------------------------- edits
+EDITED = ("edit", "parameters", "tumor_source", "tumor_group")
+
+
+def test_without_an_edit_the_manifest_says_so(run, held_out, tmp_path):
+    _, slices = held_out
+    for i, row in enumerate(rows(sample(run, output=str(tmp_path / "out")))):
+        assert [row[name] for name in EDITED] == ["none", "", slices.files[i], slices.groups[i]]
+
+
+@pytest.mark.parametrize("edit", ["move", "scale", "warp", "swap", "mixed"])
+def test_edited_masks_are_what_is_written(run, generator, tmp_path, edit, capsys):
+    """On the 36 training slices: few slices have a partner for a swap."""
+    output = sample(run, split="train", edit=edit, number=10, seed=4, output=str(tmp_path / "out"))
+    told = capsys.readouterr().out
+    plain = sample(run, split="train", output=str(tmp_path / "plain"))
+    before = {row["source"]: row for row in rows(plain)}
+    new = 0
+    for i, row in enumerate(rows(output)):
+        condition = pixels(output / "conditions" / row["file"])
+        np.testing.assert_array_equal(
+            pixels(output / "masks" / row["mask"]), np.where((condition > 0) & (condition < 4), 255, 0)
+        )
+        # The label and the group of the anatomy and of the tumour are those of their files.
+        assert row["label"] == before[row["tumor_source"]]["label"]
+        assert set(np.unique(condition)) <= {0, 4, 1 + generator.classes.index(row["label"])}
+        assert row["patient_group"] == before[row["source"]]["patient_group"]
+        assert row["tumor_group"] == before[row["tumor_source"]]["patient_group"]
+        assert row["edit"] == edit or edit == "mixed"
+        assert (row["patient_group"] != row["tumor_group"]) == (row["edit"] == "swap")
+        assert row["parameters"]
+        image = generator(condition[None], seeds=np.array([int(row["seed"])], np.uint32), batch_size=8)
+        written = pixels(output / "images" / row["file"])
+        assert np.abs(written - image[0, ..., 0] * 255).max() < 1
+        new += not np.array_equal(condition, pixels(plain / "conditions" / before[row["source"]]["file"]))
+        assert i == int(row["file"][:5])
+    assert new == 10
+    assert f"10 edits, and {sum(map(int, re.findall(r'[:,] ([0-9]+) [a-z]+:', told)))} refused" in told
+
+
+def test_a_removed_tumour(run, tmp_path):
+    output = sample(run, split="train", edit="remove", number=4, output=str(tmp_path / "out"))
+    for row in rows(output):
+        assert [row[name] for name in ("label", *EDITED)] == ["no_tumor", "remove", "", "", ""]
+        assert not pixels(output / "masks" / row["mask"]).any()
+        assert set(np.unique(pixels(output / "conditions" / row["file"]))) == {0, 4}
+    source = folder.source(output, meta="manifest.csv", allow_empty_masks=True)
+    assert source.label_names == ("no_tumor",) and not source.read(0)[1].any()
+
+
+def test_edits_follow_the_seed_and_the_place(run, tmp_path):
+    """Not the number of images, and not what was refused before."""
+    first, again, other, longer = (
+        runs.tree_bytes(
+            sample(run, split="train", edit="mixed", seed=seed, number=number, output=str(tmp_path / name))
+        )
+        for name, seed, number in (("a", 1, 4), ("b", 1, 4), ("c", 2, 4), ("d", 1, 9))
+    )
+    assert first == again
+    assert all(longer[name] == data for name, data in first.items() if name != "manifest.csv")
+    conditions = [name for name in first if name.startswith("conditions")]
+    assert any(first[name] != other[name] for name in conditions)
+
+
+def test_edits_that_cannot_be(run, tmp_path):
+    with pytest.raises(PixmedError, match=r"sample\.edit='turn' is unknown; use one of none, swap, move"):
+        sample(run, edit="turn", output=str(tmp_path / "out"))
+    with pytest.raises(PixmedError, match=r"sample\.edit=move .*leave sample\.masks out"):
+        sample(run, edit="move", masks=str(tmp_path), output=str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_sampling_of_a_version_without_edits_is_replaced(run, tmp_path):
+    output = sample(run, number=2, output=str(tmp_path / "out"))
+    lines = [",".join(line.split(",")[:8]) for line in (output / "manifest.csv").read_text().splitlines()]
+    (output / "manifest.csv").write_text("\n".join(lines) + "\n")
+    assert len(rows(sample(run, number=3, output=str(output)))) == 3
+
+
 # ---------------------------------------------------------------- folders of masks
 class Echo:
     """Stands for a generator: its images are the label maps, scaled."""
@@ -206,6 +286,9 @@ def test_binary_masks_take_the_label_given(monkeypatch, tmp_path):
         ),
         (("a", "b"), box(8, 8, 255), "c", "sample.label='c' is not one of a, b"),
         (("a", "b", "head"), box(8, 8, 255), "a", "m0.png: shows the tumour but not the head"),
+        (("a", "tissue_1", "tissue_2"), box(8, 8, 1), "a", "m0.png: shows the tumour but not the anatomy"),
+        (("a", "b", "tissue_1"), box(8, 8, 4), "", "has values .* knows 0 to 3: a, b, tissue_1"),
+        (("a", "b", "tissue_1"), box(8, 8, 1), "tissue_1", "sample.label='tissue_1' is not one of a, b"),
         (("a", "b"), box(8, 8, 3), "", r"m0.png: has values \[0, 3\]; this model knows 0 to 2: a, b"),
     ],
 )
@@ -216,6 +299,17 @@ def test_masks_that_do_not_fit_the_model(monkeypatch, tmp_path, classes, mask, l
         sample(tmp_path, masks=given, label=label, output=str(tmp_path / "out"))
     assert "\n" not in str(error.value)
     assert not (tmp_path / "out").exists()
+
+
+def test_maps_of_anatomy_give_masks_of_the_tumour(monkeypatch, tmp_path):
+    use(monkeypatch, "a", "b", "tissue_1", "tissue_2")
+    map_ = box(8, 8, 4)
+    map_[3, 3], map_[4, 4] = 2, 3
+    given = masks_folder(tmp_path / "masks", map_)
+    output = sample(tmp_path, masks=given, output=str(tmp_path / "out"))
+    np.testing.assert_array_equal(pixels(output / "masks" / "00000.png"), np.where(map_ == 2, 255, 0))
+    np.testing.assert_array_equal(pixels(output / "conditions" / "00000.png"), map_)
+    assert rows(output)[0]["label"] == "b"
 
 
 def test_every_faulty_mask_is_named(monkeypatch, tmp_path):

@@ -1,22 +1,25 @@
 """Where the head is, and the label maps that condition a generator.
 
 A tumour mask alone does not say where the head lies or how large it is; its outline, found here from the
-slice without any network, is the cheapest condition that does.
+slice without any network, is the cheapest condition that does. Its tissues (`tissues.py`) say far more.
 
 Layout: images [H, W] or [N, S, S, C], uint8 or uint16; masks [N, S, S] uint8, 0 = background,
 v = label_names[v - 1]; label maps [N, S, S] uint8, encoded as `label_map` says.
 Errors: PixmedError for a condition that does not exist.
 """
 
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from scipy import ndimage
 
+from pixmed_jax.data.tissues import MOST, tissues
 from pixmed_jax.errors import PixmedError, listing
 from pixmed_jax.progress import watched
 
-CONDITIONS = ("tumor", "tumor+head")
+CONDITIONS = ("tumor", "tumor+head", "anatomy")
 
 
 def head(image: np.ndarray) -> np.ndarray:
@@ -46,18 +49,40 @@ def head(image: np.ndarray) -> np.ndarray:
 
 def heads(images: np.ndarray) -> np.ndarray:
     """bool [N, S, S]: the head of each slice of images [N, S, S, C]."""
-    return np.stack([head(image.mean(axis=-1)) for image in watched(images, len(images), "outlining heads")])
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # most of the work leaves the interpreter lock
+        found = pool.map(head, (image.mean(axis=-1) for image in images))
+        return np.stack(list(watched(found, len(images), "outlining heads")))
 
 
-def class_names(condition: str, label_names: Sequence[str], class_channels: bool) -> tuple[str, ...]:
+def known_heads(maps: np.ndarray, images: np.ndarray, condition: str) -> np.ndarray:
+    """bool [N, S, S]: the heads, read from the label maps of `condition` where these show them."""
+    return heads(images) if condition == "tumor" else maps > 0
+
+
+def is_tumor(name: str) -> bool:
+    """Whether a class of a label map is a tumour, and not anatomy around it."""
+    return name != "head" and not name.startswith("tissue_")
+
+
+def class_names(
+    condition: str, label_names: Sequence[str], class_channels: bool, tissue_classes: int = 4
+) -> tuple[str, ...]:
     """What the values 1 .. K of a label map stand for; 0 is background.
 
     With `class_channels` a tumour keeps the value of its class in `label_names`; without, every tumour is 1,
-    "tumor". Condition "tumor+head" appends "head": the head without its tumour.
+    "tumor". Condition "tumor+head" appends "head", the head without its tumour; "anatomy" appends
+    "tissue_1" .. , the same from dark to bright.
     """
     if condition not in CONDITIONS:
         raise PixmedError(f"data.condition={condition!r} is unknown; use one of {listing(CONDITIONS)}")
     names = tuple(label_names) if class_channels else ("tumor",)
+    taken = [name for name in names if not is_tumor(name)]
+    if taken:
+        raise PixmedError(f"the label {taken[0]!r} is the name of a class of anatomy; rename it in data.meta")
+    if condition == "anatomy":
+        if not 1 <= tissue_classes <= MOST:
+            raise PixmedError(f"data.tissues={tissue_classes}: give 1 to {MOST}")
+        return (*names, *(f"tissue_{i + 1}" for i in range(tissue_classes)))
     return (*names, "head") if condition == "tumor+head" else names
 
 
@@ -68,13 +93,29 @@ def label_map(
     condition: str = "tumor",
     label_names: Sequence[str] = ("tumor",),
     class_channels: bool = False,
+    tissue_classes: int = 4,
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """(maps, names): the condition of a generator, where a map's value v stands for `names[v - 1]`.
 
-    The names are those of `class_names`. `images` [N, S, S, C] are read for "tumor+head" only.
+    The names are those of `class_names`. `images` [N, S, S, C] are not read for "tumor".
     """
-    names = class_names(condition, label_names, class_channels)
+    names = class_names(condition, label_names, class_channels, tissue_classes)
     maps = masks.astype(np.uint8) if class_channels else (masks > 0).astype(np.uint8)
-    if condition == "tumor+head":
-        maps[heads(images) & (maps == 0)] = len(names)
+    tumors = sum(map(is_tumor, names))
+    if condition == "tumor":
+        return maps, names
+
+    def around(row: int) -> np.ndarray:
+        """The anatomy of one slice, uint8 [S, S], 0 outside of the head."""
+        image = images[row].mean(axis=-1)
+        outline = head(image)
+        if condition == "tumor+head":
+            return outline.astype(np.uint8)
+        return tissues(image, outline, masks[row] > 0, tissue_classes)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # most of the work leaves the interpreter lock
+        found = pool.map(around, range(len(maps)))
+        for map_, anatomy in zip(maps, watched(found, len(maps), "finding anatomy"), strict=True):
+            free = (map_ == 0) & (anatomy > 0)
+            map_[free] = tumors + anatomy[free]
     return maps, names

@@ -31,6 +31,7 @@ class Dataset(NamedTuple):
     classes: tuple[str, ...]
     condition: str
     class_channels: bool
+    tissue_classes: int
     size: int
     load_size: int
     channels: int
@@ -44,6 +45,7 @@ class Dataset(NamedTuple):
             condition=self.condition,
             label_names=slices.label_names,
             class_channels=self.class_channels,
+            tissue_classes=self.tissue_classes,
         )
         return Arrays(slices.images, maps, slices.labels), slices
 
@@ -88,6 +90,7 @@ def open_dataset(
     patients: int = 240,
     condition: str = "tumor",
     class_channels: bool = False,
+    tissues: int = 4,
     split: Mapping[str, Any],
     seed: int,
 ) -> Dataset:
@@ -115,9 +118,10 @@ def open_dataset(
     return Dataset(
         source=index,
         rows=split_rows(index, seed=seed, given=index.given or None, **split),
-        classes=class_names(condition, index.label_names, class_channels),
+        classes=class_names(condition, index.label_names, class_channels, tissues),
         condition=condition,
         class_channels=class_channels,
+        tissue_classes=tissues,
         size=size,
         load_size=max(size, round(size * load_scale)),
         channels=channels,

@@ -14,7 +14,7 @@ from pixmed_jax import config as configs
 from pixmed_jax import inference, pictures
 from pixmed_jax import workdir as run_folder
 from pixmed_jax.data.pipeline import Arrays
-from pixmed_jax.data.regions import heads
+from pixmed_jax.data.regions import known_heads
 from pixmed_jax.data.sources import open_dataset
 from pixmed_jax.errors import PixmedError
 from pixmed_jax.evaluation import baselines, metrics, report
@@ -43,7 +43,7 @@ def evaluate(workdir: Path, *, split: str = "test", seed: int = 0, step: str = "
     }
     regions = {
         "full": np.ones(real.shape, bool),
-        "head": heads(np.asarray(arrays.images)),
+        "head": known_heads(maps, np.asarray(arrays.images), dataset.condition),
         "tumor": slices.masks > 0,
     }
     groups = np.array(slices.groups)
