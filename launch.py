@@ -88,6 +88,12 @@ def _define_flags() -> None:
     flags.DEFINE_string("data", None, "Folder for --mode=check_data to read.")
     flags.DEFINE_string("against", None, "Second folder, in which check_data looks for copies.")
     flags.DEFINE_bool("fresh", False, "Delete the run in the workdir and start over.")
+    flags.DEFINE_string(
+        "distributed",
+        None,
+        "Train with several processes: auto (SLURM, Open MPI and clouds tell it themselves) or "
+        "HOST:PORT,PROCESSES,INDEX, the same HOST:PORT of process 0 for all.",
+    )
     flags.DEFINE_bool("dry_run", False, "Check config and data, print the networks' sizes, train nothing.")
     for name, options in STAGES.items():
         names = ", ".join(f"--{name}.{option}" for option in options)
@@ -139,10 +145,14 @@ def _dispatch() -> int:
             from pixmed_jax.training.dry_run import dry_run
 
             return dry_run(config, workdir)
+        if FLAGS.distributed:
+            _join(FLAGS.distributed)
         from pixmed_jax.training.loop import train
 
         status = train(config, workdir, fresh=FLAGS.fresh)
-        if status == 0:
+        if status == 0 and FLAGS.distributed:  # evaluation needs one process, and those here are joined
+            print(f"next: python launch.py --workdir={workdir} --mode=evaluate")
+        elif status == 0:
             _evaluate(workdir)
             print(f"next: python launch.py --workdir={workdir} --mode=sample")
         return status
@@ -166,6 +176,24 @@ def _dispatch() -> int:
     else:
         _evaluate(workdir)
     return 0
+
+
+def _join(text: str) -> None:
+    """Make this process one of several; blocks until all are there."""
+    import jax
+
+    try:
+        if text == "auto":
+            jax.distributed.initialize()
+            return
+        address, processes, index = text.split(",")
+        jax.distributed.initialize(address, int(processes), int(index))
+    except (ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(
+            f"--distributed={text}: {reason}; give auto or HOST:PORT,PROCESSES,INDEX, such as "
+            "node1:1234,2,0 on the first and node1:1234,2,1 on the second"
+        ) from error
 
 
 def _evaluate(workdir: Path) -> None:

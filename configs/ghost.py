@@ -30,7 +30,7 @@ QUICK = {
     "loss": {"bce": "adversarial", "ssim": 1.0, "l1": 0.0, "mse": 0.0},
     "optimizer": {"learning_rate": 5e-4, "b1": 0.5, "b2": 0.999},
     "train": {"batch_size": 4, "accumulate": 1, "steps": 2400, "epochs": 0, "ema_decay": 0.995,
-              "dtype": "float32", "max_skipped": 10},
+              "dtype": "float32", "max_skipped": 10, "resident_gb": 4.0},
     "log": {"every": 50, "grid_every": 400}, "checkpoint": {"every": 400, "keep": 2},
 }
 PAPER = {

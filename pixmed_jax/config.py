@@ -11,7 +11,15 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 # What may change when a run is resumed: lengths, rates, and how often something is told or kept.
-FREE = ("train.steps", "train.epochs", "train.max_skipped", "optimizer.learning_rate", "log.", "checkpoint.")
+FREE = (
+    "train.steps",
+    "train.epochs",
+    "train.max_skipped",
+    "train.resident_gb",
+    "optimizer.learning_rate",
+    "log.",
+    "checkpoint.",
+)
 
 
 def plain(config: Any) -> dict[str, Any]:

@@ -35,12 +35,12 @@ def discriminator(**settings: Any) -> PatchGAN:
     return PatchGAN(**{"width": 2, "layers": 1, **settings})
 
 
-def make_batch() -> Batch:
-    """Four images of different brightness, so that statistics of one part are not those of the whole."""
+def make_batch(n: int = 4) -> Batch:
+    """Images of different brightness, so that statistics of one part are not those of the whole."""
     numbers = np.random.default_rng(0)
-    images = numbers.uniform(size=(4, 16, 16, 1)) * np.linspace(0.3, 1, 4).reshape(4, 1, 1, 1)
-    condition = numbers.integers(0, 2, (4, 16, 16, 2)) * np.linspace(1, 2, 4).reshape(4, 1, 1, 1)
-    return Batch(images.astype(np.float32), condition.astype(np.float32), np.zeros(4, np.int32))
+    images = numbers.uniform(size=(n, 16, 16, 1)) * np.linspace(0.3, 1, n).reshape(n, 1, 1, 1)
+    condition = numbers.integers(0, 2, (n, 16, 16, 2)) * np.linspace(1, 2, n).reshape(n, 1, 1, 1)
+    return Batch(images.astype(np.float32), condition.astype(np.float32), np.zeros(n, np.int32))
 
 
 @pytest.fixture(scope="module")
@@ -357,22 +357,22 @@ def test_each_device_of_an_axis_has_its_own_noise():
 
 @pytest.fixture(scope="module")
 def spread() -> dict[str, float]:
-    """What `on_four_devices` prints, run with four devices."""
+    """What `on_eight_devices` prints, run with eight devices."""
     root = Path(__file__).parents[1]
     environment = {
         **os.environ,
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
         "PYTHONPATH": os.pathsep.join([str(root), str(root / "tests")]),
     }
-    command = [sys.executable, "-W", "error", "-c", "import test_gan; test_gan.on_four_devices()"]
+    command = [sys.executable, "-W", "error", "-c", "import test_gan; test_gan.on_eight_devices()"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def on_four_devices() -> None:
+def on_eight_devices() -> None:
     """One step of plain gradient descent in three ways; prints by how much states and metrics differ."""
-    assert jax.device_count() == 4
+    assert jax.device_count() == 8
 
     def task(axis_name: str | None = None) -> Any:
         g, d = generator(dropout=0.0, axis_name=axis_name), discriminator(axis_name=axis_name)
@@ -382,19 +382,19 @@ def on_four_devices() -> None:
         pairs = zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True)
         return max(float(np.abs(np.asarray(a, np.float64) - b).max()) for a, b in pairs)
 
-    batch, single = make_batch(), task()
+    batch, single = make_batch(8), task()
     state = start(single)
     alone = jax.jit(single.step)(state, batch)
 
-    mesh = meshes.make_mesh(4)
+    mesh = meshes.make_mesh(8)
     everywhere, cut = meshes.replicated(mesh), meshes.sharded(mesh)
     meshed = jax.jit(single.step, in_shardings=(everywhere, cut), out_shardings=everywhere)(state, batch)
 
-    copies = jax.tree.map(lambda x: np.stack([x] * 4), state)
+    copies = jax.tree.map(lambda x: np.stack([x] * 8), state)
     parts = jax.tree.map(lambda x: x[:, None], batch)
     mapped = jax.pmap(task("devices").step, axis_name="devices")(copies, parts)
     mapped = jax.tree.map(np.asarray, mapped)
-    first, last = (jax.tree.map(lambda x, i=i: x[i], mapped) for i in (0, 3))
+    first, last = (jax.tree.map(lambda x, i=i: x[i], mapped) for i in (0, 7))
     found = {
         "update": apart(alone[0].generator["params"], state.generator["params"]),
         "mesh": apart(meshed, alone),

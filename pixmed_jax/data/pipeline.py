@@ -1,8 +1,7 @@
 """From arrays in host memory to batches on the device; a batch is a pure function of (seed, step).
 
-All slices live on the device as uint8 or uint16; gathering, cropping and the one-hot condition are computed
-inside the jitted step, so that a step moves nothing but its row numbers. Data larger than the limit stays on
-the host and only the rows of a batch travel.
+Slices are uint8 or uint16 until they are inside the jitted step, which gathers, crops and makes the one-hot
+condition. Module training.feed says what is given to a step: all slices and row numbers, or a batch's slices.
 """
 
 from typing import NamedTuple
@@ -69,15 +68,16 @@ def with_channels(images: jax.Array, channels: int) -> jax.Array:
 
 
 def make_batch(
-    arrays: Arrays, rows: jax.Array, key: jax.Array, *, size: int, classes: int, channels: int
+    arrays: Arrays, rows: jax.Array | None, key: jax.Array, *, size: int, classes: int, channels: int
 ) -> Batch:
-    """The given rows, each cropped at its own random place to size x size, image and mask alike.
+    """The given rows (all without), each cropped at its own random place, image and mask alike.
 
     Together with loading at 286/256 of `size` this is the paper's joint resize and random crop.
     """
-    images, maps = arrays.images[rows], arrays.maps[rows]  # [B, L, L, C], [B, L, L]
+    taken = [jnp.asarray(x) if rows is None else x[rows] for x in arrays]
+    images, maps, labels = taken  # [B, L, L, C], [B, L, L], [B]
     room = images.shape[1] - size
-    corners = jax.random.randint(key, (rows.shape[0], 2), 0, room + 1)
+    corners = jax.random.randint(key, (images.shape[0], 2), 0, room + 1)
 
     def crop(image: jax.Array, corner: jax.Array) -> jax.Array:
         start = (corner[0], corner[1]) + (0,) * (image.ndim - 2)
@@ -86,5 +86,5 @@ def make_batch(
     return Batch(
         images=with_channels(to_float(jax.vmap(crop)(images, corners)), channels),
         condition=one_hot(jax.vmap(crop)(maps, corners), classes, channels),
-        labels=arrays.labels[rows],
+        labels=labels,
     )

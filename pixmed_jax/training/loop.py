@@ -18,12 +18,13 @@ from jax.sharding import Mesh
 from pixmed_jax import config as configs
 from pixmed_jax import inference, losses, pictures
 from pixmed_jax import workdir as run_folder
-from pixmed_jax.data.pipeline import Arrays, batch_rows, make_batch, to_float, with_channels
+from pixmed_jax.data.pipeline import Arrays, make_batch, to_float, with_channels
 from pixmed_jax.data.sources import Dataset, open_dataset
 from pixmed_jax.errors import PixmedError, listing
 from pixmed_jax.training import checkpoint
 from pixmed_jax.training import mesh as meshes
 from pixmed_jax.training.build import make_task
+from pixmed_jax.training.feed import Feed
 from pixmed_jax.training.records import Bar, Records
 from pixmed_jax.training.task import Task
 
@@ -106,17 +107,24 @@ def train(config: dict[str, Any], workdir: Path, *, fresh: bool = False) -> int:
         run = Run(config, workdir, dataset, make_task(config), mesh)
         steps = total_steps(config, len(dataset.rows["train"]))
         _check_rates(config)
-        run_folder.prepare(workdir, config, fresh=fresh)  # not before all that can be checked is checked
-        run_folder.write_json(workdir / run_folder.SPLIT, dataset.description())
+        if meshes.is_first():
+            run_folder.prepare(workdir, config, fresh=fresh)  # not before all that can be checked is checked
+            run_folder.write_json(workdir / run_folder.SPLIT, dataset.description())
+        meshes.wait("the run's folder is ready")
         state = _start(run)
         first = int(state.step)
         if first >= steps:
-            print(
+            _tell(
                 f"{workdir}: already trained to step {first} of {steps}; raise train.steps to go on, "
                 "or give --fresh to start over"
             )
             return 0
         return _run(run, state, steps, interrupt)
+
+
+def _tell(line: str) -> None:
+    if meshes.is_first():
+        print(line, flush=True)
 
 
 def total_steps(config: dict[str, Any], train_slices: int) -> int:
@@ -143,15 +151,15 @@ def _start(run: Run) -> Any:
     saved = checkpoint.newest_intact(run.workdir / "checkpoints")
     if saved is None:
         return jax.jit(run.task.init, out_shardings=sharding)(key, batch)
-    print(f"resuming {run.workdir} from step {saved.step}", flush=True)
+    _tell(f"resuming {run.workdir} from step {saved.step}")
     return checkpoint.restore(saved, meshes.like(jax.eval_shape(run.task.init, key, batch), sharding))
 
 
-def jit_step(task: Task, config: dict[str, Any], classes: int, mesh: Mesh) -> Any:
-    """The jitted step (state, arrays, rows) -> (state, metrics); the state is donated."""
+def jit_step(task: Task, config: dict[str, Any], classes: int, mesh: Mesh, *, streamed: bool = False) -> Any:
+    """The jitted step (state, *what `Feed` gives) -> (state, metrics); the state is donated."""
     data = config["data"]
 
-    def step(state: Any, arrays: Arrays, rows: jax.Array) -> tuple[Any, dict[str, jax.Array]]:
+    def step(state: Any, arrays: Arrays, rows: jax.Array | None) -> tuple[Any, dict[str, jax.Array]]:
         key = jax.random.fold_in(jax.random.key(config["seed"]), state.step)
         batch = make_batch(arrays, rows, key, size=data["size"], classes=classes, channels=data["channels"])
         return task.step(state, batch)
@@ -160,7 +168,7 @@ def jit_step(task: Task, config: dict[str, Any], classes: int, mesh: Mesh) -> An
     return jax.jit(
         step,
         donate_argnums=0,
-        in_shardings=(everywhere, everywhere, cut),
+        in_shardings=(everywhere, cut, None) if streamed else (everywhere, everywhere, cut),
         out_shardings=(everywhere, everywhere),
         # Without it XLA's CPU backend copies most of the donated optimiser state in every step.
         compiler_options={"xla_cpu_copy_insertion_use_region_analysis": True},
@@ -173,30 +181,35 @@ def _run(run: Run, state: Any, steps: int, interrupt: Interrupt) -> int:
     seed, batch_size, log = config["seed"], config["train"]["batch_size"], config["log"]
     first = int(state.step)
     held_out = HeldOut(dataset, inference.jit_predict(run.task, len(dataset.classes), dataset.channels))
-    arrays, slices = dataset.load(dataset.rows["train"], dataset.load_size)
-    files, grey = slices.files, arrays.images.shape[-1] == 1
-    arrays = jax.device_put(arrays, meshes.replicated(run.mesh))
+    feed = Feed(
+        dataset,
+        run.mesh,
+        seed=seed,
+        batch_size=batch_size,
+        resident=config["train"]["resident_gb"] * 2**30,
+    )
 
-    print(f"compiling the step for {jax.device_count()} {jax.default_backend()} device(s) ...", flush=True)
+    _tell(f"compiling the step for {jax.device_count()} {jax.default_backend()} device(s) ...")
     started = time.monotonic()
-    rows = batch_rows(seed, first, batch_size, len(files))
-    step_function = jit_step(run.task, config, len(dataset.classes), run.mesh)
-    step_function = step_function.lower(state, arrays, rows).compile()
-    print(f"compiled in {time.monotonic() - started:.0f} s", flush=True)
+    step_function = jit_step(run.task, config, len(dataset.classes), run.mesh, streamed=feed.streamed)
+    step_function = step_function.lower(state, *feed(first)).compile()
+    _tell(f"compiled in {time.monotonic() - started:.0f} s")
 
-    records, bar = Records(workdir, first), Bar(first, steps, batch_size)
+    first_process = meshes.is_first()
+    records = Records(workdir if first_process else None, first)
+    bar = Bar(first, steps, batch_size, shown=first_process)
     writer = checkpoint.Writer(
         workdir / "checkpoints",
         keep=config["checkpoint"]["keep"],
         config=config,
         classes=dataset.classes,
-        grey=grey,
+        grey=feed.grey,
     )
 
     def look(step: int, *, draw: bool) -> float:
         score, grid = held_out.look(run.task.inference(state))
         records.scalars(step, {"held_out/ssim": score})
-        if draw:
+        if draw and first_process:
             picture = grid()
             (workdir / "grids").mkdir(exist_ok=True)
             picture.save(workdir / "grids" / f"step_{step:06d}.png")
@@ -208,9 +221,10 @@ def _run(run: Run, state: Any, steps: int, interrupt: Interrupt) -> int:
             look(0, draw=True)
         for step in range(first + 1, steps + 1):
             began = time.monotonic()
-            rows = batch_rows(seed, step - 1, batch_size, len(files))
-            state, metrics = step_function(state, arrays, rows)
+            state, metrics = step_function(state, *feed(step - 1))
             stopped_by = interrupt.signal  # read once: one that arrives below is for the next step
+            if jax.process_count() > 1:  # all must stop at the same step, and asking has its price
+                stopped_by = (meshes.agree(stopped_by or 0) or None) if step % log["every"] == 0 else None
             last = step == steps or stopped_by is not None
             told = last or step % log["every"] == 0
             if told:
@@ -221,23 +235,24 @@ def _run(run: Run, state: Any, steps: int, interrupt: Interrupt) -> int:
             if told:
                 values["images_per_second"] = bar.report(step, _headline(values))
                 records.scalars(step, values)
-                _stop_when_lost(state, config, files)
+                _stop_when_lost(state, config, dataset, feed)
             draw, save = step % log["grid_every"] == 0, step % config["checkpoint"]["every"] == 0
             if draw or save or last:
                 score = look(step, draw=draw or last)
                 if save or last:
-                    _stop_when_lost(state, config, files)
+                    _stop_when_lost(state, config, dataset, feed)
                     writer.save(step, state, score)
             if stopped_by is not None:
                 writer.finish()
-                print(f"stopped at step {step} of {steps}, saved; the same command resumes", flush=True)
+                _tell(f"stopped at step {step} of {steps}, saved; the same command resumes")
                 return 128 + stopped_by
         writer.finish()
     finally:
+        feed.close()
         bar.close()
         records.close()
         writer.close()
-    print(f"trained {steps} steps in {workdir}", flush=True)
+    _tell(f"trained {steps} steps in {workdir}")
     return 0
 
 
@@ -247,15 +262,15 @@ def _headline(values: dict[str, float]) -> dict[str, float]:
     return {n: v for n, v in shown.items() if v or n != "skipped"}
 
 
-def _stop_when_lost(state: Any, config: dict[str, Any], files: tuple[str, ...]) -> None:
+def _stop_when_lost(state: Any, config: dict[str, Any], dataset: Dataset, feed: Feed) -> None:
     """Raise when `train.max_skipped` steps in a row were not finite; names the files of the first of them."""
     in_row = int(state.skipped_in_row)
     if in_row < config["train"]["max_skipped"]:
         return
     first_bad = int(state.step) - in_row
-    rows = batch_rows(config["seed"], first_bad, config["train"]["batch_size"], len(files))
+    files = sorted({dataset.source.files[row] for row in feed.rows(first_bad)})
     raise PixmedError(
         f"losses are not finite since step {first_bad + 1} ({in_row} steps skipped, nothing of them saved); "
-        f"its batch was {listing(sorted({files[i] for i in rows}), 64)}; look at these files, "
+        f"its batch was {listing(files, 64)}; look at these files, "
         "or lower optimizer.learning_rate, and rerun to resume"
     )

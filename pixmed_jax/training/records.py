@@ -14,9 +14,15 @@ from tensorboardX import SummaryWriter
 
 
 class Records:
-    """Appends to the records of a run that stands at `step`; what a killed run wrote beyond it is dropped."""
+    """Appends to the records of a run that stands at `step`; what a killed run wrote beyond it is dropped.
 
-    def __init__(self, workdir: Path, step: int):
+    Without a folder nothing is kept: of several processes only one writes.
+    """
+
+    def __init__(self, workdir: Path | None, step: int):
+        self._file = None
+        if workdir is None:
+            return
         path = workdir / "metrics.jsonl"
         kept = [line for line in _lines(path) if json.loads(line)["step"] <= step] if step else []
         path.write_text("".join(f"{line}\n" for line in kept))
@@ -24,6 +30,8 @@ class Records:
         self._events = SummaryWriter(str(workdir), purge_step=step + 1)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        if self._file is None:
+            return
         finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
         self._file.write(json.dumps({"step": step, **finite}) + "\n")  # null: JSON knows no NaN
         self._file.flush()
@@ -31,11 +39,13 @@ class Records:
             self._events.add_scalar(name, value, step)
 
     def picture(self, step: int, name: str, picture: Image.Image) -> None:
-        self._events.add_image(name, np.asarray(picture), step, dataformats="HWC")
+        if self._file is not None:
+            self._events.add_image(name, np.asarray(picture), step, dataformats="HWC")
 
     def close(self) -> None:
-        self._file.close()
-        self._events.close()
+        if self._file is not None:
+            self._file.close()
+            self._events.close()
 
 
 def _lines(path: Path) -> list[str]:
@@ -48,11 +58,11 @@ def _lines(path: Path) -> list[str]:
 class Bar:
     """Steps done, images/s, losses and the time left: a bar on a terminal, one line per report elsewhere."""
 
-    def __init__(self, step: int, steps: int, batch_size: int):
-        self._steps, self._batch_size = steps, batch_size
+    def __init__(self, step: int, steps: int, batch_size: int, *, shown: bool = True):
+        self._steps, self._batch_size, self._shown = steps, batch_size, shown
         self._images, self._seconds = 0, 0.0  # of training since the last report
         self._bar: Progress | None = None
-        if sys.stderr.isatty():
+        if shown and sys.stderr.isatty():
             self._bar = Progress(
                 TextColumn("training"),
                 BarColumn(),
@@ -78,7 +88,7 @@ class Bar:
         told = "  ".join([f"{rate:.1f} images/s", *(f"{name} {value:.3f}" for name, value in values.items())])
         if self._bar is not None:
             self._bar.update(self._task, told=told)
-        else:
+        elif self._shown:
             left = (self._steps - step) * self._batch_size / max(rate, 1e-9)
             print(f"step {step}/{self._steps}  {told}  {_duration(left)} left", flush=True)
         return rate

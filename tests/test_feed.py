@@ -1,0 +1,93 @@
+"""Batches of slices that live on the device and of slices decoded when needed are the same, bit for bit."""
+
+import jax
+import numpy as np
+import pytest
+import runs
+
+from pixmed_jax.data.pipeline import batch_rows, make_batch
+from pixmed_jax.data.sources import open_dataset
+from pixmed_jax.training import checkpoint
+from pixmed_jax.training import mesh as meshes
+from pixmed_jax.training.feed import Feed
+from pixmed_jax.training.loop import train
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    config = runs.config(tmp_path_factory)
+    return open_dataset(**config["data"], seed=0)
+
+
+def batches(feed: Feed, dataset, steps) -> list:
+    """What the jitted step would make of what it is given."""
+    found = []
+    for step in steps:
+        arrays, rows = feed(step)
+        key = jax.random.fold_in(jax.random.key(3), step)
+        batch = make_batch(
+            arrays, rows, key, size=dataset.size, classes=len(dataset.classes), channels=dataset.channels
+        )
+        found.append(jax.tree.map(np.asarray, batch))
+    return found
+
+
+def test_both_ways_give_the_same_batches(dataset, capsys):
+    mesh = meshes.make_mesh(4)
+    resident = Feed(dataset, mesh, seed=5, batch_size=4, resident=1e9)
+    streamed = Feed(dataset, mesh, seed=5, batch_size=4, resident=0)
+    assert (resident.streamed, streamed.streamed) == (False, True)
+    assert "exceed train.resident_gb=0:" in capsys.readouterr().out
+    assert resident.grey and streamed.grey
+    steps = [0, 1, 2, 7, 7, 3]  # in order, far ahead, the same again, and back
+    for a, b in zip(batches(resident, dataset, steps), batches(streamed, dataset, steps), strict=True):
+        jax.tree.map(np.testing.assert_array_equal, a, b)
+    streamed.close()
+    resident.close()
+
+
+def test_a_batch_larger_than_the_dataset_holds_slices_twice(dataset):
+    few = dataset._replace(rows={**dataset.rows, "train": dataset.rows["train"][:3]})
+    mesh = meshes.make_mesh(8)
+    resident = Feed(few, mesh, seed=5, batch_size=8, resident=1e9)
+    streamed = Feed(few, mesh, seed=5, batch_size=8, resident=0)
+    (a,), (b,) = batches(resident, few, [1]), batches(streamed, few, [1])
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+    streamed.close()
+
+
+def test_rows_are_those_of_the_source(dataset):
+    feed = Feed(dataset, meshes.make_mesh(4), seed=5, batch_size=4, resident=0)
+    train_rows = dataset.rows["train"]
+    np.testing.assert_array_equal(feed.rows(9), train_rows[batch_rows(5, 9, 4, len(train_rows))])
+    feed.close()
+
+
+def test_streaming_decodes_no_more_than_it_needs(dataset):
+    """The first slice to know what a slice is, then the batch and the few ahead of it."""
+    asked = []
+
+    def read(row):
+        asked.append(row)
+        return dataset.source.read(row)
+
+    watched = dataset._replace(source=dataset.source._replace(read=read))
+    feed = Feed(watched, meshes.make_mesh(4), seed=5, batch_size=4, resident=0)
+    assert len(asked) == 1
+    feed(0)
+    feed.close()
+    assert len(asked) <= 1 + 4 * 4
+
+
+def test_a_streamed_run_ends_where_a_resident_one_does(tmp_path, tmp_path_factory):
+    """Whole trainings; only the gather is compiled differently."""
+    config = runs.config(tmp_path_factory, train__resident_gb=0.0)
+    assert train(config, tmp_path / "streamed") == 0
+    found, expected = runs.state(tmp_path / "streamed"), runs.state(runs.trained(tmp_path_factory))
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+    assert checkpoint.finished(tmp_path / "streamed" / "checkpoints")[-1].step == 6
+
+
+def test_what_part_of_a_batch_is_this_process():
+    assert meshes.local_part(meshes.make_mesh(6), 6) == slice(0, 6)
