@@ -17,7 +17,7 @@ QUICK = {
         "source": "phantom", "patients": 240, "dir": "",
         "images": "images", "masks": "masks", "meta": "meta.csv",
         "file_column": "file", "label_column": "label", "patient_column": "patient_group",
-        "split_column": "", "allow_empty_masks": False,
+        "split_column": "", "allow_empty_masks": False, "axis": "stored", "intensity": "auto",
         "split": {"by": "patient", "fractions": (0.8, 0.1, 0.1)},
         "size": 64, "load_scale": 286 / 256, "channels": 1,
         "condition": "tumor+head", "class_channels": True,

@@ -119,11 +119,11 @@ def test_missing_and_empty_folders_name_their_key(root):
     assert "set data.dir" in fault(root / "absent")
     message = fault(root, images="pictures", masks="labels")
     assert "no folder pictures, set data.images; no folder labels, set data.masks" in message
-    (root / "dicom").mkdir()
-    (root / "dicom" / "a.dcm").write_bytes(b"")
-    assert "no PNG, JPEG, TIFF or BMP files in dicom but files of .dcm, set data.images" in fault(
-        root, images="dicom"
-    )
+    (root / "films").mkdir()
+    (root / "films" / "a.avi").write_bytes(b"")
+    message = fault(root, images="films")
+    assert "no PNG, JPEG, TIFF, BMP, DICOM, NIfTI, .mat, .npy or .npz files in films" in message
+    assert "but files of .avi, set data.images" in message
 
 
 def test_a_named_table_must_exist(root):

@@ -82,6 +82,8 @@ def open_dataset(
     patient_column: str = "patient_group",
     split_column: str = "",
     allow_empty_masks: bool = False,
+    axis: str = "stored",
+    intensity: str = "auto",
     patients: int = 240,
     condition: str = "tumor",
     class_channels: bool = False,
@@ -104,6 +106,8 @@ def open_dataset(
             patient_column=patient_column,
             split_column=split_column,
             allow_empty_masks=allow_empty_masks,
+            axis=axis,
+            rule=intensity,
         )
     else:
         raise PixmedError(f"data.source={source!r} is unknown; use one of phantom, folder")
