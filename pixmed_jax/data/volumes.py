@@ -28,7 +28,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, NamedTuple, cast
 
 import numpy as np
 import scipy.io
@@ -50,7 +50,7 @@ class Array(NamedTuple):
     """What a header says of an array, and `read`, which decodes it in the type it is stored in.
 
     affine:    [4, 4] from indices to right-anterior-superior millimetres, or None where nobody knows.
-    planar:    one picture [H, W, ...]; what follows the first two axes is colours or classes.
+    planar:    one picture [H, W, ...]: what follows the first two axes is colours or classes.
     dicom:     it comes from DICOM files; `placed` says that these told where the slices lie.
     full:      the values that the ends of the type stand for, or None where they mean nothing.
     window:    the display window of a DICOM file, or None.
@@ -139,7 +139,7 @@ def aligned(mask: Array | Path, image: Array | Path) -> Array | Path:
     if isinstance(image, Path):
         if isinstance(mask, Path):
             return mask
-        return mask._replace(planar=mask.planar or len(mask.shape) == 3)
+        return mask._replace(planar=mask.planar or (len(mask.shape) == 3 and not mask.dicom))
     if isinstance(mask, Path):
         return mask
     deep = image.dicom and image.shape[2] > 1
@@ -148,8 +148,8 @@ def aligned(mask: Array | Path, image: Array | Path) -> Array | Path:
             f"{mask.name}: does not say how it lies in the DICOM volume; save the mask as NIfTI"
             + ("" if image.placed else ", and the image too: its frames have no position")
         )
-    if image.planar or (image.dicom and not deep):
-        mask = mask._replace(planar=mask.planar or (len(mask.shape) == 3 and not mask.dicom))
+    if len(mask.shape) == 3 and not mask.dicom:  # classes of a picture, or slices of a volume
+        mask = mask._replace(planar=image.planar or (image.dicom and not deep))
     if not image.dicom and not mask.dicom and (mask.affine is None) != (image.affine is None):
         mask = mask._replace(affine=image.affine)
     return mask
@@ -273,8 +273,8 @@ def _squeezed(shape: Sequence[int]) -> tuple[int, ...]:
 
 
 def _plain(path: Path | str, shape: tuple[int, ...], dtype: np.dtype, read: Callable) -> Array:
-    """An array of which no more is known; [H, W, 3] is a picture in colours."""
-    planar = len(shape) == 2 or (len(shape) == 3 and shape[2] == 3)
+    """An array of which no more is known; [H, W, 3] of uint8 is a picture in colours."""
+    planar = len(shape) == 2 or (len(shape) == 3 and shape[2] == 3 and dtype == np.uint8)
     return Array(str(path), shape, dtype, read, planar=planar, full=type_range(dtype.newbyteorder("=")))
 
 
@@ -296,7 +296,7 @@ def _nifti(path: Path, wanted: str) -> Array:
     packed = suffix(path) == ".nii.gz"
 
     def stream() -> IO[bytes]:
-        return gzip.open(path) if packed else path.open("rb")
+        return cast(IO[bytes], gzip.open(path)) if packed else path.open("rb")
 
     with stream() as file:
         start = file.read(540)
@@ -349,8 +349,7 @@ def _npy(path: Path, wanted: str) -> Array:
     _check_holds(str(path), path.stat().st_size - length, shape, dtype)
 
     def read() -> np.ndarray:
-        order = "F" if fortran else "C"
-        return np.memmap(path, dtype, "r", offset=length, shape=shape, order=order)
+        return np.memmap(path, dtype, "r", length, shape, "F" if fortran else "C")
 
     return _plain(path, shape, dtype, read)
 
@@ -361,8 +360,8 @@ def _npz(path: Path, wanted: str) -> Array:
         info = members[_choose(path, wanted, list(members))]
         if info.file_size > MAX_BYTES + 2**14 or info.compress_type not in (0, zipfile.ZIP_DEFLATED):
             raise PixmedError(
-                f"{path}: an array unpacks to {info.file_size} bytes, over {MAX_BYTES}, or is packed in a way "
-                "that numpy does not write; save it with numpy.savez_compressed"
+                f"{path}: an array unpacks to {info.file_size} bytes, over {MAX_BYTES}, or is packed in a "
+                "way that numpy does not write; save it with numpy.savez_compressed"
             )
         with archive.open(info) as stream:
             shape, fortran, dtype, length = _npy_header(stream)
@@ -399,6 +398,7 @@ def _mat(path: Path, wanted: str) -> Array:
     name = _choose(path, wanted, usable)
     shape, dtype = arrays[name]
     squeezed = _squeezed(shape)
+    assert dtype is not None, "only numbers are usable"
 
     def read() -> np.ndarray:
         # Of all variables, only this one is decoded; cells, structures and objects are never parsed.
@@ -552,7 +552,7 @@ _HEADER = (
     "Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "BitsAllocated", "BitsStored",
     "PixelRepresentation", "PhotometricInterpretation", "RescaleSlope", "RescaleIntercept", "WindowCenter",
     "WindowWidth", "VOILUTFunction", "PatientID", "StudyInstanceUID", "SeriesInstanceUID", "InstanceNumber",
-    "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing",
+    "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "PlanarConfiguration", "HighBit",
 )  # fmt: skip
 _AS_STORED = np.diag([-1.0, -1, 1, 1])  # columns run to the patient's left, rows to behind
 
