@@ -31,6 +31,7 @@ from pixmed_jax.errors import PixmedError, listing
 from pixmed_jax.progress import watched
 
 DEFAULT_META = "meta.csv"
+_MAX_TABLE = 2**27
 MAX_LABELS = 254  # a mask is uint8 and 255 is the foreground of a binary one
 _FORMATS = "PNG, JPEG, TIFF, BMP, DICOM, NIfTI, .mat, .npy or .npz"
 _TOLD: set[str] = set()  # a dataset's mapping is told once, however often it is opened
@@ -494,6 +495,10 @@ def _table(
 ) -> dict[str, list[str]]:
     """{column: value per file} of the columns asked for, in the order of `files`."""
     try:
+        if path.stat().st_size > _MAX_TABLE:
+            raise PixmedError(
+                f"{path}: over {_MAX_TABLE} bytes; set data.meta to a table of one row per image"
+            )
         with path.open(newline="", encoding="utf-8-sig") as stream:  # spreadsheets write a byte order mark
             reader = csv.DictReader(stream)
             found = list(reader.fieldnames or [])

@@ -226,7 +226,8 @@ def _by(shape: Sequence[int]) -> str:
 def _check(name: str, shape: Sequence[int], dtype: np.dtype) -> None:
     """Refuse what a header states: kinds that are no numbers, sizes that no slice and no volume has."""
     if dtype.kind not in "buif" or dtype.itemsize > 8:
-        raise PixmedError(f"{name}: holds {dtype}, not real numbers; save it as integers or float32")
+        kind = "records" if dtype.fields else str(dtype)
+        raise PixmedError(f"{name}: holds {kind}, not real numbers; save it as integers or float32")
     if not 2 <= len(shape) <= 4 or min(shape) < 1 or max(shape) > MAX_SIDE:
         raise PixmedError(f"{name}: is {_by(shape) or 'a single number'}, not 2 to 4 axes of 1 to {MAX_SIDE}")
     size = math.prod(shape) * dtype.itemsize
@@ -245,13 +246,14 @@ def _exactly(stream: IO[bytes], shape: Sequence[int], dtype: np.dtype, name: str
     """The next values of a stream, flat: memory fills with bytes that are there, not with those claimed."""
     wanted = math.prod(shape) * dtype.itemsize
     buffer = np.empty(wanted, np.uint8)
-    view, done = memoryview(buffer), 0
+    done = 0
     while done < wanted:
         block = stream.read(min(_BLOCK, wanted - done))
         if not block:
             raise PixmedError(f"{name}: cut short, {done} of {wanted} bytes; export or download it again")
-        view[done : done + len(block)] = block
+        buffer[done : done + len(block)] = np.frombuffer(block, np.uint8)
         done += len(block)
+    stream.read(1)  # a packed stream compares its checksum only when it meets its end
     return buffer.view(dtype)
 
 
@@ -285,9 +287,8 @@ def _choose(path: Path, wanted: str, names: Sequence[str]) -> str:
         return (named or names)[0]
     if not names:
         raise PixmedError(f"{path}: holds no array of 2 to 4 axes; save the {wanted} in it")
-    raise PixmedError(
-        f"{path}: holds {len(names)} arrays ({listing(sorted(names), 5)}); name the one that counts {wanted}"
-    )
+    shown = listing([ascii(name)[1:-1][:40] for name in sorted(names)], 5)
+    raise PixmedError(f"{path}: holds {len(names)} arrays ({shown}); name the one that counts {wanted}")
 
 
 # ---------------------------------------------------------------- NIfTI
@@ -392,7 +393,7 @@ def _mat(path: Path, wanted: str) -> Array:
         arrays = {}
         for name, shape, dtype in _mat5_arrays(file, path):
             if name in arrays:
-                raise PixmedError(f"{path}: names the variable '{name}' twice; save it again")
+                raise PixmedError(f"{path}: holds two variables of one name; save it again")
             arrays[name] = (shape, dtype)
     usable = [name for name, (shape, dtype) in arrays.items() if _is_picture(shape, dtype)]
     name = _choose(path, wanted, usable)
@@ -491,20 +492,18 @@ def _is_plain(h5py: Any, group: Any, name: str, path: Path) -> bool:
     """Whether a member is a dataset of the file itself; one that leads elsewhere is refused."""
     link = group.get(name, getlink=True)
     if not isinstance(link, h5py.HardLink):
-        raise PixmedError(f"{path}: '{name}' is a link to somewhere else; save the array itself")
+        raise PixmedError(f"{path}: a variable is a link to somewhere else; save the array itself")
     return isinstance(group[name], h5py.Dataset)
 
 
 def hdf5_array(dataset: Any, name: str) -> Array:
     """What an HDF5 dataset in MATLAB's order of axes says of itself; the caller sets `read`."""
     if dataset.is_virtual or dataset.external:
-        raise PixmedError(f"{name}: '{dataset.name}' keeps its values in another file; save the array itself")
+        raise PixmedError(f"{name}: its values are in another file; save the array itself")
     plist = dataset.id.get_create_plist()
     filters = {plist.get_filter(i)[0] for i in range(plist.get_nfilters())}
     if filters - {1, 2}:  # deflate, shuffle
-        raise PixmedError(
-            f"{name}: '{dataset.name}' is packed by a filter that MATLAB does not use; use -v7.3"
-        )
+        raise PixmedError(f"{name}: is packed by a filter that MATLAB does not use; save it with -v7.3")
     shape = _squeezed(dataset.shape[::-1])
     _check(name, shape, dataset.dtype)
     if dataset.chunks:
@@ -534,16 +533,25 @@ def read_hdf5(dataset: Any, name: str) -> np.ndarray:
             if mask >> place & 1:
                 continue
             if filters[place] == 1:
-                raw = zlib.decompressobj().decompress(raw, size)
+                raw = _inflate(raw, size, name)
             elif dataset.dtype.itemsize > 1:
                 raw = np.frombuffer(raw, np.uint8).reshape(dataset.dtype.itemsize, -1).T.tobytes()
         if len(raw) != size:
-            raise PixmedError(f"{name}: cut short, {len(raw)} of {size} bytes in a chunk; save it again")
+            raise PixmedError(f"{name}: {len(raw)} bytes in a chunk of {size}; save it again")
         chunk = np.frombuffer(raw, dataset.dtype).reshape(dataset.chunks)
         where = tuple(slice(o, o + n) for o, n in zip(info.chunk_offset, dataset.chunks, strict=True))
         inside = values[where]
         inside[...] = chunk[tuple(slice(n) for n in inside.shape)]
     return values.T.reshape(shape)
+
+
+def _inflate(raw: bytes, size: int, name: str) -> bytes:
+    """What a zlib stream unpacks to, which must be `size` bytes."""
+    unpacker = zlib.decompressobj()
+    content = unpacker.decompress(raw, size)
+    if unpacker.decompress(unpacker.unconsumed_tail, 1) or len(content) < size or not unpacker.eof:
+        raise PixmedError(f"{name}: a chunk does not unpack to its {size} bytes; save it again")
+    return content
 
 
 # ---------------------------------------------------------------- DICOM
@@ -573,12 +581,14 @@ def _dicom_data(path: Path, *, pixels: bool) -> Any:
 
 
 def _numbers(data: Any, name: str, count: int) -> np.ndarray | None:
-    """`count` finite numbers of an element, or None where it is missing, empty or something else."""
+    """The first `count` numbers of an element, None where it is missing or empty; ValueError for others."""
     value = data.get(name)
     if value is None or value == "":
         return None
     values = np.atleast_1d(np.asarray(value, np.float64))[:count]
-    return values if len(values) == count and np.isfinite(values).all() else None
+    if len(values) != count or not np.isfinite(values).all():
+        raise ValueError(name)
+    return values
 
 
 def _dicom(path: Path, wanted: str) -> Array:
@@ -608,13 +618,12 @@ def _dicom(path: Path, wanted: str) -> Array:
         if "PixelData" not in whole:
             raise PixmedError(f"{path}: holds no pixels; export it again")
         syntax = whole.file_meta.TransferSyntaxUID
-        try:
-            pixels = whole.pixel_array
-        except (NotImplementedError, RuntimeError):  # no decoder for it
+        if not _library("pydicom.pixels").get_decoder(syntax).is_available:
             raise PixmedError(
                 f"{path}: is packed as {syntax.name}, for which there is no decoder here; "
                 "export it uncompressed (gdcmconv --raw, dcmdjpeg)"
-            ) from None
+            )
+        pixels = whole.pixel_array
         if not signed and used < bits:
             pixels = pixels & dtype.type(2**used - 1)  # old files keep overlays in the bits above
         pixels = pixels.reshape(frames, shape[1], shape[0], samples)
