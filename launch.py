@@ -34,6 +34,7 @@ STAGES = {
     "sample": {
         "masks": "", "split": "test", "label": "", "number": 0, "seed": 0,
         "balance": False, "output": "", "step": "newest", "batch_size": 8,
+        "format": "png",
     },
     "evaluate": {"split": "test", "seed": 0, "step": "newest"},
 }

@@ -3,7 +3,11 @@
     OUTPUT/images/00000.png      8-bit grey (RGB where the training images had colours)
     OUTPUT/masks/00000.png       0 and 255: the tumour, in the layout that `data.source=folder` reads
     OUTPUT/conditions/00000.png  palette picture of the label map that the generator was given
-    OUTPUT/manifest.csv          file, mask, label, patient_group, source, seed, step, config
+    OUTPUT/manifest.csv          file, mask, label, patient_group, source, seed, step, config, low, high
+
+With `format` "png16" images have 16 bits; with "nifti" images and masks (0 and 1) are .nii.gz files whose
+images hold values in the units of the training data. In pictures, 0 and the brightest value stand for `low`
+and `high` in those units: the limits of the slice that gave the mask, or the checkpoint's own.
 
 The folder appears whole or not at all, and the same checkpoint, masks and seed give the same bytes.
 """
@@ -22,22 +26,31 @@ from PIL import Image
 from pixmed_jax import config as configs
 from pixmed_jax import inference, pictures
 from pixmed_jax import workdir as run_folder
+from pixmed_jax.data import intensity, volumes
 from pixmed_jax.data.decode import SUFFIXES, read_mask
 from pixmed_jax.data.sources import open_dataset
 from pixmed_jax.errors import PixmedError, listing
 from pixmed_jax.progress import watched
 
 MANIFEST = "manifest.csv"
-COLUMNS = ("file", "mask", "label", "patient_group", "source", "seed", "step", "config")
+COLUMNS = (
+    *("file", "mask", "label", "patient_group", "source", "seed", "step", "config"),
+    *("low", "high"),
+)
+FORMATS = {"png": ".png", "png16": ".png", "nifti": ".nii.gz"}
 
 
 class Conditions(NamedTuple):
-    """Label maps [N, S, S] uint8 to draw from, with the label, patient group and file of each."""
+    """Label maps [N, S, S] uint8 to draw from, with the label, patient group and file of each.
+
+    `limits` [N, 2] are the values that 0 and 1 stand for in the images.
+    """
 
     maps: np.ndarray
     labels: tuple[str, ...]
     groups: tuple[str, ...]
     files: tuple[str, ...]
+    limits: np.ndarray
 
 
 def sample(
@@ -52,6 +65,7 @@ def sample(
     output: str = "",
     step: str = "newest",
     batch_size: int = 8,
+    format: str = "png",
 ) -> Path:
     """Write `number` synthetic slices and return their folder.
 
@@ -61,11 +75,18 @@ def sample(
     balance: draw the labels equally often.
     output: default is `samples` in the run's folder. Another folder is only replaced if a sampling wrote it.
     step: the checkpoint to use: "newest", "best" or a number.
+    format: how images are written: "png" with 8 bits, "png16", or "nifti" in the data's own units.
     """
+    if format not in FORMATS:
+        raise PixmedError(f"sample.format={format!r} is not one of {', '.join(FORMATS)}")
+    if format == "nifti":
+        volumes.library("nibabel")
     for name, value, least in (("number", number, 0), ("seed", seed, 0), ("batch_size", batch_size, 1)):
         if value < least:
             raise PixmedError(f"sample.{name}={value}: give {least} or more")
     generator = inference.load(workdir, step)
+    if format != "png" and not generator.grey:
+        raise PixmedError(f"sample.format={format}: this model makes colours; use png")
     target = (Path(output) if output else workdir / "samples").absolute()
     if not _is_ours(target):
         raise PixmedError(f"{target}: holds other files; give an empty folder as sample.output")
@@ -86,17 +107,19 @@ def sample(
             )
             for offset, image in enumerate(images):
                 i, source = start + offset, part[offset]
-                _write(draft, f"{i:05d}.png", image, conditions.maps[source], generator)
+                name, limits = f"{i:05d}{FORMATS[format]}", conditions.limits[source]
+                _write(draft, name, image, conditions.maps[source], generator, limits, format)
                 rows.append(
                     (
-                        f"{i:05d}.png",
-                        f"{i:05d}.png",
+                        name,
+                        name,
                         conditions.labels[source],
                         conditions.groups[source],
                         conditions.files[source],
                         seeds[i],
                         generator.step,
                         digest,
+                        *(f"{value:.15g}" for value in limits),
                     )
                 )
         table = io.StringIO(newline="")
@@ -135,7 +158,7 @@ def _from_split(workdir: Path, split: str) -> Conditions:
         raise PixmedError(f"sample.split={split!r} is not one of {', '.join(dataset.rows)}")
     arrays, slices = dataset.load(dataset.rows[split], dataset.size)
     labels = tuple(slices.label_names[i] for i in slices.labels)
-    return Conditions(np.asarray(arrays.maps), labels, slices.groups, slices.files)
+    return Conditions(np.asarray(arrays.maps), labels, slices.groups, slices.files, slices.limits)
 
 
 def _from_folder(folder: Path, label: str, generator: inference.Generator) -> Conditions:
@@ -158,7 +181,8 @@ def _from_folder(folder: Path, label: str, generator: inference.Generator) -> Co
     values = np.stack(maps)
     tumors = [name for name in generator.classes if name != "head"]
     labels = tuple(next((tumors[v - 1] for v in np.unique(m) if 0 < v <= len(tumors)), "") for m in values)
-    return Conditions(values, labels, ("",) * len(paths), tuple(p.name for p in paths))
+    limits = np.tile(generator.limits, (len(paths), 1))
+    return Conditions(values, labels, ("",) * len(paths), tuple(p.name for p in paths), limits)
 
 
 def _as_map(mask: np.ndarray, path: Path, label: str, generator: inference.Generator) -> np.ndarray:
@@ -203,15 +227,28 @@ def _order(labels: Sequence[str], number: int, balance: bool) -> np.ndarray:
 
 
 def _write(
-    folder: Path, name: str, image: np.ndarray, condition: np.ndarray, generator: inference.Generator
+    folder: Path,
+    name: str,
+    image: np.ndarray,
+    condition: np.ndarray,
+    generator: inference.Generator,
+    limits: Sequence[float],
+    format: str,
 ) -> None:
     if generator.grey:
         image = pictures.grey(image[None])[0]
-    Image.fromarray(np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)).save(folder / "images" / name)
     tumors = [i + 1 for i, name in enumerate(generator.classes) if name != "head"]
-    Image.fromarray(np.where(np.isin(condition, tumors), 255, 0).astype(np.uint8)).save(
-        folder / "masks" / name
-    )
+    mask = np.isin(condition, tumors)
+    if format == "nifti":
+        low, high = limits
+        picture = volumes.nifti_bytes(intensity.encode(image, (0, 1)), (float(low), float(high)))
+        (folder / "images" / name).write_bytes(picture)
+        (folder / "masks" / name).write_bytes(volumes.nifti_bytes(mask.astype(np.uint8)))
+    else:
+        eight = np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)
+        pixels = intensity.encode(image, (0, 1)) if format == "png16" else eight
+        Image.fromarray(pixels).save(folder / "images" / name)
+        Image.fromarray(np.where(mask, 255, 0).astype(np.uint8)).save(folder / "masks" / name)
     palette = Image.fromarray(condition.astype(np.uint8), mode="P")
     palette.putpalette(pictures.palette(generator.classes).tobytes())
-    palette.save(folder / "conditions" / name)
+    palette.save(folder / "conditions" / f"{name.partition('.')[0]}.png")

@@ -33,7 +33,7 @@ from typing import IO, Any, NamedTuple, cast
 import numpy as np
 import scipy.io
 
-from pixmed_jax.data.intensity import Limits, type_range
+from pixmed_jax.data.intensity import TOP, Limits, type_range
 from pixmed_jax.errors import PixmedError, listing
 
 SUFFIXES = frozenset({".dcm", ".dicom", ".ima", ".nii", ".nii.gz", ".mat", ".npy", ".npz"})
@@ -43,6 +43,7 @@ MAX_FILE = 2**30
 _MAX_GAP = 2**20  # between header and voxels of a NIfTI file
 _BLOCK = 2**20
 _DEFLATE = 1032  # bytes that one byte can unpack to, at most
+_AS_STORED = np.diag([-1.0, -1, 1, 1])  # first axis: columns, to the patient's left; then rows, to behind
 PLANES = {"sagittal": 0, "coronal": 1, "axial": 2}  # the axis of right-anterior-superior that a plane cuts
 
 
@@ -174,7 +175,7 @@ def stack(array: Array, values: np.ndarray, axis: str) -> np.ndarray:
         if axis in PLANES:
             raise PixmedError(f"{array.name}: says nothing of planes; set data.axis to stored, 0, 1 or 2")
         return np.moveaxis(values, stored, 0)
-    orientations = _library("nibabel").orientations
+    orientations = library("nibabel").orientations
     orientation = orientations.io_orientation(array.affine)
     upright = orientations.apply_orientation(values, orientation)
     cut = PLANES[axis] if axis in PLANES else int(orientation[stored, 0])
@@ -187,7 +188,8 @@ def stack_shape(array: Array, axis: str) -> tuple[int, ...]:
 
 
 # ---------------------------------------------------------------- what every format shares
-def _library(name: str) -> Any:
+def library(name: str) -> Any:
+    """A module of the extra "medical"."""
     try:
         return importlib.import_module(name)
     except ImportError as error:
@@ -293,7 +295,7 @@ def _choose(path: Path, wanted: str, names: Sequence[str]) -> str:
 
 # ---------------------------------------------------------------- NIfTI
 def _nifti(path: Path, wanted: str) -> Array:
-    nibabel = _library("nibabel")
+    nibabel = library("nibabel")
     packed = suffix(path) == ".nii.gz"
 
     def stream() -> IO[bytes]:
@@ -320,7 +322,7 @@ def _nifti(path: Path, wanted: str) -> Array:
         raise PixmedError(f"{path}: scales its values by {slope} and {intercept}; export it again")
     affine = header.get_best_affine()
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
-        affine = np.diag([-1.0, -1, 1, 1])  # as a picture is stored: columns to the left, rows to behind
+        affine = _AS_STORED
     bounds = type_range(dtype.newbyteorder("="))
 
     def read() -> np.ndarray:
@@ -332,6 +334,20 @@ def _nifti(path: Path, wanted: str) -> Array:
         str(path), shape, dtype, read, affine, len(shape) == 2, slope=slope, intercept=intercept,
         full=bounds and (intercept, slope * bounds[1] + intercept) if slope > 0 else None,
     )  # fmt: skip
+
+
+def nifti_bytes(picture: np.ndarray, limits: Limits = (0.0, 1.0)) -> bytes:
+    """A .nii.gz of one picture [H, W], the same bytes for the same picture; `stack` gives it back as it is.
+
+    Of uint16, 0 and 65535 stand for the limits, by the file's own slope and intercept; other types keep
+    their values.
+    """
+    nibabel = library("nibabel")
+    image = nibabel.Nifti1Image(picture.T[:, :, None], _AS_STORED)
+    if picture.dtype == np.uint16:
+        low, high = limits
+        image.header.set_slope_inter((high - low) / TOP, low)
+    return gzip.compress(image.to_bytes(), mtime=0)
 
 
 # ---------------------------------------------------------------- NumPy
@@ -475,7 +491,7 @@ def _mat5_header(
 
 
 def _hdf5(path: Path, wanted: str) -> Array:
-    h5py = _library("h5py")
+    h5py = library("h5py")
     with h5py.File(path, "r") as file:
         usable = [name for name in file if _is_plain(h5py, file, name, path)]
         name = _choose(path, wanted, [n for n in usable if _is_picture(file[n].shape, file[n].dtype)])
@@ -562,12 +578,11 @@ _HEADER = (
     "WindowWidth", "VOILUTFunction", "PatientID", "StudyInstanceUID", "SeriesInstanceUID", "InstanceNumber",
     "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "PlanarConfiguration", "HighBit",
 )  # fmt: skip
-_AS_STORED = np.diag([-1.0, -1, 1, 1])  # columns run to the patient's left, rows to behind
 
 
 def _dicom_data(path: Path, *, pixels: bool) -> Any:
     """The dataset of a file, with the elements that count alone, or with its pixels too."""
-    pydicom = _library("pydicom")
+    pydicom = library("pydicom")
     pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE  # its warnings quote values
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
         # A map gives no more bytes than there are, whatever length an element claims.
@@ -618,7 +633,7 @@ def _dicom(path: Path, wanted: str) -> Array:
         if "PixelData" not in whole:
             raise PixmedError(f"{path}: holds no pixels; export it again")
         syntax = whole.file_meta.TransferSyntaxUID
-        if not _library("pydicom.pixels").get_decoder(syntax).is_available:
+        if not library("pydicom.pixels").get_decoder(syntax).is_available:
             raise PixmedError(
                 f"{path}: is packed as {syntax.name}, for which there is no decoder here; "
                 "export it uncompressed (gdcmconv --raw, dcmdjpeg)"

@@ -173,6 +173,7 @@ def _run(run: Run, state: Any, steps: int, interrupt: Interrupt) -> int:
     held_out = HeldOut(dataset, inference.jit_predict(run.task, len(dataset.classes), dataset.channels))
     arrays, slices = dataset.load(dataset.rows["train"], dataset.load_size)
     files, grey = slices.files, arrays.images.shape[-1] == 1
+    limits = (float(np.median(slices.limits[:, 0])), float(np.median(slices.limits[:, 1])))
     arrays = jax.device_put(arrays, meshes.replicated(run.mesh))
 
     print(f"compiling the step for {jax.device_count()} {jax.default_backend()} device(s) ...", flush=True)
@@ -189,6 +190,7 @@ def _run(run: Run, state: Any, steps: int, interrupt: Interrupt) -> int:
         config=config,
         classes=dataset.classes,
         grey=grey,
+        limits=limits,
     )
 
     def look(step: int, *, draw: bool) -> float:
