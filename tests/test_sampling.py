@@ -405,9 +405,9 @@ def test_percentiles_of_each_volume_are_in_the_manifest(monkeypatch, tmp_path):
 
 def test_our_own_reader_reads_nifti_samples(monkeypatch, tmp_path):
     values = volume_run(monkeypatch, tmp_path / "data", "-1024,3000")
-    output = sample(tmp_path, output=str(tmp_path / "out"), format="nifti", number=1)
+    output = sample(tmp_path, output=str(tmp_path / "out"), format="nifti")
     source = folder.source(output, meta="manifest.csv", rule="-1024,3000")
-    assert source.files == ("00000.nii.gz",) and source.groups == ("case.nii.gz",)
+    assert source.files == ("00000.nii.gz", "00001.nii.gz") and set(source.groups) == {"case.nii.gz"}
     image, mask = source.read(0)
     np.testing.assert_array_equal(np.rint(image / 65535 * 4024 - 1024), values[0])
     assert mask[2:4, 2:5].all() and mask.sum() == 6
