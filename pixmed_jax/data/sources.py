@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pixmed_jax.data import folder
+from pixmed_jax.data import classes, folder
 from pixmed_jax.data.pipeline import Arrays
 from pixmed_jax.data.regions import class_names, label_map
 from pixmed_jax.data.slices import Slices, Source, load
@@ -109,8 +109,15 @@ def open_dataset(
             axis=axis,
             rule=intensity,
         )
+    elif source == "brain_tumor_mri":
+        from pixmed_jax.data import brain_tumor_mri_builder
+
+        index = brain_tumor_mri_builder.source(data_dir=dir or None, rule=intensity)
+    elif source == "classes":
+        index = classes.source(dir, rule=intensity)
     else:
-        raise PixmedError(f"data.source={source!r} is unknown; use one of phantom, folder")
+        known = "phantom, folder, brain_tumor_mri, classes"
+        raise PixmedError(f"data.source={source!r} is unknown; use one of {known}")
     return Dataset(
         source=index,
         rows=split_rows(index, seed=seed, given=index.given or None, **split),

@@ -120,7 +120,7 @@ def is_dicom(path: Path) -> bool:
 def open_array(path: Path, wanted: str = "image") -> Array:
     """The array in a file; raises PixmedError for one that would not be decoded."""
     openers = {".nii": _nifti, ".nii.gz": _nifti, ".mat": _mat, ".npy": _npy, ".npz": _npz}
-    with _guarded(path):
+    with guarded(path):
         if not path.is_file():
             raise PixmedError(f"{path}: not a file; check data.dir")
         size = path.stat().st_size
@@ -197,7 +197,7 @@ def library(name: str) -> Any:
 
 
 @contextmanager
-def _guarded(path: Path) -> Iterator[None]:
+def guarded(path: Path) -> Iterator[None]:
     """What goes wrong with a file becomes one line, without the words of the parser: they quote headers."""
     try:
         yield
@@ -211,7 +211,7 @@ def _guarded(path: Path) -> Iterator[None]:
 
 
 def _guarded_read(path: Path, array: Array) -> np.ndarray:
-    with _guarded(path):
+    with guarded(path):
         values = array.read()
         if values.shape != array.shape:
             raise PixmedError(
@@ -493,8 +493,10 @@ def _mat5_header(
 def _hdf5(path: Path, wanted: str) -> Array:
     h5py = library("h5py")
     with h5py.File(path, "r") as file:
-        usable = [name for name in file if _is_plain(h5py, file, name, path)]
-        name = _choose(path, wanted, [n for n in usable if _is_picture(file[n].shape, file[n].dtype)])
+        for name in file:
+            check_own(file, name, path)
+        arrays = {name: member for name, member in file.items() if isinstance(member, h5py.Dataset)}
+        name = _choose(path, wanted, [n for n, a in arrays.items() if _is_picture(a.shape, a.dtype)])
         array = hdf5_array(file[name], str(path))
 
     def read() -> np.ndarray:
@@ -504,12 +506,12 @@ def _hdf5(path: Path, wanted: str) -> Array:
     return array._replace(read=read)
 
 
-def _is_plain(h5py: Any, group: Any, name: str, path: Path) -> bool:
-    """Whether a member is a dataset of the file itself; one that leads elsewhere is refused."""
-    link = group.get(name, getlink=True)
-    if not isinstance(link, h5py.HardLink):
-        raise PixmedError(f"{path}: a variable is a link to somewhere else; save the array itself")
-    return isinstance(group[name], h5py.Dataset)
+def check_own(group: Any, name: str, where: Path | str) -> None:
+    """Refuse a member of an HDF5 group that leads elsewhere, into another file perhaps."""
+    if not isinstance(group.get(name, getlink=True), library("h5py").HardLink):
+        raise PixmedError(
+            f"{where}: a variable is missing or a link to somewhere else; save the array itself"
+        )
 
 
 def hdf5_array(dataset: Any, name: str) -> Array:
@@ -670,7 +672,7 @@ def open_series(folder: Path, paths: Sequence[Path]) -> Array:
     arrays = {path: open_array(path) for path in paths}
     placed = []
     series = set()
-    with _guarded(folder):
+    with guarded(folder):
         for path in paths:
             data = _dicom_data(path, pixels=False)
             series.add(str(data.get("SeriesInstanceUID", "")))
