@@ -511,4 +511,3 @@ def test_volumes_and_pictures_do_not_mix_up_their_shapes(root):
     nifti(root / "masks" / "a.nii.gz", blob((6, 5, 3), 1), np.diag([-1.0, -1, 1, 1]))
     with pytest.raises(PixmedError, match=r"a\.nii\.gz 4 slices of 5x6 against 3 slices of 5x6"):
         folder.source(root)
-
