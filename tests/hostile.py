@@ -349,6 +349,13 @@ def npz_bomb_that_lies(path):
     member(path, b"x", 4096, packed)
 
 
+@hostile("a.npz", "cannot be read")
+def npz_bomb_as_a_header(path):
+    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
+    start = packer.compress(b"\x93NUMPY\x02\0" + struct.pack("<L", 500 * 2**20))
+    member(path, b"x", 2**29, start + packer.flush(zlib.Z_FULL_FLUSH) + zeros(512))
+
+
 @hostile("a.npz", "not real numbers")
 def npz_with_a_pickle(path):
     np.savez(path, image=np.array([[{"a": 1}, None]] * 2))

@@ -640,10 +640,7 @@ def _dicom(path: Path, wanted: str) -> Array:
                 f"{path}: is packed as {syntax.name}, for which there is no decoder here; "
                 "export it uncompressed (gdcmconv --raw, dcmdjpeg)"
             )
-        pixels = whole.pixel_array
-        if not signed and used < bits:
-            pixels = pixels & dtype.type(2**used - 1)  # old files keep overlays in the bits above
-        pixels = pixels.reshape(frames, shape[1], shape[0], samples)
+        pixels = whole.pixel_array.reshape(frames, shape[1], shape[0], samples)
         return np.moveaxis(pixels, 0, 2).swapaxes(0, 1).reshape(shape)
 
     return Array(
