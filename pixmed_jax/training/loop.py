@@ -102,7 +102,7 @@ def train(config: dict[str, Any], workdir: Path, *, fresh: bool = False) -> int:
     """
     with Interrupt() as interrupt:
         mesh = meshes.make_mesh(config["train"]["batch_size"])
-        dataset = open_dataset(**config["data"], seed=config["seed"])
+        dataset = open_pairs(config)
         run = Run(config, workdir, dataset, make_task(config), mesh)
         steps = total_steps(config, len(dataset.rows["train"]))
         _check_rates(config)
@@ -117,6 +117,17 @@ def train(config: dict[str, Any], workdir: Path, *, fresh: bool = False) -> int:
             )
             return 0
         return _run(run, state, steps, interrupt)
+
+
+def open_pairs(config: dict[str, Any]) -> Dataset:
+    """The dataset of a config, for a model that is conditioned on masks."""
+    dataset = open_dataset(**config["data"], seed=config["seed"])
+    if not dataset.source.masked:
+        raise PixmedError(
+            f"data.source={config['data']['source']}: has no masks, and this model is trained on them; "
+            "set data.source=folder and data.dir to images with masks"
+        )
+    return dataset
 
 
 def total_steps(config: dict[str, Any], train_slices: int) -> int:
@@ -175,6 +186,7 @@ def _run(run: Run, state: Any, steps: int, interrupt: Interrupt) -> int:
     held_out = HeldOut(dataset, inference.jit_predict(run.task, len(dataset.classes), dataset.channels))
     arrays, slices = dataset.load(dataset.rows["train"], dataset.load_size)
     files, grey = slices.files, arrays.images.shape[-1] == 1
+    limits = (float(np.median(slices.limits[:, 0])), float(np.median(slices.limits[:, 1])))
     arrays = jax.device_put(arrays, meshes.replicated(run.mesh))
 
     print(f"compiling the step for {jax.device_count()} {jax.default_backend()} device(s) ...", flush=True)
@@ -191,6 +203,7 @@ def _run(run: Run, state: Any, steps: int, interrupt: Interrupt) -> int:
         config=config,
         classes=dataset.classes,
         grey=grey,
+        limits=limits,
     )
 
     def look(step: int, *, draw: bool) -> float:
