@@ -38,6 +38,7 @@ STAGES: dict[str, dict[str, Any]] = {
     "sample": {
         "masks": "", "split": "test", "label": "", "number": 0, "seed": 0,
         "balance": False, "edit": "none", "output": "", "step": "newest", "batch_size": 8,
+        "format": "png",
     },
     "evaluate": {"split": "test", "seed": 0, "step": "newest"},
     "check_data": {

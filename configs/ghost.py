@@ -18,9 +18,10 @@ QUICK = {
         "images": "images", "masks": "masks", "meta": "meta.csv",
         "file_column": "file", "label_column": "label", "patient_column": "patient_group",
         "split_column": "", "allow_empty_masks": False, "leave_out": "",
+        "axis": "stored", "intensity": "auto",
         "split": {"by": "patient", "fractions": (0.8, 0.1, 0.1), "folds": 0, "fold": 0},
         "size": 64, "load_scale": 286 / 256, "channels": 1,
-        "condition": "tumor+head", "class_channels": True, "tissues": 4,
+        "condition": "anatomy", "class_channels": True, "tissues": 4,
     },
     "model": {
         "generator": {"width": 32, "levels": 6, "ghost_levels": (1, 2, 3, 4), "ghost_ratio": 2,
@@ -41,7 +42,7 @@ PAPER = {
     "train": {"batch_size": 64, "steps": 0, "epochs": 400}, "log": {"every": 10},
 }
 TEST = {
-    "data": {"size": 32, "patients": 12},
+    "data": {"size": 32, "patients": 12, "condition": "tumor+head"},
     "model": {"generator": {"width": 8, "levels": 5, "norm": "batch"},
               "discriminator": {"width": 8, "layers": 2, "norm": "batch"}},
     "train": {"batch_size": 4, "steps": 6}, "log": {"every": 2, "grid_every": 4}, "checkpoint": {"every": 2},

@@ -33,7 +33,7 @@ from pixmed_jax import pictures
 from pixmed_jax import workdir as run_folder
 from pixmed_jax.data import decode, duplicates
 from pixmed_jax.data.duplicates import Copy
-from pixmed_jax.data.survey import Record, Survey, survey
+from pixmed_jax.data.survey import Record, Survey, read_mask, survey
 from pixmed_jax.errors import PixmedError
 
 FILE_COLUMNS = (
@@ -309,7 +309,7 @@ def _picture(root: Path, record: Record, *, outline: bool = True) -> str:
     size = (max(1, round(shown.width * scale)), max(1, round(shown.height * scale)))
     pixels = np.array(shown.resize(size, Image.Resampling.BICUBIC))
     if outline and record.tumour_pixels > 0:
-        mask = Image.fromarray((decode.read_mask(root / record.mask) > 0).astype(np.uint8) * 255)
+        mask = Image.fromarray((read_mask(root, record) > 0).astype(np.uint8) * 255)
         inside = np.asarray(mask.resize(size, Image.Resampling.BILINEAR)) > 127
         pixels[ndimage.binary_dilation(inside) & ~inside] = _OUTLINE
     return pictures.data_uri(Image.fromarray(pixels), "JPEG")

@@ -70,13 +70,15 @@ def example_batch(config: dict[str, Any], classes: int, batch_size: int = 1) -> 
 class Generator:
     """Turns label maps into images. `classes` names the maps' values 1 .. K; 0 is background.
 
-    `grey` says that a picture's channels mean one grey value, however many the network makes.
+    `grey` says that a picture's channels mean one grey value, however many the network makes. `limits` are
+    the values that its images' 0 and 1 stand for in the units of the data it was trained on.
     """
 
     def __init__(self, saved: checkpoint.Saved):
         self.config = saved.config
         self.classes = saved.classes
         self.grey = saved.grey
+        self.limits = saved.limits
         self.step = saved.step
         self.size: int = saved.config["data"]["size"]
         task = make_task(saved.config)

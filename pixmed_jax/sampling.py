@@ -3,10 +3,14 @@
     OUTPUT/images/00000.png      8-bit grey (RGB where the training images had colours)
     OUTPUT/masks/00000.png       0 and 255: the tumour, in the layout that `data.source=folder` reads
     OUTPUT/conditions/00000.png  palette picture of the label map that the generator was given
-    OUTPUT/manifest.csv          file, mask, label, patient_group, source, seed, step, config, and how the
-                                 mask was edited: edit, parameters, tumor_source, tumor_group
+    OUTPUT/manifest.csv          file, mask, label, patient_group, source, seed, step, config, low, high, and
+                                 how the mask was edited: edit, parameters, tumor_source, tumor_group
 
 `source` and `patient_group` are whose anatomy a slice has, `tumor_source` and `tumor_group` whose tumour.
+
+With `format` "png16" images have 16 bits; with "nifti" images and masks (0 and 1) are .nii.gz files whose
+images hold values in the units of the training data. In pictures, 0 and the brightest value stand for `low`
+and `high` in those units: the limits of `source`, or the checkpoint's own for masks from a folder.
 
 The folder appears whole or not at all, and the same checkpoint, masks and seed give the same bytes.
 """
@@ -27,7 +31,7 @@ from PIL import Image
 from pixmed_jax import config as configs
 from pixmed_jax import inference, pictures
 from pixmed_jax import workdir as run_folder
-from pixmed_jax.data import edits
+from pixmed_jax.data import edits, intensity, volumes
 from pixmed_jax.data.decode import SUFFIXES, read_mask
 from pixmed_jax.data.regions import is_tumor, known_heads
 from pixmed_jax.data.sources import open_dataset
@@ -36,22 +40,26 @@ from pixmed_jax.errors import PixmedError, listing
 from pixmed_jax.progress import watched
 
 MANIFEST = "manifest.csv"
-COLUMNS = ("file", "mask", "label", "patient_group", "source", "seed", "step", "config")
+_FIRST_COLUMNS = ("file", "mask", "label", "patient_group", "source", "seed", "step", "config")
+COLUMNS = (*_FIRST_COLUMNS, "low", "high")
 EDIT_COLUMNS = ("edit", "parameters", "tumor_source", "tumor_group")
 NO_TUMOR = "no_tumor"  # label of a slice whose tumour was removed; the data may not leave a label blank
+FORMATS = {"png": ".png", "png16": ".png", "nifti": ".nii.gz"}
 _SCENES = 1024  # slices kept taken apart: 80 kB each at 128 x 128
 
 
 class Conditions(NamedTuple):
     """Label maps [N, S, S] uint8 to draw from, with the label, patient group and file of each.
 
-    `scene` takes one of them apart for an edit; masks without their slices have none.
+    `limits` [N, 2] are the values that 0 and 1 stand for in the images. `scene` takes one of the maps apart
+    for an edit; masks without their slices have none.
     """
 
     maps: np.ndarray
     labels: tuple[str, ...]
     groups: tuple[str, ...]
     files: tuple[str, ...]
+    limits: np.ndarray
     scene: Callable[[int], edits.Scene] | None = None
 
 
@@ -68,6 +76,7 @@ def sample(
     output: str = "",
     step: str = "newest",
     batch_size: int = 8,
+    format: str = "png",
 ) -> Path:
     """Write `number` synthetic slices and return their folder.
 
@@ -79,7 +88,12 @@ def sample(
         and "warp" change it in its own, "mixed" draws one of these four; "remove" leaves none.
     output: default is `samples` in the run's folder. Another folder is only replaced if a sampling wrote it.
     step: the checkpoint to use: "newest", "best" or a number.
+    format: how images are written: "png" with 8 bits, "png16", or "nifti" in the data's own units.
     """
+    if format not in FORMATS:
+        raise PixmedError(f"sample.format={format!r} is not one of {', '.join(FORMATS)}")
+    if format == "nifti":
+        volumes.library("nibabel")
     for name, value, least in (("number", number, 0), ("seed", seed, 0), ("batch_size", batch_size, 1)):
         if value < least:
             raise PixmedError(f"sample.{name}={value}: give {least} or more")
@@ -90,6 +104,8 @@ def sample(
             f"sample.edit={edit} looks for the brain in the slices of the run; leave sample.masks out"
         )
     generator = inference.load(workdir, step)
+    if format != "png" and not generator.grey:
+        raise PixmedError(f"sample.format={format}: this model makes colours; use png")
     target = (Path(output) if output else workdir / "samples").absolute()
     if not _is_ours(target):
         raise PixmedError(f"{target}: holds other files; give an empty folder as sample.output")
@@ -119,10 +135,11 @@ def sample(
                 batch_size=batch_size,
             )
             for i, (image, drawn) in enumerate(zip(images, part, strict=True), start):
-                name = f"{i:05d}.png"
-                _write(draft, name, image, drawn.map, generator)
+                name, limits = f"{i:05d}{FORMATS[format]}", conditions.limits[drawn.row]
+                _write(draft, name, image, drawn.map, generator, limits, format)
                 told = _told(drawn, conditions)
-                rows.append((name, name, *told[:3], seeds[i], generator.step, digest, *told[3:]))
+                units = [f"{value:.15g}" for value in limits]
+                rows.append((name, name, *told[:3], seeds[i], generator.step, digest, *units, *told[3:]))
         table = io.StringIO(newline="")
         csv.writer(table, lineterminator="\n").writerows([(*COLUMNS, *EDIT_COLUMNS), *rows])
         run_folder.write_text(draft / MANIFEST, table.getvalue())
@@ -166,8 +183,8 @@ def _is_ours(target: Path) -> bool:
         return not target.exists()
     except (OSError, UnicodeDecodeError):
         return False
-    # Versions without edits wrote the first columns only.
-    ours = f"{first},".startswith(",".join(COLUMNS) + ",")
+    # Older versions wrote the first columns only.
+    ours = f"{first},".startswith(",".join(_FIRST_COLUMNS) + ",")
     return ours and names <= {"images", "masks", "conditions", MANIFEST}
 
 
@@ -187,7 +204,7 @@ def _from_split(workdir: Path, split: str) -> Conditions:
         where = survey(slices.images[i].mean(axis=-1), head, slices.masks[i] > 0)
         return edits.take_apart(maps[i], tumors, where, planes[i])
 
-    return Conditions(maps, labels, slices.groups, slices.files, scene)
+    return Conditions(maps, labels, slices.groups, slices.files, slices.limits, scene)
 
 
 def _from_folder(folder: Path, label: str, generator: inference.Generator) -> Conditions:
@@ -210,7 +227,8 @@ def _from_folder(folder: Path, label: str, generator: inference.Generator) -> Co
         raise PixmedError(listing(faults))
     values = np.stack(maps)
     labels = tuple(next((tumors[v - 1] for v in np.unique(m) if 0 < v <= len(tumors)), "") for m in values)
-    return Conditions(values, labels, ("",) * len(paths), tuple(p.name for p in paths))
+    limits = np.tile(generator.limits, (len(paths), 1))
+    return Conditions(values, labels, ("",) * len(paths), tuple(p.name for p in paths), limits)
 
 
 def _as_map(mask: np.ndarray, path: Path, label: str, generator: inference.Generator) -> np.ndarray:
@@ -256,15 +274,28 @@ def _order(labels: Sequence[str], number: int, balance: bool) -> np.ndarray:
 
 
 def _write(
-    folder: Path, name: str, image: np.ndarray, condition: np.ndarray, generator: inference.Generator
+    folder: Path,
+    name: str,
+    image: np.ndarray,
+    condition: np.ndarray,
+    generator: inference.Generator,
+    limits: Sequence[float],
+    format: str,
 ) -> None:
     if generator.grey:
         image = pictures.grey(image[None])[0]
-    Image.fromarray(np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)).save(folder / "images" / name)
     tumors = [i + 1 for i, name in enumerate(generator.classes) if is_tumor(name)]
-    Image.fromarray(np.where(np.isin(condition, tumors), 255, 0).astype(np.uint8)).save(
-        folder / "masks" / name
-    )
+    mask = np.isin(condition, tumors)
+    if format == "nifti":
+        low, high = limits
+        picture = volumes.nifti_bytes(intensity.encode(image, (0, 1)), (float(low), float(high)))
+        (folder / "images" / name).write_bytes(picture)
+        (folder / "masks" / name).write_bytes(volumes.nifti_bytes(mask.astype(np.uint8)))
+    else:
+        eight = np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)
+        pixels = intensity.encode(image, (0, 1)) if format == "png16" else eight
+        Image.fromarray(pixels).save(folder / "images" / name)
+        Image.fromarray(np.where(mask, 255, 0).astype(np.uint8)).save(folder / "masks" / name)
     palette = Image.fromarray(condition.astype(np.uint8), mode="P")
     palette.putpalette(pictures.palette(generator.classes).tobytes())
-    palette.save(folder / "conditions" / name)
+    palette.save(folder / "conditions" / f"{name.partition('.')[0]}.png")

@@ -137,6 +137,53 @@ def test_rgb_with_equal_channels_is_grey_and_class_masks_are_masks(tmp_path, sli
     assert kinds(root) == {}
 
 
+def test_files_that_are_no_pictures_are_one_fault_and_not_lone(tmp_path, slices):
+    root = pairs(tmp_path, slices)
+    for kind in ("images", "masks"):
+        np.save(root / kind / "volume.npy", np.zeros((4, 8, 8), np.uint8))
+    (root / "masks" / "03.png").unlink()
+    np.save(root / "masks" / "03.npy", slices[3].mask)
+    found = [fault for fault in survey(root, meta="").faults if "no pictures" in fault.what]
+    told = "3 files are no pictures and are not checked (images/volume.npy, masks/03.npy, masks/volume.npy)"
+    assert [(fault.what, fault.names) for fault in found] == [(told, [])]
+    assert set(kinds(root, meta="")) == {told, "no labels", "no patients"}
+    records = survey(root, meta="").records
+    assert [record.file for record in records] == [f"images/{i:02}.png" for i in range(12)]
+    assert records[3].mask == "" and records[3].tumour_pixels == -1
+    for picture in (root / "images").glob("*.png"):
+        picture.unlink()
+    with pytest.raises(PixmedError, match=r"files are no pictures and are not checked"):
+        survey(root, meta="")
+
+
+def test_a_mask_for_each_class(tmp_path, slices):
+    root = pairs(tmp_path, slices)
+    for i, s in enumerate(slices):
+        (root / "masks" / f"{i:02}.png").unlink()
+        ring = np.zeros_like(s.mask)
+        ring[0] = 1
+        put(root / "masks" / f"{i:02}_core.png", s.mask * np.uint8(255))
+        put(root / "masks" / f"{i:02}_edge.png", ring * np.uint8(255))
+    assert kinds(root) == {}
+    first = survey(root).records[0]
+    assert first.mask == "masks/00_core.png masks/00_edge.png"
+    assert first.tumour_pixels == slices[0].mask.sum() + 64
+    assert check_data(str(root), str(tmp_path / "run")).splitlines()[-1] == "defects: 0"
+    put(root / "masks" / "00_edge.png", slices[0].mask * np.uint8(255))
+    assert "lie in several channels" in kinds(root)["masks cannot be read"][0]
+
+
+def test_masks_that_bring_their_own_classes(tmp_path, slices):
+    """1, 2 and 4, as in BraTS, where no table names labels: as `data.masks` reads them."""
+    root = pairs(tmp_path, slices)
+    values = [1, 2, 4] * 4
+    for i, s in enumerate(slices):
+        put(root / "masks" / f"{i:02}.png", s.mask * np.uint8(values[i]))
+    assert set(kinds(root, meta="")) == {"no labels", "no patients"}
+    put(root / "masks" / "00.png", slices[0].mask * np.uint8(99))
+    assert len(kinds(root, meta="")["masks hold values that are no class (interpolated?)"]) > 0
+
+
 def test_defects_of_the_table(tmp_path, slices):
     root = pairs(tmp_path, slices)
     whole = (root / "meta.csv").read_text().splitlines()

@@ -64,7 +64,7 @@ def test_rows_are_those_of_the_source(dataset):
 
 
 def test_streaming_decodes_no_more_than_it_needs(dataset):
-    """The first slice to know what a slice is, then the batch and the few ahead of it."""
+    """Some slices to know what they are like, then the batch and the few ahead of it."""
     asked = []
 
     def read(row):
@@ -73,10 +73,11 @@ def test_streaming_decodes_no_more_than_it_needs(dataset):
 
     watched = dataset._replace(source=dataset.source._replace(read=read))
     feed = Feed(watched, meshes.make_mesh(4), seed=5, batch_size=4, resident=0)
-    assert len(asked) == 1
+    looked_at = len(asked)
+    assert looked_at <= 16 < len(dataset.rows["train"])
     feed(0)
     feed.close()
-    assert len(asked) <= 1 + 4 * 4
+    assert len(asked) <= looked_at + 4 * 4
 
 
 def test_a_streamed_run_ends_where_a_resident_one_does(tmp_path, tmp_path_factory):

@@ -119,11 +119,11 @@ def test_missing_and_empty_folders_name_their_key(root):
     assert "set data.dir" in fault(root / "absent")
     message = fault(root, images="pictures", masks="labels")
     assert "no folder pictures, set data.images; no folder labels, set data.masks" in message
-    (root / "dicom").mkdir()
-    (root / "dicom" / "a.dcm").write_bytes(b"")
-    assert "no PNG, JPEG, TIFF or BMP files in dicom but files of .dcm, set data.images" in fault(
-        root, images="dicom"
-    )
+    (root / "films").mkdir()
+    (root / "films" / "a.avi").write_bytes(b"")
+    message = fault(root, images="films")
+    assert "no PNG, JPEG, TIFF, BMP, DICOM, NIfTI, .mat, .npy or .npz files in films" in message
+    assert "but files of .avi, set data.images" in message
 
 
 def test_a_named_table_must_exist(root):
@@ -148,6 +148,37 @@ def test_faults_of_the_table_are_all_listed(root):
     assert "1 files with several rows (a.png)" in message
     assert "1 rows with an empty label, patient or split (b.png)" in message
     assert "1 files without a row (c.png)" in message
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"file,label,patient_group\na.png,x,p\0\nb.png,x,q\nc.png,x,r\n",
+        b"file,label,patient_group\na.png," + b"x" * 200_000 + b",p\n",
+        b"\xff\xfe\x00binary\x80",
+        b"",
+    ],
+    ids=["NUL", "endless field", "binary", "empty"],
+)
+def test_tables_that_are_none(root, content):
+    (root / "meta.csv").write_bytes(content)
+    try:
+        groups = folder.source(root).groups
+    except PixmedError as error:
+        assert str(error).startswith(f"{root / 'meta.csv'}: ") and "\n" not in str(error)
+    else:
+        assert b"\0" in content and groups == ("p\0", "q", "r")  # Python 3.11 and later read it
+
+
+def test_a_table_without_end_is_not_read(root, monkeypatch):
+    monkeypatch.setattr(folder, "_MAX_TABLE", 50)
+    assert "over 50 bytes; set data.meta" in fault(root)
+
+
+def test_folders_that_contain_themselves_end(root):
+    (root / "images" / "again").symlink_to(root / "images", target_is_directory=True)
+    (root / "masks" / "again").symlink_to(root, target_is_directory=True)
+    assert folder.source(root).files == ("a.png", "b.png", "c.png")
 
 
 def test_a_label_column_of_free_text_is_refused(tmp_path):

@@ -18,6 +18,7 @@ from pixmed_jax import inference
 from pixmed_jax.data.sources import Dataset, open_dataset
 from pixmed_jax.errors import PixmedError
 from pixmed_jax.training import checkpoint, loop
+from pixmed_jax.training.dry_run import dry_run
 from pixmed_jax.training.loop import total_steps, train
 from pixmed_jax.training.task import Task, skip_if_not_finite
 
@@ -55,6 +56,23 @@ def test_what_a_run_leaves(run, tmp_path_factory):
     for tag in (b"held_out/ssim", b"discriminator/fake", b"discriminator/real", b"held_out"):
         assert tag in events.read_bytes()
     assert not list(run.glob("*.draft"))
+
+
+def test_data_without_masks_are_refused(tmp_path, tmp_path_factory):
+    for i in range(20):
+        path = tmp_path / "data" / "ab"[i % 2] / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((64, 64), i, np.uint8)).save(path)
+    config = runs.config(tmp_path_factory, data__source="classes", data__dir=str(tmp_path / "data"))
+    config["data"]["split"]["by"] = "slice"
+    for start in (train, dry_run):
+        with (
+            pytest.warns(UserWarning),
+            pytest.raises(PixmedError, match="source=classes: has no masks") as told,
+        ):
+            start(config, tmp_path / "run")
+        assert "\n" not in str(told.value)
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_records_of_a_run(run):

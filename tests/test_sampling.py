@@ -12,6 +12,7 @@ from PIL import Image
 from pixmed_jax import config as configs
 from pixmed_jax import inference, sampling
 from pixmed_jax.data import folder
+from pixmed_jax.data.slices import load as load_slices
 from pixmed_jax.data.sources import open_dataset
 from pixmed_jax.errors import PixmedError
 from pixmed_jax.sampling import sample
@@ -60,7 +61,8 @@ def test_what_is_written(run, generator, held_out, tmp_path):
     for part in ("images", "masks", "conditions"):
         assert sorted(p.name for p in (output / part).iterdir()) == names
     assert (output / "manifest.csv").read_text().splitlines()[0] == (
-        "file,mask,label,patient_group,source,seed,step,config,edit,parameters,tumor_source,tumor_group"
+        "file,mask,label,patient_group,source,seed,step,config,low,high,"
+        "edit,parameters,tumor_source,tumor_group"
     )
     images = generator(maps, seed=3)
     for i, row in enumerate(rows(output)):
@@ -68,6 +70,7 @@ def test_what_is_written(run, generator, held_out, tmp_path):
         assert row["label"] == slices.label_names[slices.labels[i]]
         assert (row["patient_group"], row["source"]) == (slices.groups[i], slices.files[i])
         assert int(row["seed"]) == inference.image_seeds(3, len(maps))[i]
+        assert (row["low"], row["high"]) == ("0", "255")  # the phantom's slices have 8 bits
         assert (row["step"], row["config"]) == (str(generator.step), configs.digest(generator.config))
         image = pixels(output / "images" / names[i])
         assert image.dtype == np.uint8 and image.shape == (32, 32)
@@ -184,6 +187,20 @@ def test_edited_masks_are_what_is_written(run, generator, tmp_path, edit, capsys
     assert f"10 edits, and {sum(map(int, re.findall(r'[:,] ([0-9]+) [a-z]+:', told)))} refused" in told
 
 
+def test_an_edited_slice_has_the_limits_and_the_format_of_its_anatomy(run, tmp_path, monkeypatch):
+    given = sampling._from_split(run, "train")
+    own = np.array([(-i, 1000.0 + i) for i in range(len(given.files))])
+    monkeypatch.setattr(sampling, "_from_split", lambda *_: given._replace(limits=own))
+    output = sample(
+        run, split="train", edit="swap", number=4, seed=4, format="png16", output=str(tmp_path / "out")
+    )
+    for row in rows(output):
+        assert row["tumor_source"] != row["source"]
+        i = given.files.index(row["source"])
+        assert (row["low"], row["high"]) == (str(-i), str(1000 + i))
+        assert pixels(output / "images" / row["file"]).dtype == np.uint16
+
+
 def test_a_removed_tumour(run, tmp_path):
     output = sample(run, split="train", edit="remove", number=4, output=str(tmp_path / "out"))
     for row in rows(output):
@@ -227,7 +244,7 @@ def test_a_sampling_of_a_version_without_edits_is_replaced(run, tmp_path):
 class Echo:
     """Stands for a generator: its images are the label maps, scaled."""
 
-    size, grey, step, config = 8, True, 7, {"name": "echo"}
+    size, grey, step, config, limits = 8, True, 7, {"name": "echo"}, (0.0, 255.0)
 
     def __init__(self, *classes: str):
         self.classes = classes
@@ -442,3 +459,80 @@ def test_an_unknown_split(run, tmp_path):
 def test_the_default_output_is_in_the_run(masks, tmp_path):
     assert sample(tmp_path, masks=masks) == tmp_path / "samples"
     assert len(rows(tmp_path / "samples")) == 5
+
+
+# ---------------------------------------------------------------- values in the data's own units
+def volume_run(monkeypatch, root: Path, rule: str) -> np.ndarray:
+    """A generator that draws the real slices of a CT-like volume; returns their values [2, 8, 8]."""
+    nibabel = pytest.importorskip("nibabel")
+    values = np.random.default_rng(0).integers(-1024, 3000, (8, 8, 3)).astype(np.int16)
+    mask = np.zeros((8, 8, 3), np.uint8)
+    mask[2:5, 2:4, 1:] = 1
+    for name, pixels in (("images", values), ("masks", mask)):
+        (root / name).mkdir(parents=True)
+        nibabel.save(nibabel.Nifti1Image(pixels, np.diag([-1, -1, 1, 1])), root / name / "case.nii.gz")
+    source = folder.source(root, rule=rule)
+    slices = load_slices(source, range(2), 8)
+    conditions = sampling.Conditions(slices.masks, ("tumor",) * 2, slices.groups, slices.files, slices.limits)
+    use(monkeypatch, "tumor")
+    monkeypatch.setattr(Echo, "__call__", lambda self, maps, **_: slices.images.astype(np.float32) / 65535)
+    monkeypatch.setattr(sampling, "_from_split", lambda workdir, split: conditions)
+    return values[:, :, 1:].transpose(2, 1, 0)
+
+
+@pytest.mark.parametrize("rule", ["-1024,3000", "-1500,3500"])
+def test_values_come_back_to_the_grey_level(monkeypatch, tmp_path, rule):
+    """File -> [0, 1] -> generator -> file; read back by nibabel and pillow alone."""
+    values = volume_run(monkeypatch, tmp_path / "data", rule)
+    low, high = map(float, rule.split(","))
+    half = 0.51 * (high - low) / 65535  # a grey level is twice that; NIfTI's slope has 24 bits
+    nibabel = pytest.importorskip("nibabel")
+    output = sample(tmp_path, output=str(tmp_path / "nifti"), format="nifti")
+    assert [row["source"] for row in rows(output)] == ["case.nii.gz#001", "case.nii.gz#002"]
+    for row, expected in zip(rows(output), values, strict=True):
+        assert row["file"].endswith(".nii.gz")
+        got = nibabel.load(output / "images" / row["file"]).get_fdata()
+        assert got.shape == (8, 8, 1)
+        np.testing.assert_allclose(got[..., 0].T, expected, rtol=0, atol=half)
+        mask = np.asarray(nibabel.load(output / "masks" / row["mask"]).dataobj)
+        assert np.unique(mask).tolist() == [0, 1]
+    output = sample(tmp_path, output=str(tmp_path / "png16"), format="png16")
+    for row, expected in zip(rows(output), values, strict=True):
+        assert (float(row["low"]), float(row["high"])) == (low, high)
+        stored = pixels(output / "images" / row["file"])
+        np.testing.assert_allclose(low + stored / 65535 * (high - low), expected, rtol=0, atol=half)
+
+
+def test_percentiles_of_each_volume_are_in_the_manifest(monkeypatch, tmp_path):
+    volume_run(monkeypatch, tmp_path / "data", "percentiles")
+    nibabel = pytest.importorskip("nibabel")
+    whole = np.asarray(nibabel.load(tmp_path / "data" / "images" / "case.nii.gz").dataobj)
+    output = sample(tmp_path, output=str(tmp_path / "out"))
+    for row in rows(output):
+        found = [float(row["low"]), float(row["high"])]
+        np.testing.assert_allclose(found, np.percentile(whole, (0.5, 99.5)), rtol=1e-12)
+
+
+def test_our_own_reader_reads_nifti_samples(monkeypatch, tmp_path):
+    values = volume_run(monkeypatch, tmp_path / "data", "-1024,3000")
+    output = sample(tmp_path, output=str(tmp_path / "out"), format="nifti")
+    source = folder.source(output, meta="manifest.csv", rule="-1024,3000")
+    assert source.files == ("00000.nii.gz", "00001.nii.gz") and set(source.groups) == {"case.nii.gz"}
+    image, mask = source.read(0)
+    np.testing.assert_array_equal(np.rint(image / 65535 * 4024 - 1024), values[0])
+    assert mask[2:4, 2:5].all() and mask.sum() == 6
+
+
+def test_a_format_that_does_not_fit(masks, tmp_path, monkeypatch):
+    with pytest.raises(PixmedError, match=r"sample\.format='gif' is not one of png, png16, nifti"):
+        sample(tmp_path, masks=masks, output=str(tmp_path / "out"), format="gif")
+    monkeypatch.setattr(Echo, "grey", False)
+    with pytest.raises(PixmedError, match=r"sample\.format=png16: this model makes colours; use png"):
+        sample(tmp_path, masks=masks, output=str(tmp_path / "out"), format="png16")
+
+
+def test_masks_from_elsewhere_take_the_limits_of_the_checkpoint(masks, tmp_path, monkeypatch):
+    monkeypatch.setattr(Echo, "limits", (-100.0, 2000.5))
+    output = sample(tmp_path, masks=masks, output=str(tmp_path / "out"), format="png16")
+    assert {(row["low"], row["high"]) for row in rows(output)} == {("-100", "2000.5")}
+    assert pixels(output / "images" / "00000.png").dtype == np.uint16

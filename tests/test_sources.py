@@ -55,6 +55,29 @@ def test_named_files_are_gone_and_the_others_unchanged(root, capsys, prefix):
     assert "list.csv: 2 of 12 slices are left out" in capsys.readouterr().err
 
 
+def test_slices_of_volumes_are_left_out_and_keep_their_limits(tmp_path):
+    root = tmp_path / "data"
+    for patient in range(4):
+        values = np.random.default_rng(patient).normal(size=(16, 16, 4)).astype(np.float32) * (patient + 1)
+        mask = np.zeros((16, 16, 4), np.uint8)
+        mask[4:9, 5:9] = 1
+        for kind, array in (("images", values), ("masks", mask)):
+            (root / kind).mkdir(parents=True, exist_ok=True)
+            np.save(root / kind / f"p{patient}.npy", array)
+    whole = folder.source(root)
+    dataset = opened(root, "list.csv", "file\np0.npy#001\np2.npy#000\n")
+    assert len(whole.files) == 16 and len(dataset.source.files) == 14
+    assert dataset.source.groups[:2] == ("p0.npy", "p0.npy") and dataset.source.masked
+    for row, name in enumerate(dataset.source.files):
+        i = whole.files.index(name)
+        np.testing.assert_array_equal(dataset.source.read(row)[0], whole.read(i)[0])
+        assert dataset.source.limits(row) == whole.limits(i)
+    assert len({dataset.source.limits(row) for row in range(14)}) == 4
+    _, slices = dataset.load(np.array([13, 0]), 16)
+    assert slices.files == ("p3.npy#003", "p0.npy#000")
+    np.testing.assert_array_equal(slices.limits, [whole.limits(15), whole.limits(0)])
+
+
 def test_given_splits_follow_their_slices(root):
     table = root / "meta.csv"
     head, *rows = table.read_text().splitlines()

@@ -213,7 +213,7 @@ def test_as_many_patients_as_folds_and_folds_by_slice():
         ({"folds": 5, "fold": 5}, r"data\.split\.fold=5: give 0 to 4"),
         ({"folds": 5, "fold": -1}, r"data\.split\.fold=-1: give 0 to 4"),
         ({"folds": 10}, r"9 patients cannot fill 10 splits; add patients or take fewer data\.split\.folds"),
-        ({"folds": 5, "given": ["train"] * 27}, r"data\.split_column and data\.split\.folds exclude"),
+        ({"folds": 5, "given": ["train"] * 27}, r"own split, so there is nothing for data\.split\.folds"),
     ],
 )
 def test_folds_that_make_no_sense(options, told):

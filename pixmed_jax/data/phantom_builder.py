@@ -94,7 +94,7 @@ def _pixels(png: bytes) -> np.ndarray:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """None of TFDS's warnings about configs it does not know, nor its notes about downloads on stdout."""
     before = logging.get_verbosity()
     logging.set_verbosity(logging.ERROR)
@@ -154,7 +154,7 @@ def source(
     ):
         if value < least:
             raise PixmedError(f"{key}: {value} is too small for the phantom; give {least} or more")
-    with _quiet():
+    with quiet():
         builder = _prepare(data_dir, _config(patients, count, size, seed))
         # The index needs no pixels, and TFDS asks for OpenCV where it decodes them itself.
         encoded = {"image": tfds.decode.SkipDecoding(), "mask": tfds.decode.SkipDecoding()}

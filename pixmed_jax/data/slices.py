@@ -30,6 +30,9 @@ class Source(NamedTuple):
     groups:      N patient groups; slices of one patient share one.
     planes:      N strings such as "axial", or "" where unknown.
     given:       N of "train", "val", "test" where the data bring their own split, else empty.
+    limits:      row -> the values (in the file's units) that stored 0 and the type's maximum stand for, as in
+                 `intensity`; None where that is the range of the type for all.
+    masked:      false for data that have no masks: `read` then gives masks of zeros.
     read:        row -> (image [H, W] or [H, W, C] uint8 | uint16, mask [H, W] uint8 as above).
                  Raises PixmedError for a slice that cannot be used.
     """
@@ -41,9 +44,12 @@ class Source(NamedTuple):
     planes: tuple[str, ...]
     read: Callable[[int], tuple[np.ndarray, np.ndarray]]
     given: tuple[str, ...] = ()
+    limits: Callable[[int], tuple[float, float]] | None = None
+    masked: bool = True
 
     def take(self, rows: Sequence[int]) -> "Source":
         """The source of these rows alone, in their order."""
+        limits = self.limits
         return self._replace(
             files=tuple(self.files[row] for row in rows),
             labels=self.labels[list(rows)],
@@ -51,6 +57,7 @@ class Source(NamedTuple):
             planes=tuple(self.planes[row] for row in rows),
             given=tuple(self.given[row] for row in rows) if self.given else (),
             read=lambda row: self.read(rows[row]),
+            limits=(lambda row: limits(rows[row])) if limits else None,
         )
 
 
@@ -63,6 +70,7 @@ class Slices(NamedTuple):
     label_names: tuple[str, ...]
     groups: tuple[str, ...]
     files: tuple[str, ...]
+    limits: np.ndarray  # [N, 2] float64, the values in the files' units that stand for 0 and 1
 
 
 def load(source: Source, rows: Sequence[int] | np.ndarray, size: int, *, workers: int = 2) -> Slices:
@@ -75,31 +83,32 @@ def load(source: Source, rows: Sequence[int] | np.ndarray, size: int, *, workers
     """
     rows = [int(row) for row in rows]
 
-    def prepare(row: int) -> tuple[np.ndarray, np.ndarray, bool] | PixmedError:
+    def prepare(row: int) -> tuple[np.ndarray, np.ndarray, bool, tuple[float, float]] | PixmedError:
         try:
             image, mask = source.read(row)
+            limits = source.limits(row) if source.limits else (0.0, float(np.iinfo(image.dtype).max))
         except PixmedError as error:
             return error
-        return _resize_pair(_grey_if_equal(image), mask, size)
+        return (*_resize_pair(_grey_if_equal(image), mask, size), limits)
 
     # Decoding and resizing leave the interpreter lock, so threads are enough; `map` keeps the order.
     with ThreadPoolExecutor(workers) as pool:
         results = list(watched(pool.map(prepare, rows), len(rows), "reading slices"))
     files = tuple(source.files[row] for row in rows)
-    triples = [result for result in results if not isinstance(result, PixmedError)]
-    if len(triples) < len(rows):
+    loaded = [result for result in results if not isinstance(result, PixmedError)]
+    if len(loaded) < len(rows):
         faults = [str(result) for result in results if isinstance(result, PixmedError)]
         raise PixmedError(f"{len(faults)} of {len(rows)} slices cannot be used: {listing(faults)}")
-    if not triples:
+    if not loaded:
         raise PixmedError("no slices to load; set data.dir or data.split.fractions")
-    images, masks, lost = zip(*triples, strict=True)
+    images, masks, lost, limits = zip(*loaded, strict=True)
     if any(lost):
         names = [name for name, gone in zip(files, lost, strict=True) if gone]
         raise PixmedError(
             f"{len(names)} slices lose a tumour at {size} x {size} ({listing(names)}); set a larger data.size"
         )
     _check_same_kind(images, files)
-    if not any(mask.any() for mask in masks):
+    if source.masked and not any(mask.any() for mask in masks):
         raise PixmedError(f"all {len(rows)} masks are empty; set data.masks")
     return Slices(
         images=np.stack(images),
@@ -108,6 +117,7 @@ def load(source: Source, rows: Sequence[int] | np.ndarray, size: int, *, workers
         label_names=source.label_names,
         groups=tuple(source.groups[row] for row in rows),
         files=files,
+        limits=np.array(limits, np.float64),
     )
 
 

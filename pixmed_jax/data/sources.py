@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pixmed_jax.data import folder
+from pixmed_jax.data import classes, folder
 from pixmed_jax.data.pipeline import Arrays
 from pixmed_jax.data.regions import class_names, label_map
 from pixmed_jax.data.slices import Slices, Source, load
@@ -87,6 +87,8 @@ def open_dataset(
     split_column: str = "",
     allow_empty_masks: bool = False,
     leave_out: str = "",
+    axis: str = "stored",
+    intensity: str = "auto",
     patients: int = 240,
     condition: str = "tumor",
     class_channels: bool = False,
@@ -110,9 +112,18 @@ def open_dataset(
             patient_column=patient_column,
             split_column=split_column,
             allow_empty_masks=allow_empty_masks,
+            axis=axis,
+            rule=intensity,
         )
+    elif source == "brain_tumor_mri":
+        from pixmed_jax.data import brain_tumor_mri_builder
+
+        index = brain_tumor_mri_builder.source(data_dir=dir or None, rule=intensity)
+    elif source == "classes":
+        index = classes.source(dir, rule=intensity)
     else:
-        raise PixmedError(f"data.source={source!r} is unknown; use one of phantom, folder")
+        known = "phantom, folder, brain_tumor_mri, classes"
+        raise PixmedError(f"data.source={source!r} is unknown; use one of {known}")
     if leave_out:
         index = _without(index, Path(leave_out), images)
     return Dataset(

@@ -112,7 +112,10 @@ def _check_folds(folds: int, fold: int, given: Sequence[str] | None) -> None:
     if not 0 <= fold < folds:
         raise PixmedError(f"data.split.fold={fold}: give 0 to {folds - 1}")
     if given is not None:
-        raise PixmedError("data.split_column and data.split.folds exclude each other; leave one of them out")
+        raise PixmedError(
+            "the data bring their own split, so there is nothing for data.split.folds to cut; set it to 0"
+            ", or leave out data.split_column"
+        )
 
 
 def _check_units(n_units: int, wanted: int, by: str, remedy: str) -> None:

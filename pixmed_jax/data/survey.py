@@ -6,10 +6,12 @@ Layouts:
     classes   DIR/Training/CLASS/..., DIR/Testing/CLASS/..., DIR/CLASS/... or DIR/...: labels and splits are
               the folders' names
 
-Files are named by their path relative to DIR. Errors: PixmedError where there is nothing to read.
+Files are named by their path relative to DIR. Only pictures are read: volumes, and slices in the formats of
+`data.volumes`, are counted in one fault. Errors: PixmedError where there is nothing to read.
 """
 
 from collections import Counter
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +19,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pixmed_jax.data import decode, duplicates, folder
+from pixmed_jax.data import decode, duplicates, folder, volumes
+from pixmed_jax.data import masks as encodings
 from pixmed_jax.data.folder import Fault
 from pixmed_jax.errors import PixmedError, listing
 from pixmed_jax.progress import watched
@@ -31,7 +34,7 @@ class Record:
     """One image. Fields keep their defaults where a thing is unknown or cannot be read."""
 
     file: str  # relative to the folder surveyed
-    mask: str = ""  # likewise
+    masks: tuple[str, ...] = ()  # likewise; several where each class has its own
     split: str = ""
     label: str = ""
     patient: str = ""
@@ -43,7 +46,12 @@ class Record:
     maximum: int = 0
     mean: float = 0.0
     tumour_pixels: int = -1  # -1: no mask, or none that can be read
+    mask_values: frozenset[int] = frozenset()
     defects: list[str] = field(default_factory=list)
+
+    @property
+    def mask(self) -> str:
+        return " ".join(self.masks)
 
     @property
     def kind(self) -> str:
@@ -90,10 +98,9 @@ def survey(
     columns = {"label": label_column, "patient": patient_column, "split": split_column}
     within = root / images if pairs else root
     faults += _read_table(root, meta, within, records, file_column, columns) if meta else []
-    n_labels = len({record.label for record in records} - {""})
 
     def read(record: Record) -> tuple[duplicates.Texture | None, list[tuple[str, str, str]]]:
-        return _read(root, record, max(1, n_labels))
+        return _read(root, record)
 
     # Decoding leaves the interpreter lock, so threads are enough; `map` keeps the order.
     with ThreadPoolExecutor(2) as pool:
@@ -112,35 +119,48 @@ def survey(
             notes.setdefault((what, remedy), {})[row] = name
     for (what, remedy), names in notes.items():
         found.flag(what, remedy, names)
+    _flag_values(found)
     _flag_odd_ones(found)
     _flag_unknown(found)
     return found
 
 
+def read_mask(root: Path, record: Record) -> np.ndarray:
+    """[H, W] uint8, values as stored; those of one mask for each class as 1 .. K."""
+    masks = [decode.read_mask(root / name) for name in record.masks]
+    if len({mask.shape for mask in masks}) > 1:
+        raise PixmedError(f"{root / record.masks[0]}: the masks of its image differ in size")
+    if len(masks) > 1:
+        return encodings.from_one_hot(np.stack(masks, axis=-1), str(root / record.masks[0]))
+    return masks[0]
+
+
 def _index_pairs(root: Path, images: str, masks: str) -> tuple[list[Record], list[Fault]]:
     image_paths, faults = folder.scan(root / images, "check_data.images")
     mask_paths, mask_faults = folder.scan(root / masks, "check_data.masks")
-    paired, pair_faults = folder.pair(image_paths, mask_paths)
-    mask_of = dict(paired)
-    records = [
-        Record(_relative(path, root), mask=_relative(mask_of[path], root) if path in mask_of else "")
-        for path in sorted(image_paths.values())
-    ]
-    lone = [record for record in records if mask_paths and not record.mask]
-    for record in lone:
-        record.defects.append(folder.NO_MASK)
-    names = [record.file for record in lone]
-    pair_faults = [f._replace(names=names) if f.what == folder.NO_MASK else f for f in pair_faults]
-    return records, [*faults, *mask_faults, *pair_faults]
+    paired, _, pair_faults = folder.pair(image_paths, mask_paths)
+    masks_of = {stem: [paths[0] for paths in found if _is_picture(paths[0])] for stem, _, found in paired}
+    records, lone = [], []
+    for stem, (path, *_) in sorted(image_paths.items(), key=lambda entry: entry[1]):
+        record = Record(_relative(path, root), tuple(_relative(p, root) for p in masks_of.get(stem, ())))
+        if mask_paths and stem not in masks_of:
+            record.defects.append(folder.NO_MASK)
+            lone.append(record.file)
+        if _is_picture(path):
+            records.append(record)
+    pair_faults = [f._replace(names=lone) if f.what == folder.NO_MASK else f for f in pair_faults]
+    found = [path for paths in (*image_paths.values(), *mask_paths.values()) for path in paths]
+    return records, [*faults, *mask_faults, *pair_faults, *_not_read(root, found)]
 
 
 def _index_classes(root: Path) -> tuple[list[Record], list[Fault]]:
-    records, others = [], Counter[str]()
+    records, others, unread = [], Counter[str](), []
     for path in sorted(root.rglob("*")):
         if path.name.startswith(".") or path.is_dir():
             continue
-        if path.suffix.lower() not in decode.SUFFIXES:
+        if not _is_picture(path):
             others[path.suffix or path.name] += 1
+            unread += [path] if volumes.is_volume(path) else []
             continue
         *folders, _ = path.relative_to(root).parts
         split = SPLIT_FOLDERS.get(folders[0].lower(), "") if folders else ""
@@ -150,7 +170,18 @@ def _index_classes(root: Path) -> tuple[list[Record], list[Fault]]:
     faults = [Fault("no masks: this is a folder of images", [], "add images/ and masks/ to train on it")]
     if not records:
         faults = [Fault(f"no PNG, JPEG, TIFF or BMP files{seen}", [], "set --data")]
-    return records, faults
+    return records, [*faults, *_not_read(root, unread)]
+
+
+def _is_picture(path: Path) -> bool:
+    return path.suffix.lower() in decode.SUFFIXES
+
+
+def _not_read(root: Path, paths: Iterable[Path]) -> list[Fault]:
+    """One fault for all files that hold something other than a picture."""
+    names = [_relative(path, root) for path in paths if not _is_picture(path)]
+    what = f"{len(names)} files are no pictures and are not checked ({listing(names)})"
+    return [Fault(what, [], "save their slices as PNG to check them too")] if names else []
 
 
 def _relative(path: Path, root: Path) -> str:
@@ -187,9 +218,7 @@ def _read_table(
     return faults + row_faults
 
 
-def _read(
-    root: Path, record: Record, n_labels: int
-) -> tuple[duplicates.Texture | None, list[tuple[str, str, str]]]:
+def _read(root: Path, record: Record) -> tuple[duplicates.Texture | None, list[tuple[str, str, str]]]:
     """Fill in what the pixels of one record say; returns (texture, [(what is wrong, name, remedy)])."""
     notes = []
     texture = None
@@ -208,28 +237,23 @@ def _read(
             name = f"{record.file}: every pixel is {record.minimum}"
             notes.append(("images are constant", name, "remove them or export them again"))
         texture = duplicates.texture(image)
-    if record.mask:
-        notes += _read_mask(root, record, n_labels)
+    if record.masks:
+        notes += _read_mask(root, record)
     return texture, notes
 
 
-def _read_mask(root: Path, record: Record, n_labels: int) -> list[tuple[str, str, str]]:
+def _read_mask(root: Path, record: Record) -> list[tuple[str, str, str]]:
     try:
-        mask = decode.read_mask(root / record.mask)
+        mask = read_mask(root, record)
     except PixmedError as error:
-        reason = _reason(error, root / record.mask)
+        reason = _reason(error, root / record.masks[0])
         return [("masks cannot be read", f"{record.mask}: {reason}", "export them again as PNG")]
     notes = []
     if record.height and mask.shape != (record.height, record.width):
         name = f"{record.mask}: {_by(*mask.shape)} for an image of {_by(record.height, record.width)}"
         notes.append(("masks have another size than their image", name, "export both at one size"))
-    values = np.flatnonzero(np.bincount(mask.ravel()))
-    binary = set(values) <= {0, 1} or set(values) <= {0, 255}
-    if not binary and values[-1] > n_labels:
-        name = f"{record.mask}: values {listing([str(v) for v in values], 8)}"
-        remedy = f"save them without smoothing, as 0 and 255 or 0 to {n_labels}"
-        notes.append(("masks hold values that are no class (interpolated?)", name, remedy))
-    elif not mask.any():
+    record.mask_values = frozenset(encodings.counts(mask))
+    if not mask.any():
         remedy = "remove the pairs, or train with data.allow_empty_masks=true"
         notes.append(("masks are empty", record.mask, remedy))
     elif mask.all():
@@ -245,6 +269,22 @@ def _reason(error: PixmedError, path: Path) -> str:
 
 def _by(height: int, width: int) -> str:
     return f"{width} x {height}"
+
+
+def _flag_values(found: Survey) -> None:
+    """Masks that `masks` cannot decode, by the values of all."""
+    names = sorted({record.label for record in found.records} - {""})
+    values = [set(record.mask_values) for record in found.records]
+    several = [v for record, v in zip(found.records, values, strict=True) if len(record.masks) > 1]
+    classes = [f"class {v}" for v in range(1, max((max(v, default=0) for v in several), default=0) + 1)]
+    known = {0, *encodings.recognise(values, names, classes).values}
+    odd = {
+        row: f"{found.records[row].mask}: values {listing([str(v) for v in sorted(held)], 8)}"
+        for row, held in enumerate(values)
+        if not (held <= {0, 1} or held <= {0, 255} or held <= known)
+    }
+    remedy = f"save them without smoothing, as 0 and 255 or 0 to {max(1, len(names))}"
+    found.flag("masks hold values that are no class (interpolated?)", remedy, odd)
 
 
 def _flag_odd_ones(found: Survey) -> None:

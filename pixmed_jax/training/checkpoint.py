@@ -1,7 +1,8 @@
 """Checkpoints that can be trusted: orbax stores the arrays, a manifest per step says what belongs to it.
 
     checkpoints/1200/...            written by orbax into a temporary folder, then renamed
-    checkpoints/1200/manifest.json  written last: {"step", "score", "config", "classes", "grey", "files"}
+    checkpoints/1200/manifest.json  written last: {"step", "score", "config", "classes", "grey", "limits",
+                                    "files"}
 
 A step without its manifest was not finished and does not exist for us; a step whose files do not match it is
 reported and passed over. Orbax alone would take an empty folder for the newest step and restore a flipped bit
@@ -27,8 +28,9 @@ MANIFEST = "manifest.json"
 class Saved(NamedTuple):
     """A finished step: where it is, and what its manifest says.
 
-    `classes` names the label maps' values 1 .. K, `grey` is false for images with colours, `files` holds the
-    sha256 of each file. With `config` that is all it takes to use the model elsewhere.
+    `classes` names the label maps' values 1 .. K, `grey` is false for images with colours, `limits` are the
+    values in the data's units that 0 and 1 stand for (the median over its slices), `files` holds the sha256
+    of each file. With `config` that is all it takes to use the model elsewhere.
     """
 
     path: Path
@@ -37,6 +39,7 @@ class Saved(NamedTuple):
     config: dict[str, Any]
     classes: tuple[str, ...]
     grey: bool
+    limits: tuple[float, float]
     files: dict[str, str]
 
 
@@ -44,11 +47,18 @@ class Writer:
     """Saves states in the background; keeps the newest `keep` steps and the one with the highest score."""
 
     def __init__(
-        self, directory: Path, *, keep: int, config: dict[str, Any], classes: tuple[str, ...], grey: bool
+        self,
+        directory: Path,
+        *,
+        keep: int,
+        config: dict[str, Any],
+        classes: tuple[str, ...],
+        grey: bool,
+        limits: tuple[float, float] = (0.0, 255.0),
     ):
         self._directory = directory
         self._keep = keep
-        self._contents = {"config": config, "classes": list(classes), "grey": grey}
+        self._contents = {"config": config, "classes": list(classes), "grey": grey, "limits": list(limits)}
         self._pending: tuple[int, float] | None = None
         self._checkpointer = ocp.AsyncCheckpointer(ocp.StandardCheckpointHandler())
 
@@ -231,6 +241,7 @@ def _read_manifest(path: Path) -> Saved:
         outside = [name for name in files if Path(name).is_absolute() or ".." in Path(name).parts]
         if outside:
             raise ValueError(f"names files outside its folder: {listing(outside)}")
+        low, high = contents.get("limits", (0, 255))
         return Saved(
             path=path,
             step=int(contents["step"]),
@@ -238,6 +249,7 @@ def _read_manifest(path: Path) -> Saved:
             config=dict(contents["config"]),
             classes=tuple(map(str, contents["classes"])),
             grey=bool(contents["grey"]),
+            limits=(float(low), float(high)),
             files=files,
         )
     except FileNotFoundError as error:

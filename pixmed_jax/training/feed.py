@@ -16,6 +16,7 @@ from pixmed_jax.data.pipeline import Arrays, batch_rows
 from pixmed_jax.data.sources import Dataset
 from pixmed_jax.training import mesh as meshes
 
+_LOOKED_AT = 16  # slices that are read to know what the dataset is like
 _AHEAD = 3  # batches that are being decoded while the step runs
 
 
@@ -23,16 +24,17 @@ class Feed:
     """`feed(step)` -> (arrays, rows): the arguments of the jitted step that follows `step` steps.
 
     Resident: all slices, replicated, and the batch's rows, sharded. Streamed: the batch's slices, sharded,
-    and None. `grey` says that the images have one channel.
+    and None. `grey` says that the images have one channel, `limits` the values in the files' own units that 0 and
+    1 stand for: the median of the slices, or of a few of them where they are streamed.
     """
 
     def __init__(self, dataset: Dataset, mesh: Mesh, *, seed: int, batch_size: int, resident: float):
         self._dataset, self._mesh = dataset, mesh
         self._seed, self._batch_size = seed, batch_size
         self._train = dataset.rows["train"]
-        first, _ = dataset.load(self._train[:1], dataset.load_size)
-        self.grey = first.images.shape[-1] == 1
-        size = len(self._train) * sum(np.asarray(x).nbytes for x in first)
+        some = self._train[:: -(-len(self._train) // _LOOKED_AT)]
+        arrays, slices = dataset.load(some, dataset.load_size)
+        size = len(self._train) / len(some) * sum(np.asarray(x).nbytes for x in arrays)
         self.streamed = size > resident
         if self.streamed:
             print(
@@ -43,8 +45,11 @@ class Feed:
             self._pool = ThreadPoolExecutor(_AHEAD)
             self._pending: deque[tuple[int, Future[Arrays]]] = deque()
         else:
-            arrays, _ = dataset.load(self._train, dataset.load_size)
+            arrays, slices = dataset.load(self._train, dataset.load_size)
             self._arrays = jax.device_put(arrays, meshes.replicated(mesh))
+        self.grey = arrays.images.shape[-1] == 1
+        low, high = np.median(slices.limits, axis=0)
+        self.limits = (float(low), float(high))
 
     def rows(self, step: int) -> np.ndarray:
         """Rows of the source in the batch that follows `step` steps."""

@@ -103,7 +103,7 @@ def train(config: dict[str, Any], workdir: Path, *, fresh: bool = False) -> int:
     """
     with Interrupt() as interrupt:
         mesh = meshes.make_mesh(config["train"]["batch_size"])
-        dataset = open_dataset(**config["data"], seed=config["seed"])
+        dataset = open_pairs(config)
         run = Run(config, workdir, dataset, make_task(config), mesh)
         steps = total_steps(config, len(dataset.rows["train"]))
         _check_rates(config)
@@ -125,6 +125,17 @@ def train(config: dict[str, Any], workdir: Path, *, fresh: bool = False) -> int:
 def _tell(line: str) -> None:
     if meshes.is_first():
         print(line, flush=True)
+
+
+def open_pairs(config: dict[str, Any]) -> Dataset:
+    """The dataset of a config, for a model that is conditioned on masks."""
+    dataset = open_dataset(**config["data"], seed=config["seed"])
+    if not dataset.source.masked:
+        raise PixmedError(
+            f"data.source={config['data']['source']}: has no masks, and this model is trained on them; "
+            "set data.source=folder and data.dir to images with masks"
+        )
+    return dataset
 
 
 def total_steps(config: dict[str, Any], train_slices: int) -> int:
@@ -204,6 +215,7 @@ def _run(run: Run, state: Any, steps: int, interrupt: Interrupt) -> int:
         config=config,
         classes=dataset.classes,
         grey=feed.grey,
+        limits=feed.limits,
     )
 
     def look(step: int, *, draw: bool) -> float:

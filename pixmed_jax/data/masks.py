@@ -1,0 +1,132 @@
+"""What the values in a dataset's masks mean.
+
+    binary     0 and 1, or 0 and 255: the tumour, which takes its slice's label
+    classes    0 to K: v is `label_names[v - 1]` of a table with K labels; without labels, the values 1 .. K
+               (or a few others up to 16, such as 1, 2, 4) are classes of their own, "class 1" and so on
+    one-hot    a channel (last axis) or a file (NAME_CLASS) for each class, with or without the background's
+
+What fits none of these is refused with the values found: a mask that was smoothed or resized with
+interpolation has grown classes that nobody drew.
+Layout: masks [..., H, W] of any type, one-hot [..., H, W, K]; results uint8, 0 = background.
+Errors: PixmedError.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from pixmed_jax.errors import PixmedError, listing
+
+MAX_CLASSES = 16  # of masks whose classes no table names
+BACKGROUND = "background"
+
+
+class Encoding(NamedTuple):
+    """How masks are read: `values[i]` stands for `names[i]`; without values, every mask is binary.
+
+    `own` says that the classes are the masks' own: no table gives a slice its label.
+    """
+
+    names: tuple[str, ...]
+    values: tuple[int, ...] = ()
+    own: bool = False
+
+
+def recognise(found: Sequence[set[int]], names: Sequence[str], classes: Sequence[str] = ()) -> Encoding:
+    """The encoding of masks with these values each.
+
+    names: the labels of a table, or none. classes: names of one-hot masks, whose values are 1 .. K then.
+    """
+    union = set().union(*found) - {0}
+    if names:
+        several = any(2 <= max(values, default=0) <= len(names) for values in found)
+        return Encoding(tuple(names), tuple(range(1, len(names) + 1)) if several or classes else ())
+    if classes:
+        return Encoding(tuple(classes), tuple(range(1, len(classes) + 1)), own=True)
+    if len(union) > 1 and 1 in union and max(union) <= MAX_CLASSES:
+        values = tuple(sorted(union))
+        return Encoding(tuple(f"class {v}" for v in values), values, own=True)
+    return Encoding(("tumor",))
+
+
+def describe(encoding: Encoding, found: Sequence[set[int]]) -> str:
+    """The mapping in a line."""
+    if encoding.values:
+        pairs = zip(encoding.values, encoding.names, strict=True)
+        return "0 = background, " + listing([f"{v} = {name}" for v, name in pairs])
+    tumor = sorted(set().union(*found) & {1, 255})
+    label = "tumor" if len(encoding.names) == 1 else "tumour of the slice's label"
+    return f"0 = background, {' or '.join(map(str, tumor)) or 'nothing else'} = {label}"
+
+
+def decode(mask: np.ndarray, encoding: Encoding, label: int, name: str) -> np.ndarray:
+    """Labels of a mask [H, W] uint8: v = names[v - 1]. `label` indexes the name that a binary mask takes."""
+    values = np.flatnonzero(np.bincount(mask.ravel()))
+    binary = set(values) <= {0, 255} or (set(values) <= {0, 1} and not encoding.values)
+    if binary and not encoding.own:
+        return (mask > 0) * np.uint8(label + 1)
+    if not encoding.values or not set(values) <= {0, *encoding.values}:
+        count = len(encoding.names)
+        known = f", or 0 to {count} for {count} labels" if count > 1 and not encoding.own else ""
+        if encoding.own:
+            known = f"; the other masks hold 0, {listing([str(v) for v in encoding.values])}"
+        raise PixmedError(
+            f"{name}: values {listing([str(v) for v in values])}; a mask holds 0 and 1, or 0 and 255{known}"
+            "; save it as PNG without smoothing, or set data.masks or data.label_column"
+        )
+    if set(values) <= {0, 1} and not encoding.own and label != 0 and values[-1]:
+        raise PixmedError(
+            f"{name}: 1 is {encoding.names[0]} in this folder, where masks hold classes, but the table says "
+            f"{encoding.names[label]}; correct one of them, or use 255 for the slice's own label"
+        )
+    lookup = np.zeros(256, np.uint8)
+    lookup[list(encoding.values)] = np.arange(1, len(encoding.values) + 1)
+    return lookup[mask]
+
+
+def as_uint8(values: np.ndarray, name: str) -> np.ndarray:
+    """Masks of any type as uint8; refused unless they hold whole numbers from 0 to 255."""
+    if values.dtype == np.uint8:
+        return values
+    if values.dtype == bool:
+        return values.astype(np.uint8)
+    whole = np.isfinite(values) & (values == np.rint(values)) & (values >= 0) & (values <= 255)
+    if not whole.all():
+        odd = [f"{v:g}" for v in np.unique(values[~whole])]
+        raise PixmedError(
+            f"{name}: holds {listing(odd, 5)}, and a mask holds whole numbers from 0 to 255; "
+            "resize masks with nearest neighbour"
+        )
+    return values.astype(np.uint8)
+
+
+def from_one_hot(channels: np.ndarray, name: str) -> np.ndarray:
+    """[..., H, W, K] of 0 and 1 (or 255) -> [..., H, W] uint8, 0 = background.
+
+    Channels that add up to 1 everywhere have the background among them: it is the first.
+    """
+    hot = as_uint8(channels, name)
+    values = np.flatnonzero(np.bincount(hot.ravel()))
+    if not (set(values) <= {0, 1} or set(values) <= {0, 255}):
+        found = listing([str(v) for v in values])
+        raise PixmedError(f"{name}: values {found} in {hot.shape[-1]} channels; one-hot masks hold 0 and 1")
+    hot = hot > 0
+    covered = hot.sum(axis=-1)
+    if covered.max(initial=0) > 1:
+        pairs = np.argwhere(
+            hot.reshape(-1, hot.shape[-1]).astype(np.int64).T @ hot.reshape(-1, hot.shape[-1])
+        )
+        shared = [f"{a + 1} and {b + 1}" for a, b in pairs if a < b]
+        raise PixmedError(
+            f"{name}: {np.count_nonzero(covered > 1)} pixels lie in several channels ({listing(shared, 3)}); "
+            "one-hot classes do not overlap"
+        )
+    first = 0 if (covered == 1).all() and hot.shape[-1] > 1 else 1
+    return (hot.argmax(axis=-1) + first).astype(np.uint8) * (covered > 0)
+
+
+def counts(mask: np.ndarray) -> Mapping[int, int]:
+    """{value: number of pixels} of a uint8 mask."""
+    found = np.bincount(mask.ravel())
+    return {int(v): int(found[v]) for v in np.flatnonzero(found)}

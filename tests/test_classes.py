@@ -1,0 +1,95 @@
+"""Folders of classes: labels, the set's own split, masks of zeros, and what is refused."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pixmed_jax.data import classes
+from pixmed_jax.data.slices import load
+from pixmed_jax.data.splits import split
+from pixmed_jax.errors import PixmedError
+
+REAL = Path(__file__).parents[2] / "shared" / "data" / "brain-tumor-mri-224"
+
+
+def put(path: Path, value: int = 0) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray((np.arange(64).reshape(8, 8) + value).astype(np.uint8)).save(path)
+
+
+@pytest.fixture
+def root(tmp_path):
+    for half, count in (("Training", 40), ("Testing", 5)):
+        for i in range(count):
+            for label in ("glioma", "notumor"):
+                put(tmp_path / half / label / f"{label[0]}{i:02}.png", i)
+    return tmp_path
+
+
+def test_labels_files_and_masks_of_zeros(root):
+    source = classes.source(root)
+    assert source.label_names == ("glioma", "notumor")
+    assert source.files[0] == "Testing/glioma/g00.png" and len(source.files) == 90
+    assert [f.split("/")[1] for f in source.files] == [source.label_names[i] for i in source.labels]
+    image, mask = source.read(3)
+    np.testing.assert_array_equal(image, np.arange(64).reshape(8, 8) + 3)
+    assert mask.shape == (8, 8) and not mask.any()
+    slices = load(source, range(5), 8)  # without masks is no fault here
+    assert slices.masks.max() == 0 and slices.limits.tolist() == [[0, 255]] * 5
+
+
+def test_the_sets_own_split(root):
+    source = classes.source(root)
+    with pytest.raises(PixmedError, match=r"name no patients.*data\.split\.by=slice"):
+        split(source, given=source.given)
+    with pytest.warns(UserWarning, match=r"split\.by=slice"):
+        rows = split(source, by="slice", given=source.given)
+    files = {name: {source.files[i] for i in found} for name, found in rows.items()}
+    assert files["test"] == {f for f in source.files if f.startswith("Testing/")}
+    assert 0 < len(files["val"]) < 25 and all(f.startswith("Training/") for f in files["val"])
+    put(root / "Training" / "glioma" / "new.png")  # a file more moves no other
+    again = classes.source(root)
+    moved = {f for f, g in zip(again.files, again.given, strict=True) if g == "val"} ^ files["val"]
+    assert moved <= {"Training/glioma/new.png"}
+
+
+def test_without_halves_there_is_no_split_of_its_own(tmp_path):
+    for label in "ab":
+        put(tmp_path / label / "1.png")
+    assert classes.source(tmp_path).given == ()
+
+
+def test_limits_invert_what_a_rule_did(root):
+    source = classes.source(root, rule="10,60")
+    image, _ = source.read(0)
+    expected = (np.arange(64).reshape(8, 8)).clip(10, 60)
+    np.testing.assert_array_equal(np.rint(image / 65535 * 50 + 10), expected)
+    assert source.limits(0) == (10, 60)
+
+
+def test_what_is_no_folder_of_classes(tmp_path):
+    with pytest.raises(PixmedError, match=r"nowhere: no such folder; set data\.dir"):
+        classes.source(tmp_path / "nowhere")
+    put(tmp_path / "only" / "1.png")
+    with pytest.raises(PixmedError, match="images of 1 classes"):
+        classes.source(tmp_path)
+    put(tmp_path / "Training" / "a" / "1.png")
+    with pytest.raises(PixmedError, match="has only beside a training and a test folder"):
+        classes.source(tmp_path)
+    with pytest.raises(PixmedError, match=r"data\.intensity=window"):
+        classes.source(tmp_path, rule="window")
+    for label in "ab":
+        put(tmp_path / "c" / label / "1.png")
+    (tmp_path / "c" / "a" / "2.jpg").write_bytes(b"<html>")
+    with pytest.raises(PixmedError, match=r"1 files are unusable \(.*2\.jpg: not a whole PNG"):
+        classes.source(tmp_path / "c")
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="real data are not here")
+def test_real_set():
+    source = classes.source(REAL)
+    assert source.label_names == ("glioma", "meningioma", "notumor", "pituitary")
+    assert len(source.files) == 6200
+    assert set(source.given) == {"train", "val", "test"}

@@ -1,0 +1,513 @@
+"""Files of scanners and of scientific software, written by the formats' own libraries."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.io
+
+from pixmed_jax.data import folder, intensity, volumes
+from pixmed_jax.data.slices import load
+from pixmed_jax.errors import PixmedError
+
+h5py = pytest.importorskip("h5py")
+nibabel = pytest.importorskip("nibabel")
+pydicom = pytest.importorskip("pydicom")
+
+# Every voxel differs: [x, y, z] = 100 x + 10 y + z, so a picture shows where each of its pixels came from.
+X, Y, Z = np.mgrid[0:4, 0:5, 0:3]
+PLACES = (100 * X + 10 * Y + Z).astype(np.int16)
+LAS = np.diag([-1.0, 1, 1, 1])
+
+
+def nifti(path: Path, values: np.ndarray, affine: np.ndarray | None = None, **header: float) -> Path:
+    image = nibabel.Nifti1Image(values, np.eye(4) if affine is None else affine)
+    if header:
+        image.header.set_slope_inter(header.get("slope", 1), header.get("inter", 0))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nibabel.save(image, path)
+    return path
+
+
+def dicom(path: Path, pixels: np.ndarray, **elements: object) -> Path:
+    """[H, W] or [frames, H, W] uint8 | uint16 | int16 as an uncompressed file."""
+    from pydicom.dataset import FileDataset, FileMetaDataset
+    from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.4"
+    meta.MediaStorageSOPInstanceUID = generate_uid()
+    meta.TransferSyntaxUID = elements.pop("TransferSyntaxUID", ExplicitVRLittleEndian)
+    data = FileDataset(str(path), {}, file_meta=meta, preamble=b"\0" * 128)
+    data.PatientName, data.PatientID, data.StudyInstanceUID = "Roe^Jane", "1234567", "1.2.3.4"
+    data.SeriesInstanceUID = "1.2.3.4.5"
+    data.Rows, data.Columns = pixels.shape[-2:]
+    if pixels.ndim == 3:
+        data.NumberOfFrames = len(pixels)
+    data.SamplesPerPixel, data.PhotometricInterpretation = 1, "MONOCHROME2"
+    data.BitsAllocated = data.BitsStored = 8 * pixels.dtype.itemsize
+    data.HighBit, data.PixelRepresentation = data.BitsStored - 1, int(pixels.dtype.kind == "i")
+    data.PixelData = pixels.tobytes() + b"\0" * (pixels.nbytes % 2)
+    for name, value in elements.items():
+        setattr(data, name, value)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data.save_as(path, enforce_file_format=True)
+    return path
+
+
+def mat73(path: Path, **arrays: np.ndarray) -> Path:
+    """As MATLAB -v7.3 writes it: transposed, in chunks, deflated, behind a block of text."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with h5py.File(path, "w", userblock_size=512) as file:
+        for name, values in arrays.items():
+            file.create_dataset(name, data=values.T, chunks=True, compression="gzip", shuffle=True)
+    with path.open("r+b") as file:
+        file.write(b"MATLAB 7.3 MAT-file".ljust(128))
+    return path
+
+
+def decoded(path: Path, axis: str = "stored") -> np.ndarray:
+    array = volumes.open_array(path)
+    return np.array(volumes.stack(array, array.read(), axis))
+
+
+# ---------------------------------------------------------------- what is read
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+@pytest.mark.parametrize("dtype", ["int16", "uint8", "float32", "float64", ">i2"])
+def test_nifti_is_read_in_its_own_type(tmp_path, suffix, dtype):
+    values = (PLACES % 256).astype(dtype)
+    header = nibabel.Nifti1Header(endianness=">" if dtype[0] == ">" else "<")
+    header.set_data_dtype(dtype)
+    nibabel.save(nibabel.Nifti1Image(values, np.eye(4), header), tmp_path / f"a{suffix}")
+    array = volumes.open_array(tmp_path / f"a{suffix}")
+    np.testing.assert_array_equal(array.read(), values)
+    assert array.dtype == values.dtype
+
+
+def test_nifti_2_and_extensions_between_header_and_voxels(tmp_path):
+    image = nibabel.Nifti2Image(PLACES, np.eye(4))
+    image.header.extensions.append(nibabel.nifti1.Nifti1Extension("comment", b"x" * 5000))
+    nibabel.save(image, tmp_path / "a.nii")
+    np.testing.assert_array_equal(volumes.open_array(tmp_path / "a.nii").read(), PLACES)
+
+
+def test_pictures_are_the_radiologists(tmp_path):
+    """In RAS axes x grows to the patient's right (our left), y to the front (up), z to the head (up)."""
+    path = nifti(tmp_path / "a.nii", PLACES)
+    axial = decoded(path, "axial")
+    assert axial.shape == (3, 5, 4)
+    assert axial[2, 0, 0] == 342  # slice z = 2: top left is front (y = 4) and right (x = 3)
+    assert axial[0, 4, 3] == 0
+    coronal = decoded(path, "coronal")
+    assert coronal.shape == (5, 3, 4)
+    assert coronal[1, 0, 0] == 312  # y = 1: top left is the head's end (z = 2) and right (x = 3)
+    sagittal = decoded(path, "sagittal")
+    assert sagittal.shape == (4, 3, 5)
+    assert sagittal[3, 0, 0] == 342  # x = 3: top left is z = 2 and front (y = 4)
+
+
+@pytest.mark.parametrize("codes", ["LAS", "LPS", "RSA", "PIR", "ASL"])
+def test_a_volume_stored_in_other_axes_gives_the_same_pictures(tmp_path, codes):
+    straight = nibabel.Nifti1Image(PLACES, np.eye(4))
+    turn = nibabel.orientations.ornt_transform(
+        nibabel.orientations.axcodes2ornt("RAS"), nibabel.orientations.axcodes2ornt(codes)
+    )
+    nibabel.save(straight.as_reoriented(turn), tmp_path / "turned.nii.gz")
+    nibabel.save(straight, tmp_path / "straight.nii.gz")
+    for plane in volumes.PLANES:
+        np.testing.assert_array_equal(
+            decoded(tmp_path / "turned.nii.gz", plane), decoded(tmp_path / "straight.nii.gz", plane)
+        )
+    depth = decoded(tmp_path / "turned.nii.gz").shape[0]  # "stored" is the file's own last axis
+    assert depth == {"R": 4, "L": 4, "A": 5, "P": 5, "S": 3, "I": 3}[codes[2]]
+
+
+def test_arrays_without_orientation_are_cut_as_they_are(tmp_path):
+    np.save(tmp_path / "a.npy", PLACES)
+    np.testing.assert_array_equal(decoded(tmp_path / "a.npy"), np.moveaxis(PLACES, 2, 0))
+    np.testing.assert_array_equal(decoded(tmp_path / "a.npy", "0"), PLACES)
+    with pytest.raises(PixmedError, match=r"a\.npy: says nothing of planes; set data\.axis"):
+        decoded(tmp_path / "a.npy", "axial")
+    with pytest.raises(PixmedError, match=r"data\.axis='z': give stored"):
+        decoded(tmp_path / "a.npy", "z")
+
+
+@pytest.mark.parametrize("order", "CF")
+def test_numpy_files(tmp_path, order):
+    values = np.asarray(PLACES[..., 0], order=order)
+    np.save(tmp_path / "a.npy", values)
+    np.savez_compressed(tmp_path / "b.npz", image=values, other=np.zeros((3, 3)))
+    np.savez(tmp_path / "c.npz", values)
+    for name in ("a.npy", "b.npz", "c.npz"):
+        np.testing.assert_array_equal(decoded(tmp_path / name)[0], PLACES[..., 0])
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "uint16", "float32", "float64", "bool"])
+def test_matlab_5(tmp_path, compressed, dtype):
+    values = (PLACES % 2).astype(bool) if dtype == "bool" else (PLACES % 256).astype(dtype)
+    extra = {"cells": np.array([[1, "a"]], object), "s": {"image": 1}, "scalar": 3.0, "text": "hello"}
+    scipy.io.savemat(tmp_path / "a.mat", {**extra, "scan": values}, do_compression=compressed)
+    array = volumes.open_array(tmp_path / "a.mat")
+    np.testing.assert_array_equal(array.read(), values)
+    assert array.dtype.itemsize == values.dtype.itemsize
+
+
+@pytest.mark.parametrize("shape", [(7, 5), (40, 300), (6, 5, 4)])
+def test_matlab_73(tmp_path, shape):
+    values = np.random.default_rng(0).integers(-3000, 3000, shape).astype(np.int16)
+    path = mat73(tmp_path / "a.mat", image=values)
+    np.testing.assert_array_equal(volumes.open_array(path).read(), values)
+
+
+def test_matlab_73_without_chunks_and_with_large_ones(tmp_path):
+    values = np.arange(35, dtype=np.float64).reshape(7, 5)
+    for i, options in enumerate(({}, {"chunks": (4, 4)}, {"chunks": (3, 7), "compression": 9})):
+        with h5py.File(tmp_path / f"{i}.mat", "w", userblock_size=512) as file:
+            file.create_dataset("image", data=values.T, **options)
+        with (tmp_path / f"{i}.mat").open("r+b") as file:
+            file.write(b"MATLAB 7.3 MAT-file")
+        np.testing.assert_array_equal(volumes.open_array(tmp_path / f"{i}.mat").read(), values)
+
+
+def test_which_array_of_several(tmp_path):
+    np.savez(tmp_path / "a.npz", T1=PLACES, T2=PLACES)
+    with pytest.raises(
+        PixmedError, match=r"a\.npz: holds 2 arrays \(T1, T2\); name the one that counts mask"
+    ):
+        volumes.open_array(tmp_path / "a.npz", "mask")
+
+
+def test_dicom_values(tmp_path):
+    stored = np.array([[0, 1000], [2000, 4095]], np.uint16)
+    path = dicom(
+        tmp_path / "a.dcm", stored, BitsStored=12, HighBit=11, RescaleSlope=2, RescaleIntercept=-1024
+    )
+    array = volumes.open_array(path)
+    assert (array.slope, array.intercept) == (2, -1024)
+    assert array.full == (-1024, 2 * 4095 - 1024)
+    np.testing.assert_array_equal(decoded(path)[0], stored)
+
+
+def test_dicom_window_by_the_standard(tmp_path):
+    """PS3.3 C.11.2.1.2.1, its own example: centre 2048, width 4096 maps 0 to 4095 onto the whole range."""
+    path = dicom(tmp_path / "a.dcm", np.zeros((2, 2), np.uint16), WindowCenter=2048, WindowWidth=4096)
+    assert volumes.open_array(path).window == (0, 4095)
+    path = dicom(tmp_path / "b.dcm", np.zeros((2, 2), np.uint16), WindowCenter=[40, 5], WindowWidth=[400, 9])
+    assert volumes.open_array(path).window == (-160, 239)
+    exact = {"WindowCenter": 40, "WindowWidth": 400, "VOILUTFunction": "LINEAR_EXACT"}
+    assert volumes.open_array(dicom(tmp_path / "c.dcm", np.zeros((2, 2), "u2"), **exact)).window == (
+        -160,
+        240,
+    )
+    assert volumes.open_array(dicom(tmp_path / "d.dcm", np.zeros((2, 2), "u2"))).window is None
+
+
+def test_dicom_frames_colours_and_bits_above(tmp_path):
+    frames = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
+    np.testing.assert_array_equal(decoded(dicom(tmp_path / "a.dcm", frames)), frames)
+    overlay = np.array([[0x1003, 0x0FFF]], np.uint16)
+    path = dicom(tmp_path / "b.dcm", overlay, BitsStored=12, HighBit=11)
+    assert decoded(path).tolist() == [[[3, 4095]]]
+    colour = np.arange(18, dtype=np.uint8).reshape(2, 3, 3)
+    path = dicom(tmp_path / "c.dcm", np.zeros((2, 3), np.uint8))
+    data = pydicom.dcmread(path)
+    data.SamplesPerPixel, data.PhotometricInterpretation, data.PlanarConfiguration = 3, "RGB", 0
+    data.PixelData = colour.tobytes()
+    data.save_as(path)
+    np.testing.assert_array_equal(decoded(path)[0], colour)
+
+
+def test_dicom_packed_by_run_length(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 4096, (16, 16)).astype(np.uint16)
+    path = dicom(tmp_path / "a.dcm", pixels)
+    data = pydicom.dcmread(path)
+    data.compress(pydicom.uid.RLELossless)
+    data.save_as(path)
+    np.testing.assert_array_equal(decoded(path)[0], pixels)
+
+
+def series(root: Path, values: np.ndarray, affine: np.ndarray) -> None:
+    """[x, y, z] with an affine in RAS as slices whose file names are in no order."""
+    lps = np.diag([-1.0, -1, 1, 1]) @ affine
+    spacing = np.linalg.norm(lps[:3, :3], axis=0)
+    for z, name in zip(range(values.shape[2]), ("m", "z", "a", "k"), strict=False):
+        dicom(
+            root / f"{name}.dcm",
+            np.ascontiguousarray(values[:, :, z].T),
+            ImagePositionPatient=[float(v) for v in lps[:3] @ [0, 0, z, 1]],
+            ImageOrientationPatient=[
+                float(v) for v in [*(lps[:3, 0] / spacing[0]), *(lps[:3, 1] / spacing[1])]
+            ],
+            PixelSpacing=[float(spacing[1]), float(spacing[0])],
+            RescaleSlope=1,
+            RescaleIntercept=0,
+        )
+
+
+@pytest.mark.parametrize("codes", ["LPS", "RAS", "ASL", "LIP"])
+def test_a_series_and_a_nifti_file_of_the_same_head_agree(tmp_path, codes):
+    """The independent path: nibabel turns the volume and knows its affine, DICOM gets it through LPS."""
+    straight = nibabel.Nifti1Image(PLACES, np.diag([2.0, 3, 5, 1]))
+    turn = nibabel.orientations.ornt_transform(
+        nibabel.orientations.axcodes2ornt("RAS"), nibabel.orientations.axcodes2ornt(codes)
+    )
+    turned = straight.as_reoriented(turn)
+    values = np.asarray(turned.dataobj)[..., :4]
+    series(tmp_path / "s", values.astype(np.int16), turned.affine)
+    nibabel.save(nibabel.Nifti1Image(values, turned.affine), tmp_path / "a.nii")
+    array = volumes.open_series(tmp_path / "s", sorted((tmp_path / "s").iterdir()))
+    for axis in ("stored", "axial", "sagittal", "coronal"):
+        pictures = volumes.stack(array, array.read(), axis)
+        np.testing.assert_array_equal(pictures, decoded(tmp_path / "a.nii", axis))
+
+
+def test_slices_of_a_series_that_are_scaled_differently(tmp_path):
+    for i, slope in enumerate((1.0, 4.0)):
+        dicom(
+            tmp_path / f"{i}.dcm", np.full((2, 2), 10, np.uint16), RescaleSlope=slope, RescaleIntercept=-1,
+            InstanceNumber=i,
+        )  # fmt: skip
+    array = volumes.open_series(tmp_path, sorted(tmp_path.iterdir()))
+    assert array.read()[0, 0].tolist() == [9, 39]
+    assert (array.slope, array.intercept) == (1, 0)
+
+
+# ---------------------------------------------------------------- as a folder
+def blob(shape: tuple[int, ...], *slices: int) -> np.ndarray:
+    """A mask with a tumour in some of its last axis' slices."""
+    mask = np.zeros(shape, np.uint8)
+    for k in slices:
+        mask[1:3, 1:3, k] = 1
+    return mask
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Two volumes of 6 x 5 x 4, with a tumour in two slices and in one."""
+    values = np.random.default_rng(0).integers(-100, 1500, (2, 6, 5, 4)).astype(np.int16)
+    for name, pixels, slices in (("a", values[0], (1, 2)), ("b", values[1], (3,))):
+        nifti(tmp_path / "images" / f"{name}.nii.gz", pixels, np.diag([-1.0, -1, 1, 1]))
+        nifti(tmp_path / "masks" / f"{name}.nii.gz", blob((6, 5, 4), *slices), np.diag([-1.0, -1, 1, 1]))
+    return tmp_path
+
+
+def test_volumes_become_slices_of_one_patient_each(root, capsys):
+    source = folder.source(root)
+    assert source.files == ("a.nii.gz#001", "a.nii.gz#002", "b.nii.gz#003")
+    assert source.groups == ("a.nii.gz", "a.nii.gz", "b.nii.gz")
+    told = capsys.readouterr().err
+    assert "5 of 8 slices show no tumour and are left out (data.allow_empty_masks=true keeps them)" in told
+    assert "0 = background, 1 = tumor" in told
+    image, mask = source.read(0)
+    assert image.shape == mask.shape == (5, 6)
+    np.testing.assert_array_equal(mask.T, blob((6, 5, 4), 1)[..., 1])
+    assert len(folder.source(root, allow_empty_masks=True).files) == 8
+    assert capsys.readouterr().err.count("background") == 0  # once for a dataset
+
+
+def test_a_table_speaks_of_volumes(root):
+    (root / "meta.csv").write_text(
+        "file,label,patient_group,set\na.nii.gz,glioma,p1,train\nb.nii.gz,meningioma,p2,test\n"
+    )
+    source = folder.source(root, split_column="set")
+    assert source.groups == ("p1", "p1", "p2") and source.given == ("train", "train", "test")
+    assert [source.label_names[i] for i in source.labels] == ["glioma", "glioma", "meningioma"]
+    assert source.read(2)[1].max() == 2
+
+
+def test_fixed_limits_invert_to_the_grey_level(root):
+    values = np.asarray(nibabel.load(root / "images" / "a.nii.gz").dataobj)
+    source = folder.source(root, rule="-100,1500")
+    stored = source.read(0)[0]
+    assert stored.dtype == np.uint16 and source.limits(0) == (-100, 1500)
+    back = intensity.decode(stored / 65535, source.limits(0))
+    np.testing.assert_array_equal(np.rint(back), values[:, :, 1].T)
+    slices = load(source, [0, 2], 6)
+    assert slices.limits.tolist() == [[-100, 1500]] * 2 and slices.images.dtype == np.uint16
+
+
+def test_percentiles_are_those_of_the_volume(root):
+    source = folder.source(root)
+    for row, name in ((0, "a"), (1, "a"), (2, "b")):
+        values = np.asarray(nibabel.load(root / "images" / f"{name}.nii.gz").dataobj)
+        assert source.limits(row) == pytest.approx(np.percentile(values, (0.5, 99.5)))
+
+
+def test_a_window_and_inverted_greys(tmp_path):
+    stored = np.arange(36, dtype=np.uint16).reshape(6, 6) * 10
+    window = {"WindowCenter": 100, "WindowWidth": 101, "RescaleSlope": 1, "RescaleIntercept": -50}
+    dicom(tmp_path / "images" / "a.dcm", stored, **window)
+    dicom(tmp_path / "images" / "b.dcm", stored, **window, PhotometricInterpretation="MONOCHROME1")
+    for name in "ab":
+        np.save(tmp_path / "images" / "x.npy", stored)
+        (tmp_path / "masks").mkdir(exist_ok=True)
+        np.save(tmp_path / "masks" / f"{name}.npy", np.pad(np.ones((2, 2), np.uint8), 2))
+    (tmp_path / "images" / "x.npy").unlink()
+    source = folder.source(tmp_path, rule="window")
+    unit = ((stored - 50.0) - 49.5) / 100  # C.11.2.1.2.1: from 100 - 0.5 - 50 over a width of 100
+    np.testing.assert_array_equal(source.read(0)[0], np.rint(unit.clip(0, 1) * 65535))
+    np.testing.assert_array_equal(source.read(1)[0], np.rint((1 - unit).clip(0, 1) * 65535))
+    assert source.limits(0) == (49.5, 149.5) and source.limits(1) == (149.5, 49.5)
+
+
+def test_full_range_is_that_of_the_bits(tmp_path):
+    stored = np.array([[0, 4095], [2048, 100]], np.uint16)
+    stored = np.pad(stored, 1)
+    dicom(tmp_path / "images" / "a.dcm", stored, BitsStored=12, HighBit=11)
+    (tmp_path / "masks").mkdir()
+    np.save(tmp_path / "masks" / "a.npy", np.pad(np.ones((2, 2)), 1))
+    source = folder.source(tmp_path, rule="full")
+    np.testing.assert_array_equal(source.read(0)[0], np.rint(stored / 4095 * 65535))
+    nifti(tmp_path / "images" / "a.nii", stored[..., None].astype(np.float32))
+    (tmp_path / "images" / "a.dcm").unlink()
+    with pytest.raises(PixmedError, match=r"a\.nii: float32 values have no full range; set data\.intensity"):
+        folder.source(tmp_path, rule="full").read(0)
+
+
+@pytest.mark.parametrize("rule", ["wide", "1", "5,1", "nan,3", "1,2,3", ""])
+def test_a_rule_that_is_none(root, rule):
+    with pytest.raises(PixmedError, match=r"data\.intensity=.*give one of auto, full, percentiles, window"):
+        folder.source(root, rule=rule)
+
+
+def test_a_mask_stored_in_other_axes_still_fits(root):
+    straight = nibabel.load(root / "masks" / "a.nii.gz")
+    expected = [mask.copy() for _, mask in map(folder.source(root).read, range(2))]
+    turn = nibabel.orientations.ornt_transform(
+        nibabel.orientations.axcodes2ornt("LPS"), nibabel.orientations.axcodes2ornt("RAS")
+    )
+    nibabel.save(straight.as_reoriented(turn), root / "masks" / "a.nii.gz")
+    source = folder.source(root)
+    for row in range(2):
+        np.testing.assert_array_equal(source.read(row)[1], expected[row])
+
+
+def test_a_series_with_a_mask_volume_and_hashed_patients(tmp_path):
+    values = np.random.default_rng(0).integers(0, 1000, (6, 5, 4)).astype(np.int16)
+    affine = np.diag([2.0, 2, 5, 1])
+    series(tmp_path / "images" / "one", values, affine)
+    nifti(tmp_path / "masks" / "one.nii.gz", blob((6, 5, 4), 2), affine)
+    source = folder.source(tmp_path, rule="0,1000")
+    assert source.files == ("one#002",)
+    assert source.groups[0].startswith("patient-") and "1234567" not in source.groups[0]
+    nifti(tmp_path / "images" / "two.nii.gz", values, affine)
+    nifti(tmp_path / "masks" / "two.nii.gz", blob((6, 5, 4), 2), affine)
+    both = folder.source(tmp_path, rule="0,1000")
+    np.testing.assert_array_equal(both.read(0)[0], both.read(1)[0])
+    np.testing.assert_array_equal(both.read(0)[1], both.read(1)[1])
+    (tmp_path / "masks" / "one.nii.gz").unlink()
+    np.save(tmp_path / "masks" / "one.npy", blob((5, 6, 4), 2))
+    with pytest.raises(PixmedError, match=r"one\.npy: does not say how it lies in the DICOM volume"):
+        folder.source(tmp_path)
+
+
+def test_ids_of_patients_differ_and_need_the_files(tmp_path):
+    def groups(study: str) -> tuple[str, ...]:
+        root = tmp_path / study
+        for i, patient in enumerate(("7", "8", "7")):
+            dicom(
+                root / "images" / f"{i}.dcm", np.arange(36, dtype="u2").reshape(6, 6), PatientID=patient,
+                StudyInstanceUID=study,
+            )  # fmt: skip
+            (root / "masks").mkdir(exist_ok=True)
+            np.save(root / "masks" / f"{i}.npy", np.pad(np.ones((2, 2), np.uint8), 2))
+        return folder.source(root).groups
+
+    first, again, other = groups("1.2"), groups("1.2"), groups("1.3")
+    assert first == again and first[0] == first[2] != first[1]
+    assert not set(first) & set(other)  # no table of all ids helps: the study's number is hashed too
+
+
+# ---------------------------------------------------------------- what masks mean
+def flat(root: Path, masks: dict[str, np.ndarray], meta: str = "") -> folder.Source:
+    """8 x 8 pictures a, b, ... with masks by file name."""
+    (root / "images").mkdir(parents=True)
+    (root / "masks").mkdir()
+    for name, mask in masks.items():
+        np.save(root / "masks" / f"{name}.npy", mask)
+        np.save(root / "images" / f"{name[0]}.npy", np.arange(64, dtype=np.uint8).reshape(8, 8))
+    if meta:
+        (root / "meta.csv").write_text("file,label,patient_group\n" + meta)
+    return folder.source(root)
+
+
+def field(*values: int) -> np.ndarray:
+    mask = np.zeros((8, 8), np.int64)
+    for i, value in enumerate(values):
+        mask[i, : i + 1] = value  # one pixel of the first, two of the second ...
+    return mask
+
+
+def test_classes_without_a_table(tmp_path, capsys):
+    source = flat(tmp_path, {"a": field(1, 2, 4), "b": field(4, 1)})
+    assert source.label_names == ("class 1", "class 2", "class 4")
+    np.testing.assert_array_equal(source.read(0)[1], field(1, 2, 3))
+    np.testing.assert_array_equal(source.read(1)[1], field(3, 1))
+    assert source.labels.tolist() == [2, 0]  # the class with most pixels
+    assert "0 = background, 1 = class 1, 2 = class 2, 4 = class 4" in capsys.readouterr().err
+
+
+def test_interpolated_masks_are_refused_with_their_values(tmp_path):
+    source = flat(tmp_path, {"a": field(255), "b": field(3, 17, 255)})
+    source.read(0)
+    with pytest.raises(
+        PixmedError, match=r"b\.npy: values 0, 3, 17, 255; a mask holds 0 and 1, or 0 and 255"
+    ):
+        source.read(1)
+    source = flat(tmp_path / "half", {"a": field(1) / 2})
+    with pytest.raises(PixmedError, match=r"a\.npy: holds 0\.5, and a mask holds whole numbers"):
+        source.read(0)
+
+
+def test_one_is_a_class_where_masks_hold_classes(tmp_path):
+    table = "a.npy,glioma,p\nb.npy,meningioma,q\nc.npy,glioma,r\nd.npy,meningioma,s\n"
+    source = flat(tmp_path, {"a": field(1, 2), "b": field(1), "c": field(1), "d": field(255)}, table)
+    np.testing.assert_array_equal(source.read(2)[1], field(1))
+    np.testing.assert_array_equal(source.read(3)[1], field(2))
+    with pytest.raises(PixmedError, match=r"b\.npy: 1 is glioma in this folder, .* says meningioma"):
+        source.read(1)
+
+
+@pytest.mark.parametrize("background", [False, True])
+@pytest.mark.parametrize("value", [1, 255, 1.0])
+def test_one_hot_channels(tmp_path, background, value):
+    labels = field(2, 1, 2)
+    hot = np.stack([labels == v for v in ((0, 1, 2) if background else (1, 2))], -1) * value
+    source = flat(tmp_path, {"a": hot.astype(np.float32 if value == 1.0 else np.uint8)})
+    np.testing.assert_array_equal(source.read(0)[1], labels)
+    assert source.label_names == ("class 1", "class 2")
+
+
+def test_one_hot_nifti_of_four_axes(tmp_path):
+    labels = np.zeros((6, 5, 4), np.uint8)
+    labels[1, 1:3, 2], labels[2, 2, 2] = 1, 2
+    affine = np.diag([-1.0, -1, 1, 1])
+    nifti(tmp_path / "images" / "a.nii.gz", PLACES.repeat(2, 0)[:6, :, [0, 1, 2, 2]], affine)
+    nifti(tmp_path / "masks" / "a.nii.gz", np.stack([labels == 1, labels == 2], -1).astype(np.uint8), affine)
+    source = folder.source(tmp_path)
+    assert source.files == ("a.nii.gz#002",)
+    np.testing.assert_array_equal(source.read(0)[1], labels[..., 2].T)
+
+
+def test_one_hot_files(tmp_path):
+    masks = {"a_edema": field(0, 255), "a_core": field(255), "b_core": field(0, 0, 255), "b_edema": field(0)}
+    source = flat(tmp_path, masks)
+    assert source.label_names == ("core", "edema")
+    np.testing.assert_array_equal(source.read(0)[1], field(1, 2))
+    np.testing.assert_array_equal(source.read(1)[1], field(0, 0, 1))
+    (tmp_path / "masks" / "b_edema.npy").unlink()
+    with pytest.raises(PixmedError, match=r"1 images without the mask of a class \(b\.npy lacks edema\)"):
+        folder.source(tmp_path)
+
+
+def test_one_hot_classes_do_not_overlap(tmp_path):
+    hot = np.stack([field(0, 1), field(1, 1)], -1)
+    with pytest.raises(PixmedError, match=r"a\.npy: 2 pixels lie in several channels \(1 and 2\)"):
+        flat(tmp_path, {"a": hot}).read(0)
+
+
+def test_volumes_and_pictures_do_not_mix_up_their_shapes(root):
+    nifti(root / "masks" / "a.nii.gz", blob((6, 5, 3), 1), np.diag([-1.0, -1, 1, 1]))
+    with pytest.raises(PixmedError, match=r"a\.nii\.gz 4 slices of 5x6 against 3 slices of 5x6"):
+        folder.source(root)
