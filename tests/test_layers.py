@@ -114,6 +114,30 @@ def test_both_forms_of_up_agree(monkeypatch, size, branch, dtype, tolerance):
     assert_all_close(found, exact, tolerance)
 
 
+@pytest.mark.parametrize(("dtype", "tolerance"), [(jnp.float32, 1e-5), (jnp.bfloat16, 2e-2)])
+@pytest.mark.parametrize("limit", [0, 10**6])
+@pytest.mark.parametrize("size", [3, 4])
+def test_both_forms_of_down_and_of_the_kernel_gradient_agree(monkeypatch, size, limit, dtype, tolerance):
+    """With limits of 0 the convolution and one product for each tap, with large ones a single product."""
+    for name in ("_MATRIX_PIXELS", "_WHOLE_PIXELS", "_FEW_CHANNELS"):
+        monkeypatch.setattr(layers, name, limit)
+    x, kernel, y = normal(0, 2, 8, 12, 5), normal(1, size, size, 5, 3), normal(2, 2, 4, 6, 3)
+    x, kernel, y = (jnp.asarray(part, dtype) for part in (x, kernel, y))
+    found = layers._down_cpu(x, kernel), layers._kernel_gradient_cpu(x, y, size)
+    assert {part.dtype for part in found} == {jnp.dtype(dtype)}
+    x, kernel, y = (part.astype(jnp.float32) for part in (x, kernel, y))
+    exact = layers._down_stock(x, kernel), layers._kernel_gradient_stock(x, y, size)
+    assert_all_close(found, exact, tolerance)
+
+
+@pytest.mark.parametrize(("channels", "products"), [(8, 1), (9, 16)])
+def test_a_kernel_gradient_takes_a_product_for_each_tap_of_a_large_image_only(channels, products):
+    """17 x 16 pixels are more than 256; with few channels one product is still the better."""
+    x, y = normal(0, 1, 34, 32, channels), normal(1, 1, 17, 16, 3)
+    found = jax.jit(layers._kernel_gradient_cpu, static_argnums=2).trace(x, y, 4).lower().as_text()
+    assert found.count("dot_general") == products
+
+
 def test_a_second_derivative_exists_through_up_and_down():
     """Gradient penalties differentiate the custom gradients once more; <x, H v> is symmetric in x and v."""
     kernel = normal(0, 4, 4, 2, 3)
@@ -153,12 +177,13 @@ def test_both_forms_of_depthwise_agree(size, multiplier, dtype, tolerance):
     ("operation", "kernel", "stock"),
     [
         (layers.up, (4, 4, 3, 8), "lhs_dilate = [2, 2]"),
+        (layers.down, (3, 3, 8, 4), "stride = [2, 2]"),
         (layers.depthwise, (3, 3, 1, 8), "feature_group_count = 8"),
     ],
 )
 def test_the_form_is_chosen_where_it_is_compiled(operation, kernel, stock):
     """A GPU gets the operation that cuDNN knows, a CPU its own form."""
-    traced = jax.jit(operation).trace(normal(0, 1, 9, 9, 8), normal(1, *kernel))
+    traced = jax.jit(operation).trace(normal(0, 1, 10, 10, 8), normal(1, *kernel))
     assert stock in traced.lower(lowering_platforms=("cuda",)).as_text()
     assert stock not in traced.lower(lowering_platforms=("cpu",)).as_text()
 

@@ -24,7 +24,7 @@ class Feed:
     """`feed(step)` -> (arrays, rows): the arguments of the jitted step that follows `step` steps.
 
     Resident: all slices, replicated, and the batch's rows, sharded. Streamed: the batch's slices, sharded,
-    and None. `grey` says that the images have one channel, `limits` the values in the files' own units that 0 and
+    and None. `grey` says that the images have one channel, `limits` the values in the files' units that 0 and
     1 stand for: the median of the slices, or of a few of them where they are streamed.
     """
 
