@@ -53,6 +53,7 @@ def made_up(count: int, size: int) -> Dataset:
         classes=("tumor",),
         condition="tumor",
         class_channels=False,
+        tissue_classes=0,
         size=size,
         load_size=round(size * 286 / 256),
         channels=1,

@@ -4,6 +4,8 @@ import errno
 import functools
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -294,3 +296,20 @@ def test_a_folder_that_cannot_be_written(tmp_path):
         writer.save(3, make_state(), 0.0)
         writer.finish()
     assert "\n" not in str(error.value)
+
+
+def test_a_save_that_fails_does_not_hold_up_the_exit(tmp_path):
+    """Orbax's threads would wait ten minutes for a folder that never comes."""
+    (tmp_path / "checkpoints").write_text("a file where the folder should be")
+    program = f"""
+from pathlib import Path
+import numpy as np
+from pixmed_jax.training.checkpoint import Writer
+writer = Writer(Path({str(tmp_path / "checkpoints")!r}), keep=1, config={{}}, classes=("a",), grey=True)
+try:
+    writer.save(3, {{"x": np.ones(3, np.float32)}}, 0.0)
+finally:
+    writer.close()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert "PixmedError: checkpoint 3 could not be saved" in done.stderr

@@ -9,6 +9,7 @@ reported and passed over. Orbax alone would take an empty folder for the newest 
 without a word.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -67,8 +68,13 @@ class Writer:
         self.finish()
         path = (self._directory / str(step)).absolute()
         try:
-            if jax.process_index() == 0 and path.is_dir():  # left by a run that was killed, or damaged
-                shutil.rmtree(path)
+            if jax.process_index() == 0:
+                # Before orbax starts: a save that fails at once leaves threads that hold up exit for minutes.
+                self._directory.mkdir(parents=True, exist_ok=True)
+                if not os.access(self._directory, os.W_OK | os.X_OK):
+                    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self._directory))
+                if path.is_dir():  # left by a run that was killed, or damaged
+                    shutil.rmtree(path)
             self._checkpointer.save(path, args=ocp.args.StandardSave(state))
         except (OSError, ValueError) as error:
             raise _save_failed(step, error) from error
