@@ -13,10 +13,10 @@ LAYERS = (
     ("launch",),
     ("loop", "dry_run", "sampling", "inference", "evaluation", "check_data"),  # stages
     ("build", "gan"),  # tasks
-    ("task", "checkpoint", "mesh", "records"),
+    ("task", "checkpoint", "feed", "mesh", "records"),
     ("models", "losses", "data"),
     ("models.layers",),
-    ("pictures", "workdir", "progress", "config", "errors"),  # helpers of everybody
+    ("pictures", "workdir", "progress", "config", "errors", "allocator"),  # helpers of everybody
 )
 RANKS = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 MODULES = {
