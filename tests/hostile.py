@@ -469,7 +469,7 @@ def hdf5_values_in_another_file(path):
 @hostile("a.mat", "in another file")
 def hdf5_virtual_dataset(path):
     layout = h5py.VirtualLayout((8, 8), "u1")
-    layout[:] = h5py.VirtualSource("/tmp/other.h5", "image", (8, 8))
+    layout[:] = h5py.VirtualSource("/elsewhere/other.h5", "image", (8, 8))
     hdf5(path, lambda file: file.create_virtual_dataset("image", layout))
 
 
