@@ -16,8 +16,6 @@ The output appears whole or not at all. Errors: PixmedError if a folder has noth
 
 import csv
 import io
-import os
-import shutil
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -74,22 +72,12 @@ def check_data(data: str, workdir: str, *, against: str | None = None, **options
         tables["duplicates.csv"] = [COPY_COLUMNS, *_named(within, names, names)]
     page = _page(found, second, within, between, target)
 
-    draft = target.with_name(f".{target.name}.{os.getpid()}.draft")
-    try:
-        draft.mkdir(parents=True)
+    with run_folder.replaced(target, "give another --workdir") as draft:
         for name, rows in tables.items():
             text = io.StringIO(newline="")
             csv.writer(text, lineterminator="\n").writerows(rows)
             _write(draft / name, text.getvalue())
         _write(draft / "report.html", page)
-        shutil.rmtree(target, ignore_errors=True)
-        draft.rename(target)
-    except OSError as error:
-        raise PixmedError(
-            f"{target}: cannot be written ({error.strerror}); give another --workdir"
-        ) from error
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
     return "\n".join(_summary(found, second, within, between, target))
 
 

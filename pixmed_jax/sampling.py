@@ -17,8 +17,6 @@ The folder appears whole or not at all, and the same checkpoint, masks and seed 
 
 import csv
 import io
-import os
-import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -122,10 +120,9 @@ def sample(
         rng = np.random.default_rng([seed, i])
         return edits.draw(edit, row, conditions.scene, conditions.labels, conditions.groups, rng, refused)
 
-    draft = target.with_name(f".{target.name}.{os.getpid()}.draft")
-    try:
+    with run_folder.replaced(target, "free space, or give sample.output") as draft:
         for folder in ("images", "masks", "conditions"):
-            (draft / folder).mkdir(parents=True)
+            (draft / folder).mkdir()
         rows = []
         for start in watched(range(0, len(order), batch_size), -(-len(order) // batch_size), "sampling"):
             part = [edited(i) for i in range(start, min(start + batch_size, len(order)))]
@@ -143,14 +140,6 @@ def sample(
         table = io.StringIO(newline="")
         csv.writer(table, lineterminator="\n").writerows([(*COLUMNS, *EDIT_COLUMNS), *rows])
         run_folder.write_text(draft / MANIFEST, table.getvalue())
-        shutil.rmtree(target, ignore_errors=True)
-        draft.rename(target)
-    except OSError as error:
-        raise PixmedError(
-            f"{target}: cannot be written ({error.strerror}); free space, or give sample.output"
-        ) from error
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
     if refused:
         reasons = ", ".join(f"{count} {reason}" for reason, count in refused.most_common())
         print(f"{len(order)} edits, and {refused.total()} refused and drawn again: {reasons}")

@@ -11,7 +11,8 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,21 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, contents: Any) -> None:
     write_text(path, json.dumps(contents, indent=1, ensure_ascii=False) + "\n")
+
+
+@contextmanager
+def replaced(target: Path, remedy: str) -> Iterator[Path]:
+    """A folder to fill, which takes the place of `target` once the block is done, and vanishes if it fails."""
+    draft = target.with_name(f".{target.name}.{os.getpid()}.draft")
+    try:
+        draft.mkdir(parents=True)
+        yield draft
+        shutil.rmtree(target, ignore_errors=True)
+        draft.rename(target)
+    except OSError as error:
+        raise PixmedError(f"{target}: cannot be written ({error.strerror}); {remedy}") from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
 
 
 def read_config(workdir: Path) -> dict[str, Any]:
