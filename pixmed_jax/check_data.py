@@ -21,13 +21,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 from scipy import ndimage, sparse
 
-from pixmed_jax import pictures
+from pixmed_jax import pages, pictures
 from pixmed_jax import workdir as run_folder
 from pixmed_jax.data import decode, duplicates
 from pixmed_jax.data.duplicates import Copy
@@ -143,16 +142,11 @@ def _write(path: Path, text: str) -> None:
 def _page(
     found: Survey, second: Survey | None, within: Sequence[Copy], between: Sequence[Copy], target: Path
 ) -> str:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("pixmed_jax", "."),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     records = found.records
     readable = [record for record in records if record.height]
-    return environment.get_template("check_data.html.j2").render(
+    return pages.render(
+        "pixmed_jax",
+        "check_data.html.j2",
         name=found.root.name,
         other=second.root.name if second else "",
         n=len(records),

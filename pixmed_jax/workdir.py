@@ -37,7 +37,7 @@ def write_json(path: Path, contents: Any) -> None:
 
 @contextmanager
 def replaced(target: Path, remedy: str) -> Iterator[Path]:
-    """A folder to fill, which takes the place of `target` once the block is done, and vanishes if it fails."""
+    """A folder to fill, which takes the place of `target` when the block is done and vanishes if it fails."""
     draft = target.with_name(f".{target.name}.{os.getpid()}.draft")
     try:
         draft.mkdir(parents=True)

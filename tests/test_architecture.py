@@ -16,7 +16,7 @@ LAYERS = (
     ("task", "checkpoint", "feed", "mesh", "records"),
     ("models", "losses", "data"),
     ("models.layers",),
-    ("pictures", "workdir", "progress", "config", "errors", "allocator"),  # helpers of everybody
+    ("pages", "pictures", "workdir", "progress", "config", "errors", "allocator"),  # helpers of everybody
 )
 RANKS = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 MODULES = {

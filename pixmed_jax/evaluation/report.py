@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from matplotlib.figure import Figure
 from PIL import Image
 
 from pixmed_jax import config as configs
+from pixmed_jax import pages
 from pixmed_jax import workdir as run_folder
 from pixmed_jax.pictures import chart_uri, data_uri
 from pixmed_jax.training.dry_run import network_sizes
@@ -26,16 +26,11 @@ _ROWS = {
 
 def write(workdir: Path, config: Mapping[str, Any], evaluation: Mapping[str, Any], grid: Image.Image) -> Path:
     """Write `report/index.html` for a run and its evaluation; returns the page's path."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("pixmed_jax.evaluation", "."),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     records = read_metrics(workdir)
     steps = sorted((workdir / "grids").glob("step_*.png"))
-    page = environment.get_template("report.html.j2").render(
+    page = pages.render(
+        "pixmed_jax.evaluation",
+        "report.html.j2",
         name=config["name"],
         preset=config["preset"],
         evaluation=evaluation,
