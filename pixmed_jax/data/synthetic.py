@@ -226,9 +226,9 @@ def _refuse_leaks(
         if shared:
             what = "slices" if by_file else "patients"
             raise PixmedError(
-                f"{root}: its generator or its masks come from {len(shared)} {what} of this run's {split} split"
-                f" ({listing(shared, 5)}); train the generator with the same data.split and seed as this run, "
-                "and sample with --sample.split=train"
+                f"{root}: its generator or its masks come from {len(shared)} {what} of this run's {split}"
+                f" split ({listing(shared, 5)}); train the generator with this run's data.split and seed, and "
+                "sample with --sample.split=train"
             )
 
 

@@ -190,13 +190,12 @@ def make_task(
             return {"dice": tumor_dice(logits, _one_hot_masks(batch.condition, logits))}
         return {
             "accuracy": (logits.argmax(-1) == batch.labels).astype(jnp.float32),
-            "log_loss": cross_entropy(logits, batch.labels),
+            "log_likelihood": -cross_entropy(logits, batch.labels),
         }
 
     return Task(
         init=init,
         step=skip_if_not_finite(propose, apply),
-        inference=lambda state: state.ema,
         predict=predict,
         inputs=lambda batch: batch.images,
         score=score,
