@@ -227,8 +227,8 @@ def _refuse_leaks(
             what = "slices" if by_file else "patients"
             raise PixmedError(
                 f"{root}: its generator or its masks come from {len(shared)} {what} of this run's {split}"
-                f" split ({listing(shared, 5)}); train the generator with this run's data.split and seed, and "
-                "sample with --sample.split=train"
+                f" split ({listing(shared, 5)}); train the generator with this run's data.split and seed, "
+                "and sample with --sample.split=train"
             )
 
 
