@@ -31,7 +31,7 @@ MANIFEST, TRAINED_ON = "manifest.csv", "trained_on.json"
 NO_TUMOR = "no_tumor"  # label of a slice whose tumour was removed; the data may not leave a label blank
 HOW = ("add", "replace")
 _MOST = 2**27  # bytes of trained_on.json
-_PREFIX = "synthetic/"  # before a file's name, which a real slice may have too
+PREFIX = "synthetic/"  # before a file's name, which a real slice may have too
 
 
 class Synthetic(NamedTuple):
@@ -120,10 +120,10 @@ def read(
     limits = [_limits(table, entries[i]) for i in chosen]
     return Synthetic(
         Source(
-            files=tuple(_PREFIX + name for name in names),
+            files=tuple(PREFIX + name for name in names),
             labels=labels,
             label_names=tuple(label_names),
-            groups=tuple(entries[i].get("patient_group") or _PREFIX + entries[i]["file"] for i in chosen),
+            groups=tuple(entries[i].get("patient_group") or PREFIX + str(entries[i]["file"]) for i in chosen),
             planes=("",) * len(names),
             read=partial(_read, root, names, labels, masked),
             limits=lambda row: limits[row],

@@ -44,7 +44,9 @@ class DenseNet(nn.Module):
     def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
         def conv(features: int, size: int, name: str, stride: int = 1) -> Conv:
             pad = size // 2
-            return Conv(features, size, stride, pad, use_bias=False, dtype=self.dtype, init=_he, name=name)
+            return Conv(
+                features, size, stride, pad, use_bias=False, dtype=self.dtype, kernel_init=_he, name=name
+            )
 
         def activated(x: jax.Array, name: str) -> jax.Array:
             return nn.relu(Norm("batch", train, self.axis_name, self.dtype, EPSILON, name=name)(x))

@@ -216,12 +216,12 @@ class Conv(nn.Module):
     pad: int = 1
     use_bias: bool = True
     dtype: Dtype = jnp.float32
-    init: Callable[..., jax.Array] = kernel_init
+    kernel_init: Callable[..., jax.Array] = kernel_init
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
-        kernel = self.param("kernel", self.init, shape).astype(self.dtype)
+        kernel = self.param("kernel", self.kernel_init, shape).astype(self.dtype)
         x = x.astype(self.dtype)
         if self.stride == 2 and self.kernel_size in (3, 4):
             y = down(x, kernel)

@@ -38,7 +38,9 @@ class Segmenter(nn.Module):
 
         def twice(x: jax.Array, features: int, name: str) -> jax.Array:
             for i in (1, 2):
-                x = Conv(features, 3, use_bias=False, dtype=self.dtype, init=_he, name=f"{name}_conv{i}")(x)
+                x = Conv(
+                    features, 3, use_bias=False, dtype=self.dtype, kernel_init=_he, name=f"{name}_conv{i}"
+                )(x)
                 x = Norm(self.norm, train, self.axis_name, self.dtype, name=f"{name}_norm{i}")(x)
                 x = nn.relu(x)
             return x
@@ -54,10 +56,12 @@ class Segmenter(nn.Module):
         for i in reversed(range(halvings)):
             features = 2**i * self.width
             # A 2x2 up-convolution of stride 2 is one matrix product: no output pixel has two sources.
-            x = Conv(4 * features, 1, pad=0, use_bias=False, dtype=self.dtype, init=_he, name=f"up{i}")(x)
+            x = Conv(
+                4 * features, 1, pad=0, use_bias=False, dtype=self.dtype, kernel_init=_he, name=f"up{i}"
+            )(x)
             x = jnp.concatenate([skips[i], _spread(x)], axis=-1)
             x = twice(x, features, f"up{i}")
-        return Conv(1 + self.classes, 1, pad=0, dtype=self.dtype, init=_he, name="logits")(x).astype(
+        return Conv(1 + self.classes, 1, pad=0, dtype=self.dtype, kernel_init=_he, name="logits")(x).astype(
             jnp.float32
         )
 

@@ -191,7 +191,7 @@ def make_task(config: Mapping[str, Any], axis_name: str | None = None, *, classe
 def _adamw(
     learning_rate: float, b1: float, b2: float, weight_decay: float, decay_steps: int
 ) -> optax.GradientTransformation:
-    """Adam with decay of the kernels alone; `decay_steps` other than 0: the rate falls to 0 along a cosine."""
+    """Adam with decay of the kernels alone; the rate falls along a cosine to 0 at `decay_steps`, if not 0."""
     rate = optax.cosine_decay_schedule(learning_rate, decay_steps) if decay_steps else learning_rate
     kernels = lambda params: jax.tree.map(lambda x: x.ndim > 1, params)  # noqa: E731
     return optax.adamw(rate, b1, b2, weight_decay=weight_decay, mask=kernels)

@@ -183,7 +183,8 @@ def make_task(
 
     def predict(variables: Any, images: jax.Array, keys: jax.Array) -> jax.Array:
         """Images [N, S, S, C] -> logits; nothing here is random, so the keys are not used."""
-        return network.apply(variables, images, train=False)
+        logits: jax.Array = network.apply(variables, images, train=False)  # type: ignore[assignment]
+        return logits
 
     def score(logits: jax.Array, batch: Batch) -> dict[str, jax.Array]:
         if kind == "masks":
