@@ -314,7 +314,7 @@ def _of_labels(result: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str
 def _curves(records: Sequence[Mapping[str, float]]) -> list[str]:
     known = {name for record in records for name in record}
     charts = {
-        "training loss": sorted(n for n in known if n.startswith("network/") and not n.endswith("norm")),
+        "on training batches": sorted(n for n in known if n.startswith("network/") and not n.endswith("norm")),
         "score on held-out patients": sorted(n for n in known if n.startswith("held_out/")),
     }
     return [
