@@ -88,7 +88,7 @@ class Network:
         self.size: int = saved.config["data"]["size"]
         task, self._variables = restored(saved)
         self.predicts = task.predicts
-        channels = saved.config["data"]["channels"]
+        self._channels = channels = saved.config["data"]["channels"]
         self._predict = jit_predict(task, lambda images: with_channels(to_float(images), channels))
 
     def __call__(self, images: np.ndarray, *, batch_size: int = 8) -> np.ndarray:
@@ -99,6 +99,11 @@ class Network:
             )
         seeds = image_seeds(0, len(images))  # of no consequence
         return in_batches(self._predict, self._variables, images, seeds, batch_size)
+
+    def one_image(self, device: jax.Device) -> tuple[Any, tuple[Any, ...]]:
+        """As `Generator.one_image`."""
+        images = np.zeros((1, self.size, self.size, self._channels), np.uint8)
+        return self._predict, jax.device_put((self._variables, images, image_seeds(0, 1)), device)
 
 
 class Generator:
@@ -158,6 +163,12 @@ class Generator:
         if not len(maps):
             return np.zeros((0, self.size, self.size, self.config["data"]["channels"]), np.float32)
         return in_batches(self._predict, self._variables, maps.astype(np.uint8), seeds, batch_size)
+
+    def one_image(self, device: jax.Device) -> tuple[Any, tuple[Any, ...]]:
+        """What makes one image on `device`, a jitted function, and its arguments, placed there."""
+        shape = (1, self.size, self.size) if self.takes_maps else (1,)
+        maps = np.ones(shape, np.uint8)
+        return self._predict, jax.device_put((self._variables, maps, image_seeds(0, 1)), device)
 
 
 def find(path: str | Path, step: int | str = "newest") -> checkpoint.Saved:

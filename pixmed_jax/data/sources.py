@@ -40,9 +40,10 @@ class Dataset(NamedTuple):
 
     def load(self, rows: np.ndarray, size: int) -> tuple[Arrays, Slices]:
         """The given rows of the source at size x size."""
-        slices = load(self.source, rows, size)
         if self.condition == "label":
+            slices = load(self.source._replace(masked=False), rows, size)  # nothing hangs on its masks
             return Arrays(slices.images, (slices.labels + 1).astype(np.uint8), slices.labels), slices
+        slices = load(self.source, rows, size)
         maps, _ = label_map(
             slices.masks,
             slices.images,
@@ -134,7 +135,7 @@ def open_dataset(
         raise PixmedError(f"data.source={source!r} is unknown; use one of {known}")
     if leave_out:
         index = _without(index, Path(leave_out), images)
-    rows = split_rows(index, seed=seed, given=index.given or None, **split)
+    rows = split_rows(index, given=index.given or None, **{"seed": seed, **split})
     behind: Mapping[str, str] = {}
     if synthetic_dir:  # after the split, in which they have no part
         index, rows, behind = join(

@@ -17,7 +17,7 @@ from pixmed_jax import workdir as run_folder
 from pixmed_jax.data.slices import Slices
 from pixmed_jax.data.sources import Dataset, open_dataset
 from pixmed_jax.data.synthetic import PREFIX
-from pixmed_jax.evaluation import classification, metrics, report, segmentation
+from pixmed_jax.evaluation import classification, cost, metrics, report, segmentation
 from pixmed_jax.training.dry_run import network_sizes
 
 _SHOWN = 12  # right ones and wrong ones, each
@@ -66,7 +66,13 @@ def evaluate(workdir: Path, config: Mapping[str, Any], *, split: str, step: str)
         "predicts": network.predicts,
         "classes": list(network.classes),
         "config": configs.digest(config),
-        "trained_on": _trained_on(workdir, dataset),
+        "trained_on": _trained_on(workdir),
+        "cost": {
+            "networks": {
+                name: of._asdict() for name, of in network_sizes(dict(config), len(network.classes)).items()
+            },
+            "inference": cost.of_inference(network),
+        },
     }
     measured, figures = judge(logits, slices, dataset)
     result |= measured
@@ -88,7 +94,7 @@ def summary(result: Mapping[str, Any]) -> str:
     )
 
 
-def _trained_on(workdir: Path, dataset: Dataset) -> dict[str, int]:
+def _trained_on(workdir: Path) -> dict[str, int]:
     path = workdir / run_folder.SPLIT
     files = json.loads(path.read_text()).get("train", {}) if path.exists() else {}
     made = sum(name.startswith(PREFIX) for name in files)
@@ -273,7 +279,6 @@ def _write_page(
             (f"step {int(p.stem.removeprefix('step_'))}", report.file_uri(p)) for p in report.some(steps, 2)
         ],
         curves=_curves(records),
-        sizes=network_sizes(dict(config), len(result["classes"])),
         settings=configs.flatten(config),
         environment=json.loads((workdir / "env.json").read_text()),
     )
@@ -314,7 +319,9 @@ def _of_labels(result: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str
 def _curves(records: Sequence[Mapping[str, float]]) -> list[str]:
     known = {name for record in records for name in record}
     charts = {
-        "on training batches": sorted(n for n in known if n.startswith("network/") and not n.endswith("norm")),
+        "on training batches": sorted(
+            n for n in known if n.startswith("network/") and not n.endswith("norm")
+        ),
         "score on held-out patients": sorted(n for n in known if n.startswith("held_out/")),
     }
     return [
