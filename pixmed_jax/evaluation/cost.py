@@ -1,7 +1,7 @@
 """What an image costs: time and memory of a trained network, one image at a time, on each kind of device.
 
-Times are wall-clock seconds from an input on the device to a prediction on the device, memory what XLA reserves for
-the compiled computation: weights, input, output and temporaries.
+Times are wall-clock seconds from an input on the device to a prediction on the device, memory what XLA
+reserves for the compiled computation: weights, input, output and temporaries.
 """
 
 import time
