@@ -29,6 +29,10 @@ ADVERSARIAL: dict[str, Any] = {
     "loss": {"gan": "bce", "bce": "adversarial", "ssim": 0.0, "l1": 0.0, "mse": 0.0},
     "optimizer": {"learning_rate": 2e-4, "b1": 0.5, "b2": 0.999},
 }
+SUPERVISED: dict[str, Any] = {
+    "data": {"synthetic_dir": "", "synthetic": "add", "synthetic_trust": False},
+    "optimizer": {"learning_rate": 1e-3, "b1": 0.9, "b2": 0.999, "weight_decay": 1e-4, "decay_steps": 0},
+}
 # fmt: on
 
 
