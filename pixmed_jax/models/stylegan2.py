@@ -296,7 +296,6 @@ class Discriminator(nn.Module):
     logit is the features' product with the class's embedding.
     """
 
-    size: int = 256
     mapping_layers: int = 8
     channel_base: int = 32768
     channel_max: int = 512
@@ -307,8 +306,8 @@ class Discriminator(nn.Module):
     @nn.compact
     def __call__(self, condition: jax.Array, image: jax.Array) -> jax.Array:
         x = 2 * image.astype(self.dtype) - 1
-        x = _activate(self._conv(_features(self, self.size), 1, "image")(x))
-        for size in (2**i for i in reversed(range(3, self.size.bit_length()))):
+        x = _activate(self._conv(_features(self, x.shape[1]), 1, "image")(x))
+        for size in (2**i for i in reversed(range(3, x.shape[1].bit_length()))):
             past = self._conv(_features(self, size // 2), 1, f"{size}_past", "down", use_bias=False)(x)
             x = _activate(self._conv(_features(self, size), 3, f"{size}_conv")(x))
             x = _activate(self._conv(_features(self, size // 2), 3, f"{size}_down", "down")(x))

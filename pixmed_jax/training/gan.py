@@ -5,7 +5,7 @@ once: its one forward pass is differentiated twice, with the cotangent of its ow
 with that of the generator's loss for the images.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -19,6 +19,7 @@ from pixmed_jax.errors import PixmedError
 from pixmed_jax.training.task import Metrics, Task, skip_if_not_finite
 
 Params = Any
+_PATH_RATE = 0.01  # of the running mean of path lengths (StyleGAN2's official code)
 
 
 class GANState(NamedTuple):
@@ -31,6 +32,7 @@ class GANState(NamedTuple):
     generator_optimizer: optax.OptState
     discriminator_optimizer: optax.OptState
     ema: Params  # running average of `generator`, statistics included: what samples
+    lazy: Metrics  # what the lazy terms came to when they were last computed, path length's mean among it
 
 
 def make_task(
@@ -42,6 +44,11 @@ def make_task(
     ssim: float = 1.0,
     l1: float = 0.0,
     mse: float = 0.0,
+    r1: float = 0.0,
+    r1_every: int = 16,
+    path_length: float = 0.0,
+    path_every: int = 4,
+    discriminator_optimizer: optax.GradientTransformation | None = None,
     ema_decay: float = 0.999,
     accumulate: int = 1,
     axis_name: str | None = None,
@@ -50,6 +57,10 @@ def make_task(
 
     bce: "adversarial" (on the discriminator's logits), "pixel" (between images) or "both".
     ssim, l1, mse: weights of 1 - SSIM, L1 and MSE beside it; a term of weight 0 is not computed.
+    r1: gamma of the penalty on the discriminator's slope at real images, in every `r1_every`th step.
+    path_length: weight of path length regularisation in every `path_every`th step, for generators that have
+        `styles` and `paint`.
+    discriminator_optimizer: where it is not `optimizer`, as lazy terms ask for (see `lazy_adam`).
     accumulate: the batch is cut into so many equal parts whose gradients are averaged into one update. Batch
         norm then sees one part at a time, so its statistics are those of batch / accumulate images.
     axis_name: for use under `jax.pmap`; gradients, statistics and metrics are averaged over that axis.
@@ -57,6 +68,13 @@ def make_task(
     if bce not in ("adversarial", "pixel", "both"):
         raise PixmedError(f"loss.bce={bce!r} is unknown; use one of adversarial, pixel, both")
     adversarial = bce in ("adversarial", "both")
+    if path_length and not hasattr(generator, "paint"):
+        raise PixmedError(
+            f"loss.path_length={path_length:g}: {type(generator).__name__} has no styles; set it to 0"
+        )
+    if min(r1_every, path_every) < 1:
+        raise PixmedError(f"loss.r1_every={r1_every}, loss.path_every={path_every}: give 1 or more")
+    optimizers = {"generator": optimizer, "discriminator": discriminator_optimizer or optimizer}
 
     def image_loss(generated: jax.Array, real: jax.Array) -> tuple[jax.Array, Metrics]:
         terms = {
@@ -69,17 +87,81 @@ def make_task(
         total = sum((terms[name][0] * value for name, value in values.items()), jnp.zeros(()))
         return total, {f"generator/{name}": value for name, value in values.items()}
 
+    def r1_loss(
+        params: Params, state: GANState, stats: Mapping, batch: Batch, key: jax.Array
+    ) -> tuple[jax.Array, Metrics]:
+        def discriminate(images: jax.Array) -> jax.Array:
+            return discriminator.apply({"params": params}, batch.condition, images, mutable=["batch_stats"])[
+                0
+            ]
+
+        penalty = losses.r1(discriminate, batch.images, r1)
+        return penalty / 2, {"discriminator/r1": penalty}  # the half of all that the discriminator minimises
+
+    def path_loss(
+        params: Params, state: GANState, stats: Mapping, batch: Batch, key: jax.Array
+    ) -> tuple[jax.Array, Metrics]:
+        variables, condition = {"params": params, **stats}, batch.condition[::2]  # half, as the official code
+        keys = jax.random.split(jax.random.fold_in(key, 2), 3)
+        styles, _ = generator.apply(
+            variables,
+            condition,
+            train=True,
+            rngs={"noise": keys[0]},
+            method="styles",
+            mutable=["batch_stats"],
+        )
+
+        def paint(styles: jax.Array) -> jax.Array:
+            return generator.apply(variables, styles, rngs={"noise": keys[1]}, method="paint")
+
+        lengths = losses.path_lengths(paint, styles, keys[2])
+        mean = state.lazy["generator/path_length"]
+        penalty = jnp.square(lengths - mean).mean()
+        followed = mean + _PATH_RATE * (jax.lax.stop_gradient(lengths).mean() - mean)
+        return path_length * penalty, {"generator/path_penalty": penalty, "generator/path_length": followed}
+
+    # By player: every how many steps, and the term.
+    lazy_terms: dict[str, tuple[int, Callable]] = {}
+    lazy_names: list[str] = []
+    if path_length:
+        lazy_terms["generator"] = (path_every, path_loss)
+        lazy_names += ["generator/path_penalty", "generator/path_length"]
+    if r1:
+        lazy_terms["discriminator"] = (r1_every, r1_loss)
+        lazy_names.append("discriminator/r1")
+
+    def lazy_gradients(
+        state: GANState, stats: Mapping, batch: Batch, key: jax.Array
+    ) -> tuple[dict[str, Params], Metrics]:
+        """By player, the gradient of its lazy term (0 in the steps between), and what the terms come to."""
+        gradients, values = {}, {}
+        for player, (every, term) in lazy_terms.items():
+            params = getattr(state, player)["params"]
+
+            def due(params: Params, every: int = every, term: Callable = term) -> tuple[Params, Metrics]:
+                gradient, values = jax.grad(term, has_aux=True)(params, state, stats, batch, key)
+                return jax.tree.map(lambda x: every * x, gradient), values
+
+            told = {name: value for name, value in state.lazy.items() if name.startswith(f"{player}/")}
+            between = jax.tree.map(jnp.zeros_like, params), told
+            gradients[player], new = jax.lax.cond(
+                state.step % every == 0, due, lambda _, between=between: between, params
+            )
+            values |= new
+        return gradients, values
+
     def gradients(
         state: GANState, stats: Mapping, batch: Batch, key: jax.Array
-    ) -> tuple[tuple[Params, Params], Mapping, Metrics]:
-        """((generator's, discriminator's) gradients, the generator's new statistics, metrics) of one part."""
+    ) -> tuple[tuple[Params, Params, dict[str, Params]], Mapping, Metrics]:
+        """(generator's, discriminator's, lazy gradients), the generator's statistics, metrics of a part."""
 
         def generate(params: Params) -> tuple[jax.Array, Mapping]:
             return generator.apply(
                 {"params": params, **stats},
                 batch.condition,
                 train=True,
-                rngs={"dropout": key},
+                rngs=_streams(key),
                 mutable=["batch_stats"],
             )
 
@@ -90,6 +172,7 @@ def make_task(
             )
             return logits
 
+        lazy, lazy_values = lazy_gradients(state, stats, batch, key)
         fake, pull_generator, stats = jax.vjp(generate, state.generator["params"], has_aux=True)
         params = state.discriminator["params"]
         fake_logits, pull_discriminator = jax.vjp(discriminate, params, fake)
@@ -114,8 +197,9 @@ def make_task(
             **parts,
             "discriminator/real": loss_real,
             "discriminator/fake": loss_fake,
+            **lazy_values,
         }
-        return (generator_gradient, discriminator_gradient), stats, metrics
+        return (generator_gradient, discriminator_gradient, lazy), stats, metrics
 
     def accumulated(state: GANState, batch: Batch, key: jax.Array) -> tuple[Any, Mapping, Metrics]:
         stats = {name: value for name, value in state.generator.items() if name != "params"}
@@ -145,17 +229,34 @@ def make_task(
         metrics["generator/gradient_norm"] = optax.tree.norm(grads[0])
         metrics["discriminator/gradient_norm"] = optax.tree.norm(grads[1])
         metrics["generator/statistics_norm"] = optax.tree.norm(stats)
-        return (grads, stats), metrics
+        for player, gradient in grads[2].items():
+            metrics[f"{player}/lazy_gradient_norm"] = optax.tree.norm(gradient)
+        return (grads, stats, {name: metrics[name] for name in state.lazy}), metrics
 
-    def apply(state: GANState, proposal: tuple[tuple[Params, Params], Mapping]) -> GANState:
-        grads, stats = proposal
+    def apply(state: GANState, proposal: tuple[tuple[Params, Params, dict], Mapping, Metrics]) -> GANState:
+        grads, stats, lazy = proposal
 
-        def update(variables: Params, gradient: Params, opt: optax.OptState) -> tuple[Params, optax.OptState]:
-            updates, opt = optimizer.update(gradient, opt, variables["params"])
-            return optax.apply_updates(variables["params"], updates), opt
+        def update(player: str, gradient: Params, opt: optax.OptState) -> tuple[Params, optax.OptState]:
+            def by(gradient: Params, params: Params, opt: optax.OptState) -> tuple[Params, optax.OptState]:
+                updates, opt = optimizers[player].update(gradient, opt, params)
+                return optax.apply_updates(params, updates), opt
 
-        g_params, g_opt = update(state.generator, grads[0], state.generator_optimizer)
-        d_params, d_opt = update(state.discriminator, grads[1], state.discriminator_optimizer)
+            params, opt = by(gradient, getattr(state, player)["params"], opt)
+            if player not in lazy_terms:
+                return params, opt
+            # An update of its own: added to the gradient, a term k times as large in every kth step would
+            # leave Adam's second moment no measure of either.
+            return jax.lax.cond(
+                state.step % lazy_terms[player][0] == 0,
+                by,
+                lambda _, params, opt: (params, opt),
+                grads[2][player],
+                params,
+                opt,
+            )
+
+        g_params, g_opt = update("generator", grads[0], state.generator_optimizer)
+        d_params, d_opt = update("discriminator", grads[1], state.discriminator_optimizer)
         new_generator = {"params": g_params, **stats}
         # A young average follows quickly, or the random start would show for 1 / (1 - decay) steps.
         decay = jnp.minimum(ema_decay, (1 + state.step) / (10 + state.step))
@@ -165,12 +266,13 @@ def make_task(
             generator_optimizer=g_opt,
             discriminator_optimizer=d_opt,
             ema=optax.incremental_update(new_generator, state.ema, 1 - decay),
+            lazy=lazy,
         )
 
     def init(key: jax.Array, batch: Batch) -> GANState:
         key, generator_key, discriminator_key = jax.random.split(key, 3)
         one = jax.tree.map(lambda x: x[:1], batch)
-        rngs = {"params": generator_key, "dropout": generator_key}
+        rngs = {"params": generator_key, **_streams(generator_key)}
         generator_variables = generator.init(rngs, one.condition, train=True)
         discriminator_params = discriminator.init(discriminator_key, one.condition, one.images)["params"]
         zero = jnp.zeros((), jnp.int32)
@@ -181,17 +283,32 @@ def make_task(
             key=key,
             generator=generator_variables,
             discriminator={"params": discriminator_params},
-            generator_optimizer=optimizer.init(generator_variables["params"]),
-            discriminator_optimizer=optimizer.init(discriminator_params),
+            generator_optimizer=optimizers["generator"].init(generator_variables["params"]),
+            discriminator_optimizer=optimizers["discriminator"].init(discriminator_params),
             ema=jax.tree.map(jnp.copy, generator_variables),  # a copy: the step donates its state
+            lazy={name: jnp.zeros(()) for name in lazy_names},
         )
 
     def predict(variables: Params, condition: jax.Array, keys: jax.Array) -> jax.Array:
         """Condition [N, S, S, K], keys [N] -> images [N, S, S, C]; none depends on its neighbours."""
 
         def one(condition: jax.Array, key: jax.Array) -> jax.Array:
-            return generator.apply(variables, condition[None], train=False, rngs={"dropout": key})[0]
+            return generator.apply(variables, condition[None], train=False, rngs=_streams(key))[0]
 
         return jax.vmap(one)(condition, keys)
 
     return Task(init, skip_if_not_finite(propose, apply), lambda state: state.ema, predict)
+
+
+def lazy_adam(every: int, *, learning_rate: float, b1: float, b2: float) -> optax.GradientTransformation:
+    """Adam for a player with a term in every kth step, which has k + 1 updates where others have k.
+
+    Rate and momenta are those that give the same over k steps (StyleGAN2, Appendix B): c = k / (k + 1).
+    """
+    c = every / (every + 1)
+    return optax.adam(c * learning_rate, b1=b1**c, b2=b2**c)
+
+
+def _streams(key: jax.Array) -> dict[str, jax.Array]:
+    """The random streams of a generator: where it drops features, and its latent vector and noise maps."""
+    return {"dropout": key, "noise": jax.random.fold_in(key, 1)}
