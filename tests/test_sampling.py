@@ -245,6 +245,7 @@ class Echo:
     """Stands for a generator: its images are the label maps, scaled."""
 
     size, grey, step, config, limits = 8, True, 7, {"name": "echo"}, (0.0, 255.0)
+    takes_maps = True
 
     def __init__(self, *classes: str):
         self.classes = classes

@@ -39,6 +39,8 @@ class Dataset(NamedTuple):
     def load(self, rows: np.ndarray, size: int) -> tuple[Arrays, Slices]:
         """The given rows of the source at size x size."""
         slices = load(self.source, rows, size)
+        if self.condition == "label":
+            return Arrays(slices.images, (slices.labels + 1).astype(np.uint8), slices.labels), slices
         maps, _ = label_map(
             slices.masks,
             slices.images,

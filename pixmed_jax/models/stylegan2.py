@@ -192,7 +192,7 @@ class Synthesis(nn.Module):
     def __call__(self, w: jax.Array, noise: bool) -> jax.Array:
         constant = self.param("constant", nn.initializers.normal(1), (4, 4, _features(self, 4)))
         x = jnp.broadcast_to(constant, (w.shape[0], *constant.shape)).astype(self.dtype)
-        image, layer = None, 0
+        image, layer = jnp.zeros((w.shape[0], 2, 2, self.out_channels)), 0
         for size in (2**i for i in range(2, self.size.bit_length())):
             for resample in ("up", "") if size > 4 else ("",):
                 name = f"{size}_{'up' if resample else 'conv'}"
@@ -201,16 +201,16 @@ class Synthesis(nn.Module):
             style = EqualDense(x.shape[-1], bias=1.0, name=f"{size}_image_style")(w[:, layer])
             paint = EqualConv(self.out_channels, 1, demodulate=False, dtype=self.dtype, name=f"{size}_image")
             painted = paint(x, style).astype(jnp.float32)
-            image = painted if image is None else upsample(image) + painted
+            image = upsample(image) + painted
         return image
 
 
-def _features(module: "Synthesis | Discriminator", size: int) -> int:
+def _features(module: "Synthesis | StyleGAN2Discriminator", size: int) -> int:
     """Feature maps at `size`: halved with each doubling, once they would exceed the maximum."""
     return min(module.channel_max, module.channel_base // size)
 
 
-class Generator(nn.Module):
+class StyleGAN2Generator(nn.Module):
     """Classes [N, K], one-hot -> images [N, S, S, C] in [0, 1]; in training not clipped to that.
 
     Latent and noise come from the rng "noise". `style_mixing` is the probability that an image's layers from
@@ -288,7 +288,7 @@ class Generator(nn.Module):
         return jnp.where(counts > 0, followed, means)
 
 
-class Discriminator(nn.Module):
+class StyleGAN2Discriminator(nn.Module):
     """Classes [N, K] and images [N, S, S, C] in [0, 1] -> logits [N, 1].
 
     Residual blocks from S to 4 (Figure 7c); then the deviation within groups of `group` consecutive images
