@@ -10,7 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from pixmed_jax.data import augment as augmentation
+from pixmed_jax.data.augment_settings import Settings, enabled
 from pixmed_jax.errors import PixmedError
+
+_AUGMENT = 0xA06  # folded into a batch's key; far from the numbers that cropping makes of it
 
 
 class Arrays(NamedTuple):
@@ -68,11 +72,19 @@ def with_channels(images: jax.Array, channels: int) -> jax.Array:
 
 
 def make_batch(
-    arrays: Arrays, rows: jax.Array | None, key: jax.Array, *, size: int, classes: int, channels: int
+    arrays: Arrays,
+    rows: jax.Array | None,
+    key: jax.Array,
+    *,
+    size: int,
+    classes: int,
+    channels: int,
+    augment: Settings | None = None,
 ) -> Batch:
     """The given rows (all without), each cropped at its own random place, image and mask alike.
 
-    Together with loading at 286/256 of `size` this is the paper's joint resize and random crop.
+    Together with loading at 286/256 of `size` this is the paper's joint resize and random crop. Where
+    `augment` has operations that are switched on, the crop is part of their geometry.
     """
     taken = [jnp.asarray(x) if rows is None else x[rows] for x in arrays]
     images, maps, labels = taken  # [B, L, L, C], [B, L, L], [B]
@@ -83,8 +95,13 @@ def make_batch(
         start = (corner[0], corner[1]) + (0,) * (image.ndim - 2)
         return jax.lax.dynamic_slice(image, start, (size, size, *image.shape[2:]))
 
+    if augment is not None and enabled(augment):
+        keys = augmentation.image_keys(jax.random.fold_in(key, _AUGMENT), len(images))
+        images, maps = augmentation.pairs(to_float(images), maps, keys, augment, size=size, corners=corners)
+    else:
+        images, maps = to_float(jax.vmap(crop)(images, corners)), jax.vmap(crop)(maps, corners)
     return Batch(
-        images=with_channels(to_float(jax.vmap(crop)(images, corners)), channels),
-        condition=one_hot(jax.vmap(crop)(maps, corners), classes, channels),
+        images=with_channels(images, channels),
+        condition=one_hot(maps, classes, channels),
         labels=labels,
     )

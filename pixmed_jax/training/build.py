@@ -50,6 +50,7 @@ def make_task(config: Mapping[str, Any], axis_name: str | None = None) -> Task:
         **config["loss"],
         ema_decay=config["train"]["ema_decay"],
         accumulate=config["train"]["accumulate"],
+        augment_discriminator=config["train"].get("augment_discriminator"),
         axis_name=axis_name,
     )
 

@@ -14,6 +14,8 @@ import jax.numpy as jnp
 import optax
 
 from pixmed_jax import losses
+from pixmed_jax.data.augment import seen_by_discriminator
+from pixmed_jax.data.augment_settings import Settings, check_discriminator
 from pixmed_jax.data.pipeline import Batch
 from pixmed_jax.errors import PixmedError
 from pixmed_jax.training.task import Metrics, Task, skip_if_not_finite
@@ -44,6 +46,7 @@ def make_task(
     mse: float = 0.0,
     ema_decay: float = 0.999,
     accumulate: int = 1,
+    augment_discriminator: Settings | None = None,
     axis_name: str | None = None,
 ) -> Task:
     """Task of a generator `(condition, train, noise) -> images` against `(condition, images) -> logits`.
@@ -52,10 +55,12 @@ def make_task(
     ssim, l1, mse: weights of 1 - SSIM, L1 and MSE beside it; a term of weight 0 is not computed.
     accumulate: the batch is cut into so many equal parts whose gradients are averaged into one update. Batch
         norm then sees one part at a time, so its statistics are those of batch / accumulate images.
+    augment_discriminator: what the discriminator sees, real or generated, is augmented by these settings.
     axis_name: for use under `jax.pmap`; gradients, statistics and metrics are averaged over that axis.
     """
     if bce not in ("adversarial", "pixel", "both"):
         raise PixmedError(f"loss.bce={bce!r} is unknown; use one of adversarial, pixel, both")
+    check_discriminator(augment_discriminator, "train.augment_discriminator")
     adversarial = bce in ("adversarial", "both")
 
     def image_loss(generated: jax.Array, real: jax.Array) -> tuple[jax.Array, Metrics]:
@@ -85,9 +90,8 @@ def make_task(
 
         def discriminate(params: Params, images: jax.Array) -> jax.Array:
             # Batch norm writes running averages that nobody reads; they are dropped here.
-            logits, _ = discriminator.apply(
-                {"params": params}, batch.condition, images, mutable=["batch_stats"]
-            )
+            images, condition = seen_by_discriminator(images, batch.condition, key, augment_discriminator)
+            logits, _ = discriminator.apply({"params": params}, condition, images, mutable=["batch_stats"])
             return logits
 
         fake, pull_generator, stats = jax.vjp(generate, state.generator["params"], has_aux=True)

@@ -172,7 +172,15 @@ def jit_step(task: Task, config: dict[str, Any], classes: int, mesh: Mesh, *, st
 
     def step(state: Any, arrays: Arrays, rows: jax.Array | None) -> tuple[Any, dict[str, jax.Array]]:
         key = jax.random.fold_in(jax.random.key(config["seed"]), state.step)
-        batch = make_batch(arrays, rows, key, size=data["size"], classes=classes, channels=data["channels"])
+        batch = make_batch(
+            arrays,
+            rows,
+            key,
+            size=data["size"],
+            classes=classes,
+            channels=data["channels"],
+            augment=data.get("augment"),
+        )
         return task.step(state, batch)
 
     everywhere, cut = meshes.replicated(mesh), meshes.sharded(mesh)
