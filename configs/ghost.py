@@ -3,15 +3,15 @@
     python launch.py --config=configs/ghost.py            quick: embedded phantoms, minutes on two CPU cores
     python launch.py --config=configs/ghost.py:paper --config.data.dir=DIR
                                                           the paper, literally: 256x256, batch 64, 400 epochs
-    python launch.py --config=configs/ghost.py:paper+augment ...     with augmentation that suits heads
     python launch.py --config=configs/ghost.py:test       seconds: for trying out an installation
 Your own slices: --config.data.source=folder --config.data.dir=DIR, DIR holding images/ and masks/ (and
-meta.csv with labels and patients). BUILD_NOTES.md says how the paper was read where it is silent.
+meta.csv with labels and patients). +augment behind a preset's name, as in :paper+augment, augments them.
+BUILD_NOTES.md says how the paper was read where it is silent.
 """
 
 from ml_collections import ConfigDict
 
-from pixmed_jax.data.augment_settings import MRI, OFF
+from pixmed_jax.data.augment_settings import MRI, off
 
 # fmt: off
 QUICK = {
@@ -24,7 +24,7 @@ QUICK = {
         "axis": "stored", "intensity": "auto",
         "split": {"by": "patient", "fractions": (0.8, 0.1, 0.1), "folds": 0, "fold": 0},
         "size": 64, "load_scale": 286 / 256, "channels": 1,
-        "condition": "anatomy", "class_channels": True, "tissues": 4, "augment": OFF,
+        "condition": "anatomy", "class_channels": True, "tissues": 4, "augment": off(),
     },
     "model": {
         "generator": {"width": 32, "levels": 6, "ghost_levels": (1, 2, 3, 4), "ghost_ratio": 2,
@@ -34,9 +34,8 @@ QUICK = {
     "loss": {"bce": "adversarial", "ssim": 1.0, "l1": 0.0, "mse": 0.0},
     "optimizer": {"learning_rate": 5e-4, "b1": 0.5, "b2": 0.999},
     "train": {"batch_size": 4, "accumulate": 1, "steps": 2400, "epochs": 0, "ema_decay": 0.995,
-              "dtype": "float32", "max_skipped": 10, "resident_gb": 4.0, "augment_discriminator": OFF},
-    "log": {"every": 50, "grid_every": 400}, "checkpoint": {"every": 400, "keep": 2},
-}
+              "dtype": "float32", "max_skipped": 10, "resident_gb": 4.0, "augment_discriminator": off()},
+    "log": {"every": 50, "grid_every": 400}, "checkpoint": {"every": 400, "keep": 2}}
 PAPER = {
     "data": {"source": "folder", "size": 256, "channels": 3, "condition": "tumor", "class_channels": False},
     "model": {"generator": {"width": 64, "levels": 8, "norm": "batch"},

@@ -2,9 +2,9 @@
 
 A config's section is {operation: {"p": probability, "range": (low, high)}}; the flips have no range, and
 "elastic" has "sigma" beside it. An operation of probability 0 is not computed at all. `MRI` is what is usual
-for slices of heads: bodies are nearly symmetric left to right and never upside down, a scanner's grey values
-are arbitrary, and small tumours must stay where and what they are. The ranges of its size follow nnU-Net
-(Isensee et al. 2021, supplement 4), narrower where a slice would be cut off.
+for slices of heads: a mirrored head is a plausible one (a sagittal one then looks the other way), one upside
+down is not; a scanner's grey values are arbitrary. It follows nnU-Net (Isensee et al. 2021, Supplementary
+Note 4), with smaller turns and scales, so that a head stays in its picture.
 """
 
 import math
@@ -45,18 +45,38 @@ _SIGMA = 0.1  # of the side: how far the shifts of an elastic deformation keep t
 _FOLDS = 0.25  # of sigma: the slope of the shifts, which folds the picture at 1, then deviates by 0.18
 _LEAKS = 0.8  # Karras et al. 2020, Section 2.2
 
-OFF: dict[str, dict[str, Any]] = {
-    name: {"p": 0.0}
-    | ({"range": operation.range} if operation.range else {})
-    | ({"sigma": _SIGMA} if name == "elastic" else {})
-    for name, operation in OPERATIONS.items()
-}
 MRI = {name: {"p": operation.p} for name, operation in OPERATIONS.items()}
+
+
+def off() -> dict[str, dict[str, Any]]:
+    """A config's section with every probability 0; a new one each time, or two sections would be one."""
+    section: dict[str, dict[str, Any]] = {}
+    for name, operation in OPERATIONS.items():
+        section[name] = {"p": 0.0}
+        if operation.range is not None:
+            section[name]["range"] = operation.range
+        if name == "elastic":
+            section[name]["sigma"] = _SIGMA
+    return section
 
 
 def enabled(settings: Settings | None) -> dict[str, Mapping[str, Any]]:
     """The operations that can happen at all, in their fixed order; runs of older versions have none."""
     return {name: settings[name] for name in OPERATIONS if settings and settings.get(name, {}).get("p")}
+
+
+def briefly(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Flat settings to be read: operations of probability 0 left out, a section of none but these as "off"."""
+    sections = ("data.augment.", "train.augment_discriminator.")
+    never = {
+        key[: -len("p")] for key in flat if key.startswith(sections) and key.endswith(".p") and not flat[key]
+    }
+    found = {key: value for key, value in flat.items() if not key.startswith(tuple(never))}
+    for section in sections:
+        before, after = (any(key.startswith(section) for key in keys) for keys in (flat, found))
+        if before and not after:
+            found[section.removesuffix(".")] = "off"
+    return dict(sorted(found.items()))
 
 
 def check(settings: Settings | None, key: str) -> None:
@@ -65,7 +85,7 @@ def check(settings: Settings | None, key: str) -> None:
         at = f"{key}.{name}"
         if name not in OPERATIONS:
             raise PixmedError(f"{at}: no such operation{configs.nearest(name, OPERATIONS)}")
-        known = OFF[name]
+        known = off()[name]
         if not isinstance(setting, Mapping) or set(setting) != set(known):
             raise PixmedError(f"{at}={setting!r}: give {', '.join(known)} and nothing else")
         if not _is_number(setting["p"]) or not 0 <= setting["p"] <= 1:

@@ -18,6 +18,8 @@ from jax.sharding import Mesh
 from pixmed_jax import config as configs
 from pixmed_jax import inference, losses, pictures
 from pixmed_jax import workdir as run_folder
+from pixmed_jax.data.augment_picture import picture as augment_picture
+from pixmed_jax.data.augment_settings import enabled
 from pixmed_jax.data.pipeline import Arrays, make_batch, to_float, with_channels
 from pixmed_jax.data.sources import Dataset, open_dataset
 from pixmed_jax.errors import PixmedError, listing
@@ -30,6 +32,7 @@ from pixmed_jax.training.task import Task
 
 _GRID_ROWS, _SCORED = 6, 64  # held-out slices shown in a grid, and scored for the choice of the best step
 _PREDICT_BATCH = 8
+_LOOKED_AT = 12  # training slices, one of which shows what augmentation does
 
 
 class Interrupt:
@@ -239,6 +242,8 @@ def _run(run: Run, state: Any, steps: int, interrupt: Interrupt) -> int:
     try:
         if first == 0:
             look(0, draw=True)
+            if first_process:
+                _show_augmentation(config, dataset, workdir / "grids", records)
         for step in range(first + 1, steps + 1):
             began = time.monotonic()
             state, metrics = step_function(state, *feed(step - 1))
@@ -274,6 +279,23 @@ def _run(run: Run, state: Any, steps: int, interrupt: Interrupt) -> int:
         writer.close()
     _tell(f"trained {steps} steps in {workdir}")
     return 0
+
+
+def _show_augmentation(config: dict[str, Any], dataset: Dataset, folder: Path, records: Records) -> None:
+    """Pictures of what is done to a training slice, of those looked at the one with the largest tumour."""
+    sections = {
+        "augmentation": config["data"].get("augment"),
+        "augmentation_discriminator": config["train"].get("augment_discriminator"),
+    }
+    for name, settings in sections.items():
+        if not enabled(settings):
+            continue
+        arrays, slices = dataset.load(dataset.spread("train", _LOOKED_AT), dataset.load_size)
+        largest = np.count_nonzero(slices.masks, axis=(1, 2)).argmax()
+        image, label_map = np.asarray(arrays.images)[largest], np.asarray(arrays.maps)[largest]
+        drawn = augment_picture(image, label_map, dataset.classes, settings or {}, size=dataset.size)
+        drawn.save(folder / f"{name}.png")
+        records.picture(0, name, drawn)
 
 
 def _headline(values: dict[str, float]) -> dict[str, float]:
