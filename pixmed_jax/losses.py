@@ -26,6 +26,23 @@ def generator_bce(logits: jax.Array) -> jax.Array:
     return optax.sigmoid_binary_cross_entropy(logits, jnp.ones_like(logits)).mean()
 
 
+def discriminator_least_squares(logits: jax.Array, real: bool) -> jax.Array:
+    """(D - 1)^2 for real images, D^2 for generated ones: twice a half of LSGAN's Eq. 9 (Mao et al. 2017)."""
+    return jnp.square(logits - real).mean()
+
+
+def generator_least_squares(logits: jax.Array) -> jax.Array:
+    """(D - 1)^2 / 2: LSGAN's Eq. 9 with c = 1."""
+    return jnp.square(logits - 1).mean() / 2
+
+
+# By the name of `loss.gan`: the discriminator's loss of (logits, real), the generator's of the fake's logits.
+ADVERSARIAL = {
+    "bce": (discriminator_bce, generator_bce),
+    "least_squares": (discriminator_least_squares, generator_least_squares),
+}
+
+
 # ---------------------------------------------------------------- between images
 def pixel_bce(generated: jax.Array, real: jax.Array) -> jax.Array:
     """Binary cross-entropy of grey values read as probabilities (Eq. 2's other reading).
@@ -67,6 +84,11 @@ def ssim_map(a: jax.Array, b: jax.Array) -> jax.Array:
 def ssim(a: jax.Array, b: jax.Array) -> jax.Array:
     """Mean SSIM; 1 for equal images. The paper's loss is 1 - SSIM (Eq. 3)."""
     return ssim_map(a, b).mean()
+
+
+def ssim_of_each(a: jax.Array, b: jax.Array) -> jax.Array:
+    """Mean SSIM of each pair, [N]."""
+    return ssim_map(a, b).mean((1, 2, 3))
 
 
 @functools.cache

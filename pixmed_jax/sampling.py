@@ -8,6 +8,9 @@
 
 `source` and `patient_group` are whose anatomy a slice has, `tumor_source` and `tumor_group` whose tumour.
 
+A model whose condition is the label alone writes no masks and no conditions, and its slices are nobody's: the
+columns mask, patient_group and source stay empty.
+
 With `format` "png16" images have 16 bits; with "nifti" images and masks (0 and 1) are .nii.gz files whose
 images hold values in the units of the training data. In pictures, 0 and the brightest value stand for `low`
 and `high` in those units: the limits of `source`, or the checkpoint's own for masks from a folder.
@@ -47,7 +50,7 @@ _SCENES = 1024  # slices kept taken apart: 80 kB each at 128 x 128
 
 
 class Conditions(NamedTuple):
-    """Label maps [N, S, S] uint8 to draw from, with the label, patient group and file of each.
+    """Label maps [N, S, S] uint8, or labels [N], to draw from; the label, patient group and file of each.
 
     `limits` [N, 2] are the values that 0 and 1 stand for in the images. `scene` takes one of the maps apart
     for an edit; masks without their slices have none.
@@ -79,7 +82,8 @@ def sample(
     """Write `number` synthetic slices and return their folder.
 
     masks: a folder of masks; without it those of the run's `split` are used.
-    label: the class of binary masks in `masks`, for a model that knows several.
+    label: the class of binary masks in `masks`, for a model that knows several; or of every image, where the
+        label is all that the model is told.
     number: how many; 0 means one per mask. More than there are masks reuses them, each time with a new seed.
     balance: draw the labels equally often.
     edit: make new masks of the split's: "swap" sets a tumour into another patient's anatomy, "move", "scale"
@@ -107,7 +111,14 @@ def sample(
     target = (Path(output) if output else workdir / "samples").absolute()
     if not _is_ours(target):
         raise PixmedError(f"{target}: holds other files; give an empty folder as sample.output")
-    conditions = _from_folder(Path(masks), label, generator) if masks else _from_split(workdir, split)
+    if not generator.takes_maps and (masks or edit != "none"):
+        raise PixmedError(f"sample.{'masks' if masks else 'edit'}: this model knows no masks; leave it out")
+    if not generator.takes_maps and (label or balance):
+        conditions = _of_labels((label,) if label else generator.classes, generator)
+    elif masks:
+        conditions = _from_folder(Path(masks), label, generator)
+    else:
+        conditions = _from_split(workdir, split, generator)
     order = _order(conditions.labels, number or len(conditions.files), balance)
     seeds = inference.image_seeds(seed, len(order))
     digest = configs.digest(generator.config)
@@ -121,7 +132,7 @@ def sample(
         return edits.draw(edit, row, conditions.scene, conditions.labels, conditions.groups, rng, refused)
 
     with run_folder.replaced(target, "free space, or give sample.output") as draft:
-        for folder in ("images", "masks", "conditions"):
+        for folder in ("images", "masks", "conditions") if generator.takes_maps else ("images",):
             (draft / folder).mkdir()
         rows = []
         for start in watched(range(0, len(order), batch_size), -(-len(order) // batch_size), "sampling"):
@@ -136,7 +147,8 @@ def sample(
                 _write(draft, name, image, drawn.map, generator, limits, format)
                 told = _told(drawn, conditions)
                 units = [f"{value:.15g}" for value in limits]
-                rows.append((name, name, *told[:3], seeds[i], generator.step, digest, *units, *told[3:]))
+                mask = name if generator.takes_maps else ""
+                rows.append((name, mask, *told[:3], seeds[i], generator.step, digest, *units, *told[3:]))
         table = io.StringIO(newline="")
         csv.writer(table, lineterminator="\n").writerows([(*COLUMNS, *EDIT_COLUMNS), *rows])
         run_folder.write_text(draft / MANIFEST, table.getvalue())
@@ -177,7 +189,7 @@ def _is_ours(target: Path) -> bool:
     return ours and names <= {"images", "masks", "conditions", MANIFEST}
 
 
-def _from_split(workdir: Path, split: str) -> Conditions:
+def _from_split(workdir: Path, split: str, generator: inference.Generator) -> Conditions:
     config = run_folder.read_config(workdir)
     dataset = open_dataset(**config["data"], seed=config["seed"])
     if split not in dataset.rows:
@@ -185,6 +197,8 @@ def _from_split(workdir: Path, split: str) -> Conditions:
     arrays, slices = dataset.load(dataset.rows[split], dataset.size)
     labels = tuple(slices.label_names[i] for i in slices.labels)
     maps, tumors = np.asarray(arrays.maps), sum(map(is_tumor, dataset.classes))
+    if maps.ndim == 1:
+        return _of_labels(labels, generator)
     planes = [dataset.source.planes[row] for row in dataset.rows[split]]
 
     @lru_cache(_SCENES)
@@ -194,6 +208,16 @@ def _from_split(workdir: Path, split: str) -> Conditions:
         return edits.take_apart(maps[i], tumors, where, planes[i])
 
     return Conditions(maps, labels, slices.groups, slices.files, slices.limits, scene)
+
+
+def _of_labels(labels: Sequence[str], generator: inference.Generator) -> Conditions:
+    """Labels alone: slices of nobody, in the units of the checkpoint."""
+    unknown = [name for name in labels if name not in generator.classes]
+    if unknown:
+        raise PixmedError(f"sample.label={unknown[0]!r} is not one of {', '.join(generator.classes)}")
+    values = np.array([1 + generator.classes.index(name) for name in labels], np.uint8)
+    nobody = ("",) * len(values)
+    return Conditions(values, tuple(labels), nobody, nobody, np.tile(generator.limits, (len(values), 1)))
 
 
 def _from_folder(folder: Path, label: str, generator: inference.Generator) -> Conditions:
@@ -273,18 +297,24 @@ def _write(
 ) -> None:
     if generator.grey:
         image = pictures.grey(image[None])[0]
+    _write_image(folder / "images" / name, image, limits, format)
+    if not generator.takes_maps:
+        return
     tumors = [i + 1 for i, name in enumerate(generator.classes) if is_tumor(name)]
     mask = np.isin(condition, tumors)
     if format == "nifti":
-        low, high = limits
-        picture = volumes.nifti_bytes(intensity.encode(image, (0, 1)), (float(low), float(high)))
-        (folder / "images" / name).write_bytes(picture)
         (folder / "masks" / name).write_bytes(volumes.nifti_bytes(mask.astype(np.uint8)))
     else:
-        eight = np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)
-        pixels = intensity.encode(image, (0, 1)) if format == "png16" else eight
-        Image.fromarray(pixels).save(folder / "images" / name)
         Image.fromarray(np.where(mask, 255, 0).astype(np.uint8)).save(folder / "masks" / name)
     palette = Image.fromarray(condition.astype(np.uint8), mode="P")
     palette.putpalette(pictures.palette(generator.classes).tobytes())
     palette.save(folder / "conditions" / f"{name.partition('.')[0]}.png")
+
+
+def _write_image(path: Path, image: np.ndarray, limits: Sequence[float], format: str) -> None:
+    if format == "nifti":
+        low, high = limits
+        path.write_bytes(volumes.nifti_bytes(intensity.encode(image, (0, 1)), (float(low), float(high))))
+        return
+    eight = np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)
+    Image.fromarray(intensity.encode(image, (0, 1)) if format == "png16" else eight).save(path)

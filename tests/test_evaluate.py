@@ -128,7 +128,7 @@ def test_one_image_more_closely(evaluated, data, monkeypatch):
     fake[2] = np.clip(fake[2] + 0.25, 0, 1)
 
     class Known:
-        step = 1
+        step, takes_maps = 1, True
 
         def __call__(self, given, *, seed):
             np.testing.assert_array_equal(given, maps)

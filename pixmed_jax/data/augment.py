@@ -20,12 +20,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pixmed_jax.data.augment_settings import OPERATIONS, Settings, enabled
+from pixmed_jax.data.augment_settings import GEOMETRY, OPERATIONS, Settings, enabled
 
 Values = dict[str, jax.Array]  # operation -> its value for one image; translation has two, rows and columns
 
 _NEUTRAL = {"scaling": 1.0, "gamma": 1.0, "contrast": 1.0}  # 0 for all others
-_GEOMETRY = list(OPERATIONS)[: list(OPERATIONS).index("elastic") + 1]
 _NUMBER = {name: number for number, name in enumerate(OPERATIONS)}
 # Coordinates are rounded to so many parts of a pixel: a quarter turn then reads whole pixels, and what the
 # compiler does to the last bit of a sine decides nothing.
@@ -95,7 +94,7 @@ def warp(
 ) -> tuple[jax.Array, jax.Array]:
     """One image [L, L, C] and its map [L, L] or [L, L, K] -> the same at size x size."""
     mapped = map.ndim >= 2
-    if not any(name in values for name in _GEOMETRY):
+    if not any(name in values for name in GEOMETRY):
         return _window(image, corner, size), _window(map, corner, size) if mapped else map
     points = _points(values, key, size, sigma) + corner[:, None, None]
     points = jnp.round(points * _PARTS) / _PARTS

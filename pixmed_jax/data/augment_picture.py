@@ -1,10 +1,10 @@
 """A picture of what augmentation does to one slice: each operation at the ends of its range, and all of them.
 
 An operation whose range begins where it does nothing is shown at its strongest twice, by two keys. Images are
-shown with the outline of what the map calls a tumour or a head; tissues are left to the last rows.
+shown with the outline of what the map calls a tumour or a head; tissues show in the coloured maps alone.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -15,9 +15,21 @@ from scipy import ndimage
 
 from pixmed_jax import pictures
 from pixmed_jax.data import augment
-from pixmed_jax.data.augment_settings import Settings, enabled
+from pixmed_jax.data.augment_settings import GEOMETRY, Settings, enabled
+from pixmed_jax.data.sources import Dataset
 
-_CELL, _COLUMNS = 144, 8
+_CELL, _DRAWS = 144, 8
+_LOOKED_AT = 12  # training slices, of which the one with the largest tumour is shown
+
+
+def of_training(dataset: Dataset, settings: Settings) -> Image.Image:
+    """The picture of one of the slices that a generator is trained on."""
+    arrays, slices = dataset.load(dataset.spread("train", _LOOKED_AT), dataset.load_size)
+    row = np.count_nonzero(slices.masks, axis=(1, 2)).argmax()
+    maps, classes = np.asarray(arrays.maps), dataset.classes
+    if maps.ndim == 1:  # the label is all that the generator is told; the tumour still shows what moves
+        maps, classes = slices.masks, slices.label_names
+    return picture(np.asarray(arrays.images)[row], maps[row], classes, settings, size=dataset.size)
 
 
 def picture(
@@ -26,29 +38,29 @@ def picture(
     """One slice [L, L, C] uint8 | uint16 with its map [L, L], in windows of size x size."""
     floats = jnp.asarray(image, jnp.float32) / np.iinfo(image.dtype).max
     corner = jnp.full(2, (image.shape[0] - size) // 2)
-    always = {name: {**setting, "p": 1.0} for name, setting in enabled(settings).items()}
 
-    def at(name: str, value: float, seed: int) -> np.ndarray:
-        only = {name: {**always[name], "range": (value, value)}}
-        return _cell(*_augmented(floats, label_map, only, size, corner, 1, seed), classes, f"{value:g}")[0]
+    def drawn(settings: Settings, seed: int, text: str = "", count: int = 1) -> tuple[np.ndarray, np.ndarray]:
+        images, maps = _augmented(floats, label_map, settings, size, corner, count, seed)
+        return _cells(images, maps, classes, text), _coloured(maps, classes)
 
-    # In a window of its own, the slice as it is: the crop is part of augmenting.
-    whole = slice(int(corner[0]), int(corner[0]) + size)
-    shown, map_there = np.asarray(floats)[None, whole, whole], label_map[None, whole, whole]
-    columns = {"slice": [_cell(shown, map_there, classes, "")[0], _map(map_there, classes)[0]]}
-    for name, setting in always.items():
-        low, high = setting.get("range", (1.0, 1.0))
-        low = high if low == 0 else low
-        columns[name.replace("_", " ")] = [at(name, low, 0), at(name, high, 1)]
-    names = list(columns)
-    parts = [
-        pictures.grid({name: np.stack(columns[name]) for name in names[i : i + _COLUMNS]})
-        for i in range(0, len(names), _COLUMNS)
-    ]
-    images, maps = _augmented(floats, label_map, settings, size, corner, _COLUMNS, 2)
-    together, below = _cell(images, maps, classes, ""), _map(maps, classes)
-    draws = {f"together, {i + 1}": np.stack([together[i], below[i]]) for i in range(_COLUMNS)}
-    return _stacked([*parts, pictures.grid(draws)])
+    def column(name: str, setting: Mapping[str, Any]) -> np.ndarray:
+        if "range" not in setting:
+            return np.concatenate(drawn({name: {"p": 1.0}}, 0))
+        low, high = setting["range"]
+        ends = (low if low else high, high)
+        return np.concatenate(
+            [
+                drawn({name: {**setting, "p": 1.0, "range": (end, end)}}, seed, f"{end:g}")[0]
+                for seed, end in enumerate(ends)
+            ]
+        )
+
+    rows: list[dict[str, np.ndarray]] = [{"slice": np.concatenate(drawn({}, 0))}, {}]
+    for name, setting in enabled(settings).items():
+        rows[name not in GEOMETRY][name.replace("_", " ")] = column(name, setting)
+    together = np.stack(drawn(settings, 2, count=_DRAWS))
+    rows.append({f"together, {i + 1}": together[:, i] for i in range(_DRAWS)})
+    return _stacked([pictures.grid(row) for row in rows if row])
 
 
 def _augmented(
@@ -70,7 +82,7 @@ def _augmented(
     return np.asarray(pairs[0]), np.asarray(pairs[1])
 
 
-def _cell(images: np.ndarray, maps: np.ndarray, classes: Sequence[str], text: str) -> np.ndarray:
+def _cells(images: np.ndarray, maps: np.ndarray, classes: Sequence[str], text: str) -> np.ndarray:
     """[N, S, S, C] and [N, S, S] -> [N, cell, cell, 3], with the maps' outlines and a line of text."""
     colours = pictures.palette(classes)
     outlined = [value for value, name in enumerate(classes, 1) if not name.startswith("tissue_")]
@@ -90,7 +102,7 @@ def _cell(images: np.ndarray, maps: np.ndarray, classes: Sequence[str], text: st
     return np.stack(cells)
 
 
-def _map(maps: np.ndarray, classes: Sequence[str]) -> np.ndarray:
+def _coloured(maps: np.ndarray, classes: Sequence[str]) -> np.ndarray:
     coloured = np.rint(pictures.colours(maps, classes) * 255).astype(np.uint8)
     cells = [Image.fromarray(x).resize((_CELL, _CELL), Image.Resampling.NEAREST) for x in coloured]
     return np.stack([np.asarray(cell) / 255 for cell in cells])

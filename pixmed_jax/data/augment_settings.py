@@ -1,10 +1,10 @@
-"""Which augmentations there are, how configs set them, and what makes no sense. Imports nothing heavy.
+"""What augmentations there are, and what settings of them make no sense. Imports nothing heavy.
 
-A config's section is {operation: {"p": probability, "range": (low, high)}}; the flips have no range, and
-"elastic" has "sigma" beside it. An operation of probability 0 is not computed at all. `MRI` is what is usual
-for slices of heads: a mirrored head is a plausible one (a sagittal one then looks the other way), one upside
-down is not; a scanner's grey values are arbitrary. It follows nnU-Net (Isensee et al. 2021, Supplementary
-Note 4), with smaller turns and scales, so that a head stays in its picture.
+A section of a config is {operation: {"p": probability, "range": (low, high)}}; the flips have no range, and
+"elastic" has "sigma" beside it. An operation of probability 0 is not computed at all. The defaults, all off,
+and the set for slices of heads (`OFF` and `HEADS` in `pixmed_jax.defaults`) follow nnU-Net (Isensee et al.
+2021, Supplementary Note 4) with smaller turns and scales, so that a head stays in its picture. A mirrored
+head is a plausible one (a sagittal one then looks the other way), one upside down is not.
 """
 
 import math
@@ -12,52 +12,40 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from pixmed_jax import config as configs
+from pixmed_jax.defaults import OFF
 from pixmed_jax.errors import PixmedError
 
 Settings = Mapping[str, Mapping[str, Any]]
 
 
-class Operation(NamedTuple):
-    """`p` for slices of heads, the `range` that configs start with, `limits` of that range and its `unit`."""
+class Limits(NamedTuple):
+    """What a range may hold, and in which unit; without a unit there is no range."""
 
-    p: float
-    range: tuple[float, float] | None = None
-    limits: tuple[float, float] = (0.0, 0.0)
+    low: float = 0.0
+    high: float = 0.0
     unit: str = ""
 
 
-# Their order is part of what a key means: new ones go to the end.
+# Geometry first, then grey values, each in the order in which it is done. The order is part of what a key
+# means: new operations go to the end.
 OPERATIONS = {
-    "rotation": Operation(0.5, (-15.0, 15.0), (-180, 180), "degrees, counter-clockwise"),
-    "scaling": Operation(0.5, (0.9, 1.1), (0.25, 4), "times as large"),
-    "translation": Operation(0.5, (-0.05, 0.05), (-0.5, 0.5), "of the side, each way by itself"),
-    "shear": Operation(0.2, (-5.0, 5.0), (-45, 45), "degrees"),
-    "flip_left_right": Operation(0.5),
-    "flip_up_down": Operation(0.0),
-    "elastic": Operation(0.2, (0.0, 0.015), (0, 0.25), "of the side, standard deviation of the shifts"),
-    "gamma": Operation(0.15, (0.7, 1.5), (0.1, 10), "exponent"),
-    "contrast": Operation(0.15, (0.75, 1.25), (0, 4), "times the distance from the mean"),
-    "brightness": Operation(0.15, (-0.1, 0.1), (-1, 1), "of the grey range, added"),
-    "bias_field": Operation(0.15, (0.0, 0.4), (0, 2), "largest logarithm of the factor"),
-    "noise": Operation(0.15, (0.0, 0.05), (0, 1), "of the grey range, standard deviation"),
+    "rotation": Limits(-180, 180, "degrees, counter-clockwise"),
+    "scaling": Limits(0.25, 4, "times as large"),
+    "translation": Limits(-0.5, 0.5, "of the side, each way by itself"),
+    "shear": Limits(-45, 45, "degrees"),
+    "flip_left_right": Limits(),
+    "flip_up_down": Limits(),
+    "elastic": Limits(0, 0.25, "of the side, standard deviation of the shifts"),
+    "gamma": Limits(0.1, 10, "exponent"),
+    "contrast": Limits(0, 4, "times the distance from the mean"),
+    "brightness": Limits(-1, 1, "of the grey range, added"),
+    "bias_field": Limits(0, 2, "largest logarithm of the factor"),
+    "noise": Limits(0, 1, "of the grey range, standard deviation"),
 }
-_SIGMA = 0.1  # of the side: how far the shifts of an elastic deformation keep together
+GEOMETRY = tuple(OPERATIONS)[:7]
 _FOLDS = 0.25  # of sigma: the slope of the shifts, which folds the picture at 1, then deviates by 0.18
 _LEAKS = 0.8  # Karras et al. 2020, Section 2.2
-
-MRI = {name: {"p": operation.p} for name, operation in OPERATIONS.items()}
-
-
-def off() -> dict[str, dict[str, Any]]:
-    """A config's section with every probability 0; a new one each time, or two sections would be one."""
-    section: dict[str, dict[str, Any]] = {}
-    for name, operation in OPERATIONS.items():
-        section[name] = {"p": 0.0}
-        if operation.range is not None:
-            section[name]["range"] = operation.range
-        if name == "elastic":
-            section[name]["sigma"] = _SIGMA
-    return section
+_SECTIONS = ("data.augment.", "train.augment_discriminator.")
 
 
 def enabled(settings: Settings | None) -> dict[str, Mapping[str, Any]]:
@@ -66,16 +54,13 @@ def enabled(settings: Settings | None) -> dict[str, Mapping[str, Any]]:
 
 
 def briefly(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """Flat settings to be read: operations of probability 0 left out, a section of none but these as "off"."""
-    sections = ("data.augment.", "train.augment_discriminator.")
-    never = {
-        key[: -len("p")] for key in flat if key.startswith(sections) and key.endswith(".p") and not flat[key]
-    }
-    found = {key: value for key, value in flat.items() if not key.startswith(tuple(never))}
-    for section in sections:
-        before, after = (any(key.startswith(section) for key in keys) for keys in (flat, found))
-        if before and not after:
-            found[section.removesuffix(".")] = "off"
+    """Flat settings to be read: without operations of probability 0, a section of none but these as "off"."""
+    augments = [key for key in flat if key.startswith(_SECTIONS)]
+    never = tuple(key[:-1] for key in augments if key.endswith(".p") and not flat[key])
+    found = {key: value for key, value in flat.items() if not key.startswith(never)}
+    for section in _SECTIONS:
+        if any(key.startswith(section) for key in augments) and not any(k.startswith(section) for k in found):
+            found[section[:-1]] = "off"
     return dict(sorted(found.items()))
 
 
@@ -84,8 +69,8 @@ def check(settings: Settings | None, key: str) -> None:
     for name, setting in (settings or {}).items():
         at = f"{key}.{name}"
         if name not in OPERATIONS:
-            raise PixmedError(f"{at}: no such operation{configs.nearest(name, OPERATIONS)}")
-        known = off()[name]
+            raise PixmedError(f"{at}: no such operation{configs.nearest(name, OPERATIONS) or '; remove it'}")
+        known = OFF[name]
         if not isinstance(setting, Mapping) or set(setting) != set(known):
             raise PixmedError(f"{at}={setting!r}: give {', '.join(known)} and nothing else")
         if not _is_number(setting["p"]) or not 0 <= setting["p"] <= 1:
@@ -113,11 +98,11 @@ def check_discriminator(settings: Settings | None, key: str) -> None:
             )
 
 
-def _check_range(found: Any, operation: Operation, key: str) -> None:
-    low, high = operation.limits
+def _check_range(found: Any, limits: Limits, key: str) -> None:
     pair = isinstance(found, list | tuple) and len(found) == 2 and all(_is_number(x) for x in found)
-    if not pair or not low <= found[0] <= found[1] <= high:
-        raise PixmedError(f"{key}={found!r}: give two values from {low:g} to {high:g} ({operation.unit})")
+    if not pair or not limits.low <= found[0] <= found[1] <= limits.high:
+        allowed = f"{limits.low:g} to {limits.high:g} ({limits.unit})"
+        raise PixmedError(f"{key}={found!r}: give (lowest, highest), both within {allowed}")
 
 
 def _check_elastic(setting: Mapping[str, Any], key: str) -> None:

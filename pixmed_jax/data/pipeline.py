@@ -18,7 +18,10 @@ _AUGMENT = 0xA06  # folded into a batch's key; far from the numbers that croppin
 
 
 class Arrays(NamedTuple):
-    """images [N, L, L, C] uint8 | uint16; maps [N, L, L] uint8, values 0 .. classes; labels [N] int32."""
+    """images [N, L, L, C] uint8 | uint16; maps [N, L, L] uint8, values 0 .. classes; labels [N] int32.
+
+    Where the label is all the condition there is (`data.condition=label`), maps are [N], values 1 .. classes.
+    """
 
     images: jax.Array | np.ndarray
     maps: jax.Array | np.ndarray
@@ -26,7 +29,10 @@ class Arrays(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """images [N, S, S, C] float32 in [0, 1]; condition [N, S, S, K] float32 one-hot; labels [N] int32."""
+    """images [N, S, S, C] float32 in [0, 1]; condition [N, S, S, K] float32 one-hot; labels [N] int32.
+
+    The condition is [N, K] where the label is all there is of it.
+    """
 
     images: jax.Array
     condition: jax.Array
@@ -48,17 +54,19 @@ def batch_rows(seed: int, step: int, batch_size: int, count: int) -> np.ndarray:
 
 
 def to_float(images: jax.Array) -> jax.Array:
-    """uint8 or uint16 -> float32 in [0, 1]."""
+    """uint8 or uint16 -> float32 in [0, 1]; floats are that already."""
+    if jnp.issubdtype(images.dtype, jnp.floating):
+        return images
     return images.astype(jnp.float32) / jnp.iinfo(images.dtype).max
 
 
 def one_hot(maps: jax.Array, classes: int, channels: int) -> jax.Array:
-    """Label maps [..., S, S] -> condition [..., S, S, K] float32, background left out.
+    """Label maps [N, S, S] or labels [N] -> condition [N, S, S, K] or [N, K] float32, background left out.
 
-    A single class takes as many equal channels as the image has: the paper reads both as RGB files.
+    A map of a single class takes as many equal channels as the image has: the paper reads both as RGB files.
     """
     condition = jax.nn.one_hot(maps.astype(jnp.int32) - 1, classes)  # -1, the background, is all zeros
-    return jnp.repeat(condition, channels, axis=-1) if classes == 1 else condition
+    return jnp.repeat(condition, channels, axis=-1) if classes == 1 and maps.ndim > 1 else condition
 
 
 def with_channels(images: jax.Array, channels: int) -> jax.Array:
@@ -69,6 +77,15 @@ def with_channels(images: jax.Array, channels: int) -> jax.Array:
         found = images.shape[-1]
         raise PixmedError(f"images have {found} channels and data.channels={channels}; set it to {found}")
     return jnp.repeat(images, channels, axis=-1)
+
+
+def whole_batch(arrays: Arrays, *, classes: int, channels: int) -> Batch:
+    """All slices as they are, neither cropped nor changed."""
+    return Batch(
+        images=with_channels(to_float(jnp.asarray(arrays.images)), channels),
+        condition=one_hot(jnp.asarray(arrays.maps), classes, channels),
+        labels=jnp.asarray(arrays.labels),
+    )
 
 
 def make_batch(
@@ -86,8 +103,7 @@ def make_batch(
     Together with loading at 286/256 of `size` this is the paper's joint resize and random crop. Where
     `augment` has operations that are switched on, the crop is part of their geometry.
     """
-    taken = [jnp.asarray(x) if rows is None else x[rows] for x in arrays]
-    images, maps, labels = taken  # [B, L, L, C], [B, L, L], [B]
+    images, maps, labels = (jnp.asarray(x) if rows is None else jnp.asarray(x)[rows] for x in arrays)
     room = images.shape[1] - size
     corners = jax.random.randint(key, (images.shape[0], 2), 0, room + 1)
 
@@ -99,9 +115,6 @@ def make_batch(
         keys = augmentation.image_keys(jax.random.fold_in(key, _AUGMENT), len(images))
         images, maps = augmentation.pairs(to_float(images), maps, keys, augment, size=size, corners=corners)
     else:
-        images, maps = to_float(jax.vmap(crop)(images, corners)), jax.vmap(crop)(maps, corners)
-    return Batch(
-        images=with_channels(images, channels),
-        condition=one_hot(maps, classes, channels),
-        labels=labels,
-    )
+        images = jax.vmap(crop)(images, corners)
+        maps = jax.vmap(crop)(maps, corners) if maps.ndim == 3 else maps
+    return whole_batch(Arrays(images, maps, labels), classes=classes, channels=channels)

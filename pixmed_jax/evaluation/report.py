@@ -26,6 +26,7 @@ _ROWS = {
     "generated": "generated",
     "mean_image": "mean training image",
     "nearest_mask": "nearest-mask training slice",
+    "same_label": "any training slice of that class",
 }
 
 
@@ -40,6 +41,7 @@ def write(workdir: Path, config: Mapping[str, Any], evaluation: Mapping[str, Any
         preset=config["preset"],
         evaluation=evaluation,
         regions=_REGIONS,
+        titles=_ROWS,
         tables=[(title, _table(name, form, evaluation)) for name, (title, form) in _UNITS.items()],
         grid=data_uri(grid),
         history=[(f"step {int(p.stem.removeprefix('step_'))}", _file_uri(p)) for p in _some(steps, 4)],
@@ -67,8 +69,9 @@ def read_metrics(workdir: Path) -> list[dict[str, float]]:
 def _table(metric: str, form: str, evaluation: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
     """[(row name, [(value, interval or "") per region])]."""
     rows = []
-    for key, title in _ROWS.items():
-        values = evaluation[metric] if key == "generated" else evaluation["baselines"][key][metric]
+    contenders = {"generated": evaluation, **evaluation["baselines"]}
+    for key, contender in contenders.items():
+        values, title = contender[metric], _ROWS[key]
         cells = []
         for region in _REGIONS:
             value = "–" if values[region] is None else form.format(values[region])
@@ -87,11 +90,12 @@ def _curves(records: Sequence[Mapping[str, float]]) -> list[str]:
     charts = [
         ("generator losses", sorted(k for k in losses if k.startswith("generator"))),
         ("discriminator losses", sorted(k for k in losses if k.startswith("discriminator"))),
-        ("SSIM on held-out patients", ["held_out/ssim"]),
+        ("score on held-out patients", sorted({k for r in records for k in r if k.startswith("held_out/")})),
     ]
     return [
         _chart(title, {n: [(r["step"], r[n]) for r in records if r.get(n) is not None] for n in names})
         for title, names in charts
+        if names
     ]
 
 

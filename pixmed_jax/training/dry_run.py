@@ -12,14 +12,14 @@ from pixmed_jax.data.augment_settings import briefly
 from pixmed_jax.data.pipeline import batch_rows
 from pixmed_jax.models import count
 from pixmed_jax.training.build import make_task, networks
-from pixmed_jax.training.loop import open_pairs, total_steps
+from pixmed_jax.training.loop import open_data, total_steps
 
 
 def dry_run(config: dict[str, Any], workdir: Path) -> int:
     """Print it all; returns 0. Raises PixmedError for what would stop the training at its start."""
     for key, value in briefly(configs.flatten(config)).items():
         print(f"{key} = {value!r}")
-    dataset = open_pairs(config)
+    dataset = open_data(config)
     print(f"\nworkdir {workdir}, {len(dataset.source.files)} slices")
     for name, rows in dataset.rows.items():
         patients = len({dataset.source.groups[i] for i in rows})
@@ -58,9 +58,8 @@ def network_sizes(config: dict[str, Any], classes: int) -> dict[str, count.Size]
     generator, discriminator = networks(config)
     batch = inference.example_batch(config, classes)
     key = jax.random.key(0)
+    keys = {"params": key, "dropout": key, "noise": key}
     return {
-        "generator": count.size(
-            generator, lambda m: m.init({"params": key, "dropout": key}, batch.condition, train=True)
-        ),
+        "generator": count.size(generator, lambda m: m.init(keys, batch.condition, train=True)),
         "discriminator": count.size(discriminator, lambda m: m.init(key, batch.condition, batch.images)),
     }

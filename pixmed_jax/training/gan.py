@@ -1,4 +1,4 @@
-"""Adversarial training of a mask-conditioned generator (paper, Section 3.3, Eq. 1-3).
+"""Adversarial training of a generator, conditioned on masks or on a label (paper, Section 3.3, Eq. 1-3).
 
 Both players are updated at once from the same parameters. The discriminator runs over the generated images
 once: its one forward pass is differentiated twice, with the cotangent of its own loss for its parameters and
@@ -29,7 +29,7 @@ class GANState(NamedTuple):
     skipped_in_row: jax.Array
     key: jax.Array
     generator: Params  # {"params", "batch_stats"?}
-    discriminator: Params  # {"params"}
+    discriminator: Params  # {"params"}; what else its init makes, running averages, nobody reads
     generator_optimizer: optax.OptState
     discriminator_optimizer: optax.OptState
     ema: Params  # running average of `generator`, statistics included: what samples
@@ -40,6 +40,7 @@ def make_task(
     discriminator: nn.Module,
     optimizer: optax.GradientTransformation,
     *,
+    gan: str = "bce",
     bce: str = "adversarial",
     ssim: float = 1.0,
     l1: float = 0.0,
@@ -51,16 +52,20 @@ def make_task(
 ) -> Task:
     """Task of a generator `(condition, train, noise) -> images` against `(condition, images) -> logits`.
 
-    bce: "adversarial" (on the discriminator's logits), "pixel" (between images) or "both".
+    gan: what both players make of the discriminator's logits, a name in `losses.ADVERSARIAL`.
+    bce: what the generator minimises: "adversarial" (that loss), "pixel" (BCE of images), "both" or "none".
     ssim, l1, mse: weights of 1 - SSIM, L1 and MSE beside it; a term of weight 0 is not computed.
     accumulate: the batch is cut into so many equal parts whose gradients are averaged into one update. Batch
         norm then sees one part at a time, so its statistics are those of batch / accumulate images.
     augment_discriminator: what the discriminator sees, real or generated, is augmented by these settings.
     axis_name: for use under `jax.pmap`; gradients, statistics and metrics are averaged over that axis.
     """
-    if bce not in ("adversarial", "pixel", "both"):
-        raise PixmedError(f"loss.bce={bce!r} is unknown; use one of adversarial, pixel, both")
+    if bce not in ("adversarial", "pixel", "both", "none"):
+        raise PixmedError(f"loss.bce={bce!r} is unknown; use one of adversarial, pixel, both, none")
+    if gan not in losses.ADVERSARIAL:
+        raise PixmedError(f"loss.gan={gan!r} is unknown; use one of {', '.join(losses.ADVERSARIAL)}")
     check_discriminator(augment_discriminator, "train.augment_discriminator")
+    discriminator_loss, generator_loss = losses.ADVERSARIAL[gan]
     adversarial = bce in ("adversarial", "both")
 
     def image_loss(generated: jax.Array, real: jax.Array) -> tuple[jax.Array, Metrics]:
@@ -84,7 +89,7 @@ def make_task(
                 {"params": params, **stats},
                 batch.condition,
                 train=True,
-                rngs={"dropout": key},
+                rngs=_streams(key),
                 mutable=["batch_stats"],
             )
 
@@ -98,17 +103,17 @@ def make_task(
         params = state.discriminator["params"]
         fake_logits, pull_discriminator = jax.vjp(discriminate, params, fake)
 
-        loss_fake, cotangent = jax.value_and_grad(losses.discriminator_bce)(fake_logits, False)
+        loss_fake, cotangent = jax.value_and_grad(discriminator_loss)(fake_logits, False)
         discriminator_gradient, _ = pull_discriminator(cotangent)
         loss_real, real_gradient = jax.value_and_grad(
-            lambda params: losses.discriminator_bce(discriminate(params, batch.images), True)
+            lambda params: discriminator_loss(discriminate(params, batch.images), True)
         )(params)
         discriminator_gradient = jax.tree.map(
             lambda a, b: (a + b) / 2, discriminator_gradient, real_gradient
         )  # the half of pix2pix, Section 3.3: slows the discriminator relative to the generator
 
         (_, parts), fake_gradient = jax.value_and_grad(image_loss, has_aux=True)(fake, batch.images)
-        loss_adversarial, cotangent = jax.value_and_grad(losses.generator_bce)(fake_logits)
+        loss_adversarial, cotangent = jax.value_and_grad(generator_loss)(fake_logits)
         if adversarial:
             fake_gradient = fake_gradient + pull_discriminator(cotangent)[1]
         (generator_gradient,) = pull_generator(fake_gradient)
@@ -174,7 +179,7 @@ def make_task(
     def init(key: jax.Array, batch: Batch) -> GANState:
         key, generator_key, discriminator_key = jax.random.split(key, 3)
         one = jax.tree.map(lambda x: x[:1], batch)
-        rngs = {"params": generator_key, "dropout": generator_key}
+        rngs = {"params": generator_key, **_streams(generator_key)}
         generator_variables = generator.init(rngs, one.condition, train=True)
         discriminator_params = discriminator.init(discriminator_key, one.condition, one.images)["params"]
         zero = jnp.zeros((), jnp.int32)
@@ -191,11 +196,27 @@ def make_task(
         )
 
     def predict(variables: Params, condition: jax.Array, keys: jax.Array) -> jax.Array:
-        """Condition [N, S, S, K], keys [N] -> images [N, S, S, C]; none depends on its neighbours."""
+        """Condition [N, S, S, K] or [N, K], keys [N] -> images [N, S, S, C]; none depends on another."""
 
         def one(condition: jax.Array, key: jax.Array) -> jax.Array:
-            return generator.apply(variables, condition[None], train=False, rngs={"dropout": key})[0]
+            return generator.apply(variables, condition[None], train=False, rngs=_streams(key))[0]
 
         return jax.vmap(one)(condition, keys)
 
-    return Task(init, skip_if_not_finite(propose, apply), lambda state: state.ema, predict)
+    def score(images: jax.Array, batch: Batch) -> Metrics:
+        """How near each image is to the real one of its mask; a label does not determine an image."""
+        return {"ssim": losses.ssim_of_each(images, batch.images)} if batch.condition.ndim == 4 else {}
+
+    return Task(
+        init,
+        skip_if_not_finite(propose, apply),
+        predict=predict,
+        inputs=lambda batch: batch.condition,
+        score=score,
+        predicts="images",
+    )
+
+
+def _streams(key: jax.Array) -> dict[str, jax.Array]:
+    """The random streams of a generator: where it drops features, and its latent vector and noise maps."""
+    return {"dropout": key, "noise": jax.random.fold_in(key, 1)}
