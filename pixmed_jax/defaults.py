@@ -22,7 +22,7 @@ OFF: dict[str, Any] = {
     "contrast": {"p": 0.0, "range": (0.75, 1.25)},
     "brightness": {"p": 0.0, "range": (-0.1, 0.1)},  # of the grey range
     "bias_field": {"p": 0.0, "range": (0.0, 0.4)},  # largest logarithm of the factor
-    "noise": {"p": 0.0, "range": (0.0, 0.05)},  # of the grey range, standard deviation
+    "noise": {"p": 0.0, "range": (0.0, 0.03)},  # of the grey range, standard deviation
 }
 # Preset "augment": what suits slices of heads.
 HEADS: dict[str, Any] = {

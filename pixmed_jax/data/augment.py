@@ -24,7 +24,7 @@ from pixmed_jax.data.augment_settings import GEOMETRY, OPERATIONS, Settings, ena
 
 Values = dict[str, jax.Array]  # operation -> its value for one image; translation has two, rows and columns
 
-_NEUTRAL = {"scaling": 1.0, "gamma": 1.0, "contrast": 1.0}  # 0 for all others
+NEUTRAL = {name: 1.0 if name in ("scaling", "gamma", "contrast") else 0.0 for name in OPERATIONS}
 _NUMBER = {name: number for number, name in enumerate(OPERATIONS)}
 # Coordinates are rounded to so many parts of a pixel: a quarter turn then reads whole pixels, and what the
 # compiler does to the last bit of a sine decides nothing.
@@ -53,13 +53,32 @@ def pairs(
     corners = jnp.zeros((len(images), 2), jnp.int32) if corners is None else corners
 
     def one(image: jax.Array, map: jax.Array, key: jax.Array, corner: jax.Array) -> tuple:
-        values = draw(key, settings)
-        sigma = settings["elastic"]["sigma"] if "elastic" in values else 1.0
-        image, map = warp(image, map, values, key, size=size, corner=corner, sigma=sigma)
-        image = adjust(image, values, key)
+        image, map = transform(
+            image, map, draw(key, settings), key, size=size, corner=corner, sigma=sigma_of(settings)
+        )
         return jnp.clip(image, 0, 1) if clip else image, map
 
     return jax.vmap(one)(images, maps, keys, corners)
+
+
+def transform(
+    image: jax.Array,
+    map: jax.Array,
+    values: Values,
+    key: jax.Array,
+    *,
+    size: int,
+    corner: jax.Array,
+    sigma: float,
+) -> tuple[jax.Array, jax.Array]:
+    """One pair under given values; the key has what is more than a value: shifts, bias fields and noise."""
+    image, map = warp(image, map, values, key, size=size, corner=corner, sigma=sigma)
+    return adjust(image, values, key), map
+
+
+def sigma_of(settings: Settings) -> float:
+    """How far the shifts of an elastic deformation keep together, as a share of the side."""
+    return settings.get("elastic", {}).get("sigma", 1.0)
 
 
 def image_keys(key: jax.Array, count: int) -> jax.Array:
@@ -75,9 +94,9 @@ def draw(key: jax.Array, settings: Settings) -> Values:
         coin, *places = numbers[_NUMBER[name]]
         low, high = setting.get("range", (1.0, 1.0))
         place = jnp.stack(places) if name == "translation" else places[0]
-        values[name] = jnp.where(
-            coin < setting["p"], low + place * (high - low), _NEUTRAL.get(name, 0.0)
-        ).astype(jnp.float32)
+        values[name] = jnp.where(coin < setting["p"], low + place * (high - low), NEUTRAL[name]).astype(
+            jnp.float32
+        )
     return values
 
 

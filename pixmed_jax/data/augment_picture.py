@@ -36,58 +36,63 @@ def picture(
     image: np.ndarray, label_map: np.ndarray, classes: Sequence[str], settings: Settings, *, size: int
 ) -> Image.Image:
     """One slice [L, L, C] uint8 | uint16 with its map [L, L], in windows of size x size."""
-    floats = jnp.asarray(image, jnp.float32) / np.iinfo(image.dtype).max
-    corner = jnp.full(2, (image.shape[0] - size) // 2)
+    on = enabled(settings)
+    shown: dict[str, list[tuple[str, float]]] = {}  # operation -> what is written on a cell, and its value
+    for name, setting in on.items():
+        low, high = setting.get("range", (1.0, 1.0))
+        shown[name] = [(f"{end:g}" if "range" in setting else "", end) for end in (low or high, high)]
+    one_each: list[dict[str, float]] = [{}] + [{name: end} for name in on for _, end in shown[name]]
+    values = {
+        name: np.array([of_cell.get(name, augment.NEUTRAL[name]) for of_cell in one_each], np.float32)
+        for name in on
+    }
+    if "translation" in values:
+        values["translation"] = np.stack([values["translation"]] * 2, -1)
+    images, maps = _transformed(image, label_map, values, sigma=augment.sigma_of(settings), size=size)
 
-    def drawn(settings: Settings, seed: int, text: str = "", count: int = 1) -> tuple[np.ndarray, np.ndarray]:
-        images, maps = _augmented(floats, label_map, settings, size, corner, count, seed)
-        return _cells(images, maps, classes, text), _coloured(maps, classes)
+    texts = ["", *(text for name in on for text, _ in shown[name])]
+    cells, maps = _cells(images, maps, classes, texts), _coloured(maps, classes)
+    rows: list[dict[str, np.ndarray]] = [{"slice": np.stack([cells[0], maps[0]])}, {}]
+    for place, name in enumerate(on):
+        first, second = 1 + 2 * place, 2 + 2 * place
+        below = cells[second] if "range" in on[name] else maps[second]
+        rows[name not in GEOMETRY][name.replace("_", " ")] = np.stack([cells[first], below])
 
-    def column(name: str, setting: Mapping[str, Any]) -> np.ndarray:
-        if "range" not in setting:
-            return np.concatenate(drawn({name: {"p": 1.0}}, 0))
-        low, high = setting["range"]
-        ends = (low if low else high, high)
-        return np.concatenate(
-            [
-                drawn({name: {**setting, "p": 1.0, "range": (end, end)}}, seed, f"{end:g}")[0]
-                for seed, end in enumerate(ends)
-            ]
-        )
-
-    rows: list[dict[str, np.ndarray]] = [{"slice": np.concatenate(drawn({}, 0))}, {}]
-    for name, setting in enabled(settings).items():
-        rows[name not in GEOMETRY][name.replace("_", " ")] = column(name, setting)
-    together = np.stack(drawn(settings, 2, count=_DRAWS))
-    rows.append({f"together, {i + 1}": together[:, i] for i in range(_DRAWS)})
+    keys = augment.image_keys(jax.random.key(1), _DRAWS)
+    drawn = jax.vmap(lambda key: augment.draw(key, settings))(keys)
+    images, maps = _transformed(image, label_map, drawn, sigma=augment.sigma_of(settings), size=size)
+    cells, maps = _cells(images, maps, classes, [""] * _DRAWS), _coloured(maps, classes)
+    rows.append({f"together, {i + 1}": np.stack([cells[i], maps[i]]) for i in range(_DRAWS)})
     return _stacked([pictures.grid(row) for row in rows if row])
 
 
-def _augmented(
-    image: jax.Array,
-    label_map: np.ndarray,
-    settings: Settings,
-    size: int,
-    corner: jax.Array,
-    count: int,
-    seed: int,
+def _transformed(
+    image: np.ndarray, label_map: np.ndarray, values: Mapping[str, Any], *, sigma: float, size: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    def repeated(x: Any) -> jax.Array:
-        return jnp.broadcast_to(jnp.asarray(x), (count, *x.shape))
+    """One slice under many values, [N, size, size, C] and [N, size, size]; each has its own key."""
+    floats = jnp.asarray(image, jnp.float32) / np.iinfo(image.dtype).max
+    corner = jnp.full(2, (image.shape[0] - size) // 2)
 
-    keys = augment.image_keys(jax.random.key(seed), count)
-    pairs = augment.pairs(
-        repeated(image), repeated(label_map), keys, settings, size=size, corners=repeated(corner)
-    )
-    return np.asarray(pairs[0]), np.asarray(pairs[1])
+    @jax.jit
+    def transform(values: augment.Values, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        image, there = augment.transform(
+            floats, jnp.asarray(label_map), values, key, size=size, corner=corner, sigma=sigma
+        )
+        return jnp.clip(image, 0, 1), there
+
+    keys = augment.image_keys(jax.random.key(0), len(next(iter(values.values()))))
+    # One after the other: each is small, and a batch of all of them would be compiled for their number.
+    pairs = [transform(*jax.tree.map(lambda x, i=i: x[i], (values, keys))) for i in range(len(keys))]
+    return np.stack([pair[0] for pair in pairs]), np.stack([pair[1] for pair in pairs])
 
 
-def _cells(images: np.ndarray, maps: np.ndarray, classes: Sequence[str], text: str) -> np.ndarray:
-    """[N, S, S, C] and [N, S, S] -> [N, cell, cell, 3], with the maps' outlines and a line of text."""
+def _cells(images: np.ndarray, maps: np.ndarray, classes: Sequence[str], texts: Sequence[str]) -> np.ndarray:
+    """[N, S, S, C] and [N, S, S] -> [N, cell, cell, 3], with the maps' outlines and a text each."""
     colours = pictures.palette(classes)
     outlined = [value for value, name in enumerate(classes, 1) if not name.startswith("tissue_")]
+    font = ImageFont.load_default(13)
     cells = []
-    for image, label_map in zip(pictures.grey(images), maps, strict=True):
+    for image, label_map, text in zip(pictures.grey(images), maps, texts, strict=True):
         grey = Image.fromarray(np.rint(image * 255).astype(np.uint8))
         cell = np.array(grey.resize((_CELL, _CELL), Image.Resampling.BICUBIC).convert("RGB"))
         large = np.asarray(Image.fromarray(label_map).resize((_CELL, _CELL), Image.Resampling.NEAREST))
@@ -95,9 +100,7 @@ def _cells(images: np.ndarray, maps: np.ndarray, classes: Sequence[str], text: s
             region = large == value
             cell[region & ~ndimage.binary_erosion(region)] = colours[value]
         drawn = Image.fromarray(cell)
-        if text:
-            font = ImageFont.load_default(13)
-            ImageDraw.Draw(drawn).text((4, _CELL - 4), text, (255, 255, 255), font, anchor="ls")
+        ImageDraw.Draw(drawn).text((4, _CELL - 4), text, (255, 255, 255), font, anchor="ls")
         cells.append(np.asarray(drawn) / 255)
     return np.stack(cells)
 

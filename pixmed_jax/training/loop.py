@@ -253,6 +253,7 @@ def _show_augmentation(config: dict[str, Any], dataset: Dataset, folder: Path, r
     }
     for name, settings in sections.items():
         if settings and enabled(settings):
+            _tell(f"drawing grids/{name}.png ...")
             picture = augment_picture.of_training(dataset, settings)
             picture.save(folder / f"{name}.png")
             records.picture(0, name, picture)
