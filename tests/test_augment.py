@@ -1,5 +1,6 @@
 """Augmentation: geometry against SciPy, maps with their images, ranges, probabilities, and what may leak."""
 
+import json
 import math
 from typing import Any
 
@@ -9,12 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import runs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.test_util import check_grads
 from scipy import ndimage
 
-from pixmed_jax.data import augment
+from pixmed_jax.data import augment, augment_picture
 from pixmed_jax.data.augment_settings import (
     GEOMETRY,
     OPERATIONS,
@@ -26,7 +28,11 @@ from pixmed_jax.data.augment_settings import (
 from pixmed_jax.data.pipeline import Arrays, Batch, make_batch, one_hot
 from pixmed_jax.defaults import HEADS, OFF, merged
 from pixmed_jax.errors import PixmedError
+from pixmed_jax.evaluation.evaluate import evaluate
 from pixmed_jax.training import gan
+from pixmed_jax.training.build import make_task
+from pixmed_jax.training.dry_run import dry_run
+from pixmed_jax.training.loop import train
 
 SIDE = 24
 
@@ -497,6 +503,7 @@ class Linear(nn.Module):
 
 # An oriented pattern: bright at the left, brighter at the top; none of its mirror images or turns is alike.
 PATTERN = (0.2 + 0.5 * (np.arange(8) < 4) + 0.2 * (np.arange(8) < 3)[:, None])[..., None].astype(np.float32)
+COUNT = 32  # images in a batch
 UNSEEN = merged(
     OFF,
     {
@@ -516,8 +523,8 @@ def learnt(section: Any, *, real: Any) -> np.ndarray:
     task = gan.make_task(
         Picture(), Linear(), optax.chain(forget, optax.sgd(0.3)), ssim=0.0, augment_discriminator=section
     )
-    images = np.broadcast_to(PATTERN, (64, *PATTERN.shape))
-    batch = Batch(images, np.zeros((64, 3), np.float32), np.zeros(64, np.int32))
+    images = np.broadcast_to(PATTERN, (COUNT, *PATTERN.shape))
+    batch = Batch(images, np.zeros((COUNT, 3), np.float32), np.zeros(COUNT, np.int32))
     state = task.init(jax.random.PRNGKey(0), batch)
 
     @jax.jit
@@ -527,9 +534,29 @@ def learnt(section: Any, *, real: Any) -> np.ndarray:
             state = task.step(state, seen)[0]
             return state, state.generator["params"]["image"]
 
-        return jax.lax.scan(body, state, jnp.arange(3000))[1]
+        return jax.lax.scan(body, state, jnp.arange(1500))[1]
 
-    return np.asarray(train(state)[-1000:].mean(0))
+    return np.asarray(train(state)[-500:].mean(0))
+
+
+def test_real_and_generated_images_are_judged_as_augmented():
+    """Equal images, one weight: a logit is the mean image, and 0.25 more for those that became brighter."""
+    section = merged(OFF, {"brightness": {"p": 0.5, "range": (0.25, 0.25)}})
+    task = gan.make_task(Picture(), Linear(), optax.sgd(0.0), ssim=0.0, augment_discriminator=section)
+    images = np.broadcast_to(PATTERN, (COUNT, *PATTERN.shape))
+    batch = Batch(images, np.zeros((COUNT, 3), np.float32), np.zeros(COUNT, np.int32))
+    state = task.init(jax.random.PRNGKey(0), batch)
+    state = state._replace(
+        generator={"params": {"image": PATTERN}},
+        discriminator={"params": {"weights": np.full_like(PATTERN, 1 / PATTERN.size)}},
+    )
+    metrics = {name: float(value) for name, value in jax.jit(task.step)(state, batch)[1].items()}
+    dark, bright = PATTERN.mean(), PATTERN.mean() + 0.25
+    share = (metrics["discriminator/fake"] - metrics["discriminator/real"] - dark) / 0.25
+    assert share * COUNT == pytest.approx(round(share * COUNT), abs=1e-2) and 0.2 < share < 0.8
+    for name, sign in (("fake", 1), ("real", -1)):
+        loss = share * np.logaddexp(0, sign * bright) + (1 - share) * np.logaddexp(0, sign * dark)
+        assert metrics[f"discriminator/{name}"] == pytest.approx(loss, rel=1e-4)
 
 
 def test_augmentation_for_the_discriminator_does_not_leak():
@@ -542,10 +569,82 @@ def test_augmenting_the_real_images_alone_does_leak():
     """The fault that the test above is there for."""
 
     def real(images: jax.Array, key: jax.Array) -> jax.Array:
-        return augment.seen_by_discriminator(images, jnp.zeros((64, 3)), key, UNSEEN)[0]
+        return augment.seen_by_discriminator(images, jnp.zeros((COUNT, 3)), key, UNSEEN)[0]
 
     image = learnt(None, real=real)
     flipped = 0.8 * PATTERN + 0.2 * PATTERN[:, ::-1]
     expected = 0.7 * flipped + 0.3 * np.rot90(flipped) + 0.1
     np.testing.assert_allclose(image, expected, atol=0.04)
     assert np.abs(image - PATTERN).max() > 0.2
+
+
+# ---------------------------------------------------------------- pictures and whole runs
+def test_the_picture_shows_what_is_switched_on():
+    numbers = np.random.default_rng(0)
+    image = numbers.integers(0, 65536, (36, 36, 1)).astype(np.uint16)
+    label_map = np.kron(numbers.integers(0, 3, (6, 6)), np.ones((6, 6))).astype(np.uint8)
+    sizes = [
+        augment_picture.picture(image, label_map, ("glioma", "tissue_1"), section, size=32).size
+        for section in (on(rotation=0.5), on(rotation=0.5, translation=0.5, flip_up_down=0.5, noise=0.1))
+    ]
+    # Cells of 144 with margins of 4 and headings of 22, in pairs of rows; eight draws are the widest.
+    pair_of_rows = 22 + 2 * 148
+    assert sizes == [(4 + 8 * 148, 2 * pair_of_rows), (4 + 8 * 148, 3 * pair_of_rows)]
+
+
+def test_the_picture_is_of_the_ends_of_the_range():
+    """A white spot at the left of the middle, turned by a quarter to either side."""
+    image = np.zeros((32, 32, 1), np.uint8)
+    image[13:19, 2:8] = 255
+    section = {"rotation": {"p": 0.01, "range": (-90.0, 90.0)}}
+    drawn = augment_picture.picture(image, np.zeros((32, 32), np.uint8), (), section, size=32)
+    cells = np.asarray(drawn.convert("L"))[22:, 4:]
+    brightest = []
+    for row, column in ((0, 0), (0, 1), (1, 1)):
+        cell = cells[row * 148 : row * 148 + 120, column * 148 : column * 148 + 144]  # without the text
+        brightest.append(np.argwhere(cell > 200).mean(0).round(-1).tolist())
+    # Counter-clockwise is from the left to the bottom; the text hides the lowest rows of a cell.
+    assert brightest[0] == [70, 20] and brightest[1] == [20, 70] and brightest[2][0] > 100
+
+
+@pytest.mark.slow
+def test_a_run_is_augmented_and_shows_it(tmp_path, tmp_path_factory):
+    """Both sections, an image and a report; and a folder of before there were any is evaluated as ever."""
+    runs.trained(tmp_path_factory)  # makes the data
+    changes = {
+        "data__augment__rotation__p": 0.5,
+        "train__augment_discriminator__translation__p": 0.5,
+        "train__steps": 2,
+    }
+    run = tmp_path / "run"
+    assert train(runs.config(tmp_path_factory, **changes), run) == 0
+    assert {p.name for p in (run / "grids").glob("augm*")} == {
+        "augmentation.png",
+        "augmentation_discriminator.png",
+    }
+    evaluate(run)
+    page = (run / "report" / "index.html").read_text()
+    assert page.count("What training makes of one of its slices") == 1
+    assert page.count("What the discriminator sees of a slice") == 1
+    with pytest.raises(PixmedError, match=r"data\.augment\.rotation\.p: 0\.5 -> 0\.4"):
+        train(runs.config(tmp_path_factory, **changes | {"data__augment__rotation__p": 0.4}), run)
+
+    old = runs.copied(tmp_path_factory, tmp_path / "old")
+    before = evaluate(old)["ssim"]
+    settings_file = old / "config.json"
+    plain = json.loads(settings_file.read_text())
+    del plain["data"]["augment"], plain["train"]["augment_discriminator"]
+    settings_file.write_text(json.dumps(plain))
+    assert evaluate(old)["ssim"] == before
+    assert "What training makes of one" not in (old / "report" / "index.html").read_text()
+    make_task(plain)
+
+
+def test_settings_are_checked_before_anything_is_written(tmp_path, tmp_path_factory):
+    for section in ("data__augment", "train__augment_discriminator"):
+        config = runs.config(tmp_path_factory, **{f"{section}__noise__p": 2.0})
+        with pytest.raises(PixmedError, match=rf"{section.replace('__', '.')}\.noise\.p=2\.0"):
+            train(config, tmp_path / "run")
+        with pytest.raises(PixmedError, match=r"noise\.p=2\.0"):
+            dry_run(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
