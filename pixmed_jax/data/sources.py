@@ -133,7 +133,7 @@ def open_dataset(
         index = _without(index, Path(leave_out), images)
     return Dataset(
         source=index,
-        rows=split_rows(index, seed=seed, given=index.given or None, **split),
+        rows=split_rows(index, given=index.given or None, **{"seed": seed, **split}),
         classes=class_names(condition, index.label_names, class_channels, tissues),
         condition=condition,
         class_channels=class_channels,
