@@ -26,7 +26,8 @@ COMMON: dict[str, Any] = {
     "log": {"every": 50, "grid_every": 400}, "checkpoint": {"every": 400, "keep": 2},
 }
 ADVERSARIAL: dict[str, Any] = {
-    "loss": {"gan": "bce", "bce": "adversarial", "ssim": 0.0, "l1": 0.0, "mse": 0.0},
+    "loss": {"gan": "bce", "bce": "adversarial", "ssim": 0.0, "l1": 0.0, "mse": 0.0,
+             "r1": 0.0, "r1_every": 16, "path_length": 0.0, "path_every": 4},
     "optimizer": {"learning_rate": 2e-4, "b1": 0.5, "b2": 0.999},
 }
 SUPERVISED: dict[str, Any] = {

@@ -14,16 +14,22 @@ from pixmed_jax.models.dcgan import DCGANDiscriminator, DCGANGenerator
 from pixmed_jax.models.densenet import DenseNet, read_weights
 from pixmed_jax.models.patchgan import PatchGAN
 from pixmed_jax.models.segmenter import Segmenter
+from pixmed_jax.models.stylegan2 import StyleGAN2Discriminator, StyleGAN2Generator
 from pixmed_jax.models.unet import UNet
 from pixmed_jax.training import gan, supervised
 from pixmed_jax.training.task import Task
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 # By the name in the config: the network, and whether a label is its condition, rather than a map.
-GENERATORS: dict[str, tuple[type[nn.Module], bool]] = {"unet": (UNet, False), "dcgan": (DCGANGenerator, True)}
+GENERATORS: dict[str, tuple[type[nn.Module], bool]] = {
+    "unet": (UNet, False),
+    "dcgan": (DCGANGenerator, True),
+    "stylegan2": (StyleGAN2Generator, True),
+}
 DISCRIMINATORS: dict[str, tuple[type[nn.Module], bool]] = {
     "patchgan": (PatchGAN, False),
     "dcgan": (DCGANDiscriminator, True),
+    "stylegan2": (StyleGAN2Discriminator, True),
 }
 # Supervised networks: what each predicts, and the condition that is its target.
 NETWORKS: dict[str, tuple[type[nn.Module], str, str]] = {
@@ -177,11 +183,13 @@ def make_task(config: Mapping[str, Any], axis_name: str | None = None, *, classe
             axis_name=axis_name,
         )
     generator, discriminator = networks(config, axis_name)
+    loss, optimizer = config["loss"], config["optimizer"]
     return gan.make_task(
         generator,
         discriminator,
-        optax.adam(**config["optimizer"]),
-        **config["loss"],
+        gan.adam(loss["path_every"] if loss.get("path_length") else 0, **optimizer),
+        **loss,
+        discriminator_optimizer=gan.adam(loss["r1_every"] if loss.get("r1") else 0, **optimizer),
         ema_decay=config["train"]["ema_decay"],
         accumulate=config["train"]["accumulate"],
         axis_name=axis_name,
