@@ -7,10 +7,11 @@ import runs
 
 from pixmed_jax import config as configs
 from pixmed_jax.data.sources import open_dataset
-from pixmed_jax.defaults import ADVERSARIAL, COMMON, experiment, merged
+from pixmed_jax.defaults import ADVERSARIAL, COMMON, SUPERVISED, experiment, merged
 from pixmed_jax.training.dry_run import network_sizes
 
-CONFIGS = sorted(runs.ROOT.glob("configs/*.py"))
+# A study is made of the others; test_study.py looks at it.
+CONFIGS = [path for path in sorted(runs.ROOT.glob("configs/*.py")) if path.stem != "study"]
 
 
 def test_sections_are_merged_and_later_ones_count():
@@ -74,7 +75,8 @@ def test_every_preset_of_every_config_makes_networks(path, preset):
     assert (config["name"], config["preset"]) == (path.stem, preset)
     sizes = network_sizes(config, 3)
     assert all(size.parameters > 1000 for size in sizes.values())
-    assert set(config["data"]) == set(COMMON["data"])
+    own = SUPERVISED["data"] if "network" in config["model"] else {}
+    assert set(config["data"]) == {*COMMON["data"], *own}
 
 
 def test_the_keys_of_data_are_what_a_dataset_takes(tmp_path_factory):

@@ -98,7 +98,8 @@ def test_same_seed_same_bytes_other_seed_other_images(run, tmp_path):
     )
     assert first == again and len(first) == 17  # five of each picture, a manifest, and who was trained on
     for name in first:
-        assert (first[name] == other[name]) is name.startswith(("masks", "conditions")), name
+        same = name.startswith(("masks", "conditions", "trained_on"))
+        assert (first[name] == other[name]) is same, name
 
 
 def test_a_longer_sampling_begins_with_the_shorter(run, tmp_path):
