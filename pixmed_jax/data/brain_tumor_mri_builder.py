@@ -204,12 +204,17 @@ def _index(builder: BrainTumorMri) -> list[dict[str, Any]]:
     return rows
 
 
-def source(*, data_dir: str | None = None, rule: str = "auto") -> Source:
+def source(*, data_dir: str | None = None, rule: str = "auto", split_column: str = "") -> Source:
     """The dataset's index; downloaded and converted on first use, under `data_dir` or TFDS's own folder.
 
     Its files are called `0001` and so on, by the authors' numbers. `rule` is one of `intensity`; "auto"
-    takes the percentiles of each slice.
+    takes the percentiles of each slice. `split_column="fold"` gives the authors' folds; 15 patient groups,
+    those with two ids, have slices in several of them.
     """
+    if split_column not in ("", "fold"):
+        raise PixmedError(
+            f"data.split_column={split_column!r}: these data bring fold, the authors' five; or leave it empty"
+        )
     parsed = intensity.parse(rule)
     if parsed in ("full", "window"):
         raise PixmedError(
@@ -236,5 +241,6 @@ def source(*, data_dir: str | None = None, rule: str = "auto") -> Source:
         groups=tuple(fact["group"] for fact in facts),
         planes=("",) * len(facts),
         read=read,
+        given=tuple(str(fact["fold"]) for fact in facts) if split_column else (),
         limits=lambda row: limits_of(records[facts[row]["row"]]["image"], row),
     )

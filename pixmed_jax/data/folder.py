@@ -84,7 +84,7 @@ def source(
     but those that DICOM files and volumes bring. `groups == files` then says that no patient is known, and
     `splits.split` refuses to split such a source by patient.
     `meta=""` ignores the table; `label_column=""` or `patient_column=""` says that it has no such column.
-    `split_column` names one with train, val or test, for data that bring their own split.
+    `split_column` names one with train, val or test, or with folds, for data that bring their own split.
     `allow_empty_masks` keeps slices without a tumour: pictures are refused and slices of volumes left out
     otherwise. `axis` is how volumes are cut (`volumes.stack`), `rule` one of `intensity`.
     """

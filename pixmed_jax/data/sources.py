@@ -118,7 +118,9 @@ def open_dataset(
     elif source == "brain_tumor_mri":
         from pixmed_jax.data import brain_tumor_mri_builder
 
-        index = brain_tumor_mri_builder.source(data_dir=dir or None, rule=intensity)
+        index = brain_tumor_mri_builder.source(
+            data_dir=dir or None, rule=intensity, split_column=split_column
+        )
     elif source == "classes":
         index = classes.source(dir, rule=intensity)
     else:
