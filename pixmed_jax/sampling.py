@@ -29,7 +29,7 @@ from PIL import Image
 from pixmed_jax import config as configs
 from pixmed_jax import inference, pictures
 from pixmed_jax import workdir as run_folder
-from pixmed_jax.data import edits, intensity, volumes
+from pixmed_jax.data import arrays, edits, intensity, nifti
 from pixmed_jax.data.decode import SUFFIXES, read_mask
 from pixmed_jax.data.regions import is_tumor, known_heads
 from pixmed_jax.data.sources import open_dataset
@@ -91,7 +91,7 @@ def sample(
     if format not in FORMATS:
         raise PixmedError(f"sample.format={format!r} is not one of {', '.join(FORMATS)}")
     if format == "nifti":
-        volumes.library("nibabel")
+        arrays.library("nibabel")
     for name, value, least in (("number", number, 0), ("seed", seed, 0), ("batch_size", batch_size, 1)):
         if value < least:
             raise PixmedError(f"sample.{name}={value}: give {least} or more")
@@ -277,9 +277,9 @@ def _write(
     mask = np.isin(condition, tumors)
     if format == "nifti":
         low, high = limits
-        picture = volumes.nifti_bytes(intensity.encode(image, (0, 1)), (float(low), float(high)))
+        picture = nifti.nifti_bytes(intensity.encode(image, (0, 1)), (float(low), float(high)))
         (folder / "images" / name).write_bytes(picture)
-        (folder / "masks" / name).write_bytes(volumes.nifti_bytes(mask.astype(np.uint8)))
+        (folder / "masks" / name).write_bytes(nifti.nifti_bytes(mask.astype(np.uint8)))
     else:
         eight = np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)
         pixels = intensity.encode(image, (0, 1)) if format == "png16" else eight

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import scipy.io
 
+from pixmed_jax.data import dicom as dicom_files
 from pixmed_jax.data import folder, intensity, volumes
 from pixmed_jax.data.slices import load
 from pixmed_jax.errors import PixmedError
@@ -256,7 +257,7 @@ def test_a_series_and_a_nifti_file_of_the_same_head_agree(tmp_path, codes):
     values = np.asarray(turned.dataobj)[..., :4]
     series(tmp_path / "s", values.astype(np.int16), turned.affine)
     nibabel.save(nibabel.Nifti1Image(values, turned.affine), tmp_path / "a.nii")
-    array = volumes.open_series(tmp_path / "s", sorted((tmp_path / "s").iterdir()))
+    array = dicom_files.open_series(tmp_path / "s", sorted((tmp_path / "s").iterdir()))
     for axis in ("stored", "axial", "sagittal", "coronal"):
         pictures = volumes.stack(array, array.read(), axis)
         np.testing.assert_array_equal(pictures, decoded(tmp_path / "a.nii", axis))
@@ -268,7 +269,7 @@ def test_slices_of_a_series_that_are_scaled_differently(tmp_path):
             tmp_path / f"{i}.dcm", np.full((2, 2), 10, np.uint16), RescaleSlope=slope, RescaleIntercept=-1,
             InstanceNumber=i,
         )  # fmt: skip
-    array = volumes.open_series(tmp_path, sorted(tmp_path.iterdir()))
+    array = dicom_files.open_series(tmp_path, sorted(tmp_path.iterdir()))
     assert array.read()[0, 0].tolist() == [9, 39]
     assert (array.slope, array.intercept) == (1, 0)
 

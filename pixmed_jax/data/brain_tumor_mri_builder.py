@@ -24,7 +24,7 @@ import numpy as np
 import scipy.io
 import tensorflow_datasets as tfds
 
-from pixmed_jax.data import download, intensity, volumes
+from pixmed_jax.data import arrays, download, intensity, mat
 from pixmed_jax.data.phantom_builder import quiet
 from pixmed_jax.data.slices import Source
 from pixmed_jax.errors import PixmedError, listing
@@ -119,17 +119,17 @@ def _archives(root: Path) -> list[Path]:
 
 def _folds(path: Path) -> np.ndarray:
     """The authors' fold of each slice, from 1; `cvind` of a MATLAB file of either kind."""
-    with volumes.guarded(path):
+    with arrays.guarded(path):
         if path.read_bytes()[:10] == b"MATLAB 7.3":
-            with volumes.library("h5py").File(path, "r") as file:
-                return volumes.read_hdf5(file["cvind"], str(path)).ravel().astype(np.int32)
+            with arrays.library("h5py").File(path, "r") as file:
+                return mat.read_hdf5(file["cvind"], str(path)).ravel().astype(np.int32)
         return scipy.io.loadmat(path, variable_names=["cvind"])["cvind"].ravel().astype(np.int32)
 
 
 def _records(archives: list[Path]) -> Iterator[tuple[int, dict[str, Any]]]:
     """(number, record) of every .mat in the zip files."""
     for path in archives:
-        with volumes.guarded(path), zipfile.ZipFile(path) as archive:
+        with arrays.guarded(path), zipfile.ZipFile(path) as archive:
             for member in archive.infolist():
                 found = _MEMBER.fullmatch(member.filename)
                 if found is None:
@@ -141,14 +141,14 @@ def _records(archives: list[Path]) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _record(content: bytes, name: str) -> dict[str, Any]:
-    with volumes.library("h5py").File(io.BytesIO(content), "r") as file:
+    with arrays.library("h5py").File(io.BytesIO(content), "r") as file:
         values = {}
         for key in ("image", "label", "PID", "tumorBorder", "tumorMask"):
-            volumes.check_own(file, "cjdata", name)
-            volumes.check_own(file["cjdata"], key, name)
+            mat.check_own(file, "cjdata", name)
+            mat.check_own(file["cjdata"], key, name)
             dataset = file["cjdata"][key]
-            volumes.hdf5_array(dataset, name)
-            values[key] = volumes.read_hdf5(dataset, name)
+            mat.hdf5_array(dataset, name)
+            values[key] = mat.read_hdf5(dataset, name)
     label = int(values["label"].item())
     image, mask = values["image"], values["tumorMask"]
     if image.dtype != np.int16 or mask.shape != image.shape or mask.max() > 1 or not 1 <= label <= 3:

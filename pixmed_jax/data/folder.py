@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pixmed_jax.data import decode, intensity, volumes
+from pixmed_jax.data import arrays, decode, dicom, intensity, volumes
 from pixmed_jax.data import masks as encodings
 from pixmed_jax.data.intensity import Limits
 from pixmed_jax.data.slices import Source
@@ -59,8 +59,8 @@ class Item(NamedTuple):
     """
 
     name: str
-    image: Path | volumes.Array
-    masks: tuple[Path | volumes.Array, ...]
+    image: Path | arrays.Array
+    masks: tuple[Path | arrays.Array, ...]
     shape: tuple[int, int, int]
 
 
@@ -142,7 +142,7 @@ def _groups(items: Sequence[Item]) -> list[str]:
     PatientID is hashed with the number of a study, which nobody knows who does not have the files, so that
     it cannot be found by trying all ids.
     """
-    headers = [item.image if isinstance(item.image, volumes.Array) else None for item in items]
+    headers = [item.image if isinstance(item.image, arrays.Array) else None for item in items]
     salt = min((header.study for header in headers if header and header.study), default="")
     groups = []
     for item, header in zip(items, headers, strict=True):
@@ -287,7 +287,7 @@ class _Reader:
         window: Limits | None,
         name: str,
         use_full: bool,
-        scaled: volumes.Array | None = None,
+        scaled: arrays.Array | None = None,
     ) -> Limits:
         if not isinstance(self._rule, str):
             return self._rule
@@ -319,7 +319,7 @@ class _Reader:
             return encodings.from_one_hot(plane, _name(item.masks[0]))
         return plane
 
-    def _plane(self, mask: Path | volumes.Array, item: Item, k: int) -> np.ndarray:
+    def _plane(self, mask: Path | arrays.Array, item: Item, k: int) -> np.ndarray:
         """[H, W] or [H, W, K] uint8."""
         if isinstance(mask, Path):
             return decode.read_mask(mask)
@@ -331,11 +331,11 @@ class _Reader:
     def _is_hot(self, item: Item) -> bool:
         first = item.masks[0]
         return len(item.masks) > 1 or (
-            isinstance(first, volumes.Array) and len(volumes.stack_shape(first, self._axis)) == 4
+            isinstance(first, arrays.Array) and len(volumes.stack_shape(first, self._axis)) == 4
         )
 
 
-def _name(thing: Path | volumes.Array) -> str:
+def _name(thing: Path | arrays.Array) -> str:
     return str(thing) if isinstance(thing, Path) else thing.name
 
 
@@ -360,7 +360,7 @@ def scan(folder: Path, key: str) -> tuple[dict[str, Paths], list[Fault]]:
         if path.name.startswith(".") or path.is_dir():  # hidden files: .DS_Store, and "._NAME" of macOS
             continue
         name = path.relative_to(folder).as_posix()
-        suffix = volumes.suffix(path)
+        suffix = arrays.suffix(path)
         if suffix not in decode.SUFFIXES and not volumes.is_volume(path):
             others.add(path.suffix or path.name)
         elif (stem := _stem(name, suffix)) in paths:
@@ -480,15 +480,15 @@ def _items(
     ]
 
 
-def _open(paths: Paths, folder: Path, wanted: str) -> Path | volumes.Array:
+def _open(paths: Paths, folder: Path, wanted: str) -> Path | arrays.Array:
     if len(paths) > 1:
-        return volumes.open_series(folder, paths)
-    if volumes.suffix(paths[0]) in decode.SUFFIXES:
+        return dicom.open_series(folder, paths)
+    if arrays.suffix(paths[0]) in decode.SUFFIXES:
         return paths[0]
     return volumes.open_array(paths[0], wanted)
 
 
-def _shape(thing: Path | volumes.Array, axis: str) -> tuple[int, int, int]:
+def _shape(thing: Path | arrays.Array, axis: str) -> tuple[int, int, int]:
     """[slices, H, W] from the header."""
     if isinstance(thing, Path):
         return (1, *decode.read_size(thing))
