@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pixmed_jax.data import folder
+from pixmed_jax.data import folder, tables
 from pixmed_jax.data.splits import split
 from pixmed_jax.errors import PixmedError
 
@@ -171,7 +171,7 @@ def test_tables_that_are_none(root, content):
 
 
 def test_a_table_without_end_is_not_read(root, monkeypatch):
-    monkeypatch.setattr(folder, "_MAX_TABLE", 50)
+    monkeypatch.setattr(tables, "_MAX_TABLE", 50)
     assert "over 50 bytes; set data.meta" in fault(root)
 
 

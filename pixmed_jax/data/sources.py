@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pixmed_jax.data import classes, folder
+from pixmed_jax.data import classes, folder, tables
 from pixmed_jax.data.pipeline import Arrays
 from pixmed_jax.data.regions import class_names, label_map
 from pixmed_jax.data.slices import Slices, Source, load
@@ -147,7 +147,7 @@ def _without(index: Source, path: Path, images: str) -> Source:
     A file may be named as the source names it or with the folder of images before it. A list of copies that
     was made the other way round (this set being its `other`) leaves out those of its column `other`.
     """
-    columns, rows = folder.read_table(path, "data.leave_out")
+    columns, rows = tables.read_table(path, "data.leave_out")
     if "file" not in columns:
         raise PixmedError(f"{path}: no column 'file'; set data.leave_out to a list as check_data writes it")
     known = set(index.files)

@@ -19,9 +19,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pixmed_jax.data import decode, duplicates, folder, volumes
+from pixmed_jax.data import decode, duplicates, folder, pairs, tables, volumes
 from pixmed_jax.data import masks as encodings
-from pixmed_jax.data.folder import Fault
+from pixmed_jax.data.faults import Fault
 from pixmed_jax.errors import PixmedError, listing
 from pixmed_jax.progress import watched
 
@@ -136,19 +136,19 @@ def read_mask(root: Path, record: Record) -> np.ndarray:
 
 
 def _index_pairs(root: Path, images: str, masks: str) -> tuple[list[Record], list[Fault]]:
-    image_paths, faults = folder.scan(root / images, "check_data.images")
-    mask_paths, mask_faults = folder.scan(root / masks, "check_data.masks")
-    paired, _, pair_faults = folder.pair(image_paths, mask_paths)
+    image_paths, faults = pairs.scan(root / images, "check_data.images")
+    mask_paths, mask_faults = pairs.scan(root / masks, "check_data.masks")
+    paired, _, pair_faults = pairs.pair(image_paths, mask_paths)
     masks_of = {stem: [paths[0] for paths in found if _is_picture(paths[0])] for stem, _, found in paired}
     records, lone = [], []
     for stem, (path, *_) in sorted(image_paths.items(), key=lambda entry: entry[1]):
         record = Record(_relative(path, root), tuple(_relative(p, root) for p in masks_of.get(stem, ())))
         if mask_paths and stem not in masks_of:
-            record.defects.append(folder.NO_MASK)
+            record.defects.append(pairs.NO_MASK)
             lone.append(record.file)
         if _is_picture(path):
             records.append(record)
-    pair_faults = [f._replace(names=lone) if f.what == folder.NO_MASK else f for f in pair_faults]
+    pair_faults = [f._replace(names=lone) if f.what == pairs.NO_MASK else f for f in pair_faults]
     found = [path for paths in (*image_paths.values(), *mask_paths.values()) for path in paths]
     return records, [*faults, *mask_faults, *pair_faults, *_not_read(root, found)]
 
@@ -199,7 +199,7 @@ def _read_table(
     if meta == folder.DEFAULT_META and not table.exists():
         return []
     try:
-        found, rows = folder.read_table(table, "check_data.meta")
+        found, rows = tables.read_table(table, "check_data.meta")
     except PixmedError as error:
         return [Fault(str(error), [], "all labels and patients are taken for unknown")]
     faults = []
@@ -211,7 +211,7 @@ def _read_table(
         return faults
     known = {name: column for name, column in columns.items() if column in found}
     files = [_relative(root / record.file, within) for record in records]
-    values, row_faults = folder.match(rows, files, file_column, list(known.values()))
+    values, row_faults = tables.match(rows, files, file_column, list(known.values()))
     for name, column in known.items():
         for record, value in zip(records, values[column], strict=True):
             setattr(record, name, value)
