@@ -1,7 +1,7 @@
 """A folder of slices looked at before any training: what it holds, all its defects, and its copies.
 
     W/check_data/report.html            the page to look at; needs no other file
-    W/check_data/files.csv              one row per image: FILE_COLUMNS
+    W/check_data/files.csv              one row per image or slice of a volume: FILE_COLUMNS
     W/check_data/duplicates.csv         file, other, transform, similarity (see data/duplicates.py)
     W/check_data/duplicates_within.csv  the same columns; only where a second folder is given
 
@@ -28,9 +28,9 @@ from scipy import ndimage, sparse
 
 from pixmed_jax import pages, pictures
 from pixmed_jax import workdir as run_folder
-from pixmed_jax.data import decode, duplicates
+from pixmed_jax.data import duplicates
 from pixmed_jax.data.duplicates import Copy
-from pixmed_jax.data.survey import Record, Survey, read_mask, survey
+from pixmed_jax.data.survey import Record, Survey, survey
 from pixmed_jax.errors import PixmedError
 
 FILE_COLUMNS = (
@@ -85,8 +85,15 @@ def _summary(
 ) -> Iterable[str]:
     counts = {fault.what: len(fault.names) or 1 for fault in found.faults}
     copied, known = len({c.file for c in within}), len({c.file for c in between})
+    volumes = len({record.item for record in found.records if record.is_slice})
     yield (
-        f"{found.root}: {len(found.records):,} images; {copied:,} are copies of others in it"
+        f"{found.root}: {len(found.records):,} images"
+        + (
+            f" ({sum(r.is_slice for r in found.records):,} of them slices of {volumes:,} volumes)"
+            if volumes
+            else ""
+        )
+        + f"; {copied:,} are copies of others in it"
         + (f", {known:,} of images in {second.root}" if second else "")
     )
     yield f"written: {target / 'report.html'} and the tables beside it"
@@ -95,8 +102,13 @@ def _summary(
 
 
 def _neighbours(found: Survey, copy: Copy) -> bool:
-    """Whether a pair may as well be two slices of one patient: a millimetre apart they are alike by 0.9."""
+    """Whether a pair may as well be two slices of one patient: a millimetre apart they are alike by 0.9.
+
+    Slices of one volume are never copies, however thin they are.
+    """
     file, other = found.records[copy.file], found.records[copy.other]
+    if file.is_slice and file.item == other.item:
+        return True
     return bool(file.patient) and file.patient == other.patient and copy.similarity < _SAME_PATIENT
 
 
@@ -118,11 +130,18 @@ def _flag_copies(found: Survey, within: Sequence[Copy]) -> None:
 
 def _row(record: Record) -> tuple[Any, ...]:
     shown = {
+        "kind": _kind(record),
+        "minimum": f"{record.minimum:.6g}",
+        "maximum": f"{record.maximum:.6g}",
         "mean": f"{record.mean:.2f}",
         "tumour_pixels": "" if record.tumour_pixels < 0 else record.tumour_pixels,
         "defects": "; ".join(record.defects),
     }
     return tuple(shown.get(name, getattr(record, name)) for name in FILE_COLUMNS)
+
+
+def _kind(record: Record) -> str:
+    return f"{record.kind} from {record.stored}" if record.stored else record.kind
 
 
 def _named(
@@ -151,9 +170,11 @@ def _page(
         other=second.root.name if second else "",
         n=len(records),
         unreadable=len(records) - len(readable),
-        bytes=sum((found.root / record.file).stat().st_size for record in records),
+        bytes=found.bytes,
+        volumes=len({r.item for r in records if r.is_slice}),
+        left_out=sum(1 for r in records if r.left_out),
         sizes=Counter(f"{r.width} × {r.height}" for r in readable).most_common(),
-        kinds=Counter(r.kind for r in readable).most_common(),
+        kinds=Counter(map(_kind, readable)).most_common(),
         patients=len({r.patient for r in records} - {""}),
         masks=sum(1 for r in records if r.mask),
         faults=[
@@ -162,7 +183,7 @@ def _page(
         ],
         n_defects=sum(len(fault.names) or 1 for fault in found.faults),
         classes=_classes(found),
-        balance=_balance(records),
+        balance=_balance([r for r in records if not r.left_out]),
         charts=_charts(readable),
         within=_section(found, found, within),
         across=_across(records, within),
@@ -179,10 +200,10 @@ def _classes(found: Survey) -> list[tuple[str, int, list[str]]]:
     """(label, images, pictures) by label; the pictures are spread over patients and files."""
     rows = defaultdict(list)
     for record in found.records:
-        if record.height:
+        if record.height and not record.left_out:
             rows[record.label].append(record)
     return [
-        (label or "no label", len(some), [_picture(found.root, r) for r in _spread(some, _PER_CLASS)])
+        (label or "no label", len(some), [_picture(found, r) for r in _spread(some, _PER_CLASS)])
         for label, some in sorted(rows.items())
     ]
 
@@ -261,8 +282,8 @@ def _pair(first: Survey, second: Survey, copy: Copy) -> dict[str, str]:
         "other": other.file,
         "transform": copy.transform.replace("_", " "),
         "similarity": f"{copy.similarity:.3f}",
-        "picture": _picture(first.root, file, outline=False),
-        "other_picture": _picture(second.root, other, outline=False),
+        "picture": _picture(first, file, outline=False),
+        "other_picture": _picture(second, other, outline=False),
     }
 
 
@@ -281,9 +302,9 @@ def _groups(within: Sequence[Copy], n: int) -> list[int]:
     return sorted(sizes[sizes > 1].tolist(), reverse=True)
 
 
-def _picture(root: Path, record: Record, *, outline: bool = True) -> str:
+def _picture(found: Survey, record: Record, *, outline: bool = True) -> str:
     """A small picture of an image, its tumour outlined, as a data URI."""
-    image = decode.read_image(root / record.file)
+    image = found.reader.image(record.item, record.index)
     if image.dtype == np.uint16:  # often 12 bits of it are used
         image = (image / max(1, np.percentile(image, 99.8)) * 255).clip(0, 255).astype(np.uint8)
     shown = Image.fromarray(image).convert("RGB")
@@ -291,7 +312,7 @@ def _picture(root: Path, record: Record, *, outline: bool = True) -> str:
     size = (max(1, round(shown.width * scale)), max(1, round(shown.height * scale)))
     pixels = np.array(shown.resize(size, Image.Resampling.BICUBIC))
     if outline and record.tumour_pixels > 0:
-        mask = Image.fromarray((read_mask(root, record) > 0).astype(np.uint8) * 255)
+        mask = Image.fromarray((found.reader.raw_mask(record.item, record.index) > 0).astype(np.uint8) * 255)
         inside = np.asarray(mask.resize(size, Image.Resampling.BILINEAR)) > 127
         pixels[ndimage.binary_dilation(inside) & ~inside] = _OUTLINE
     return pictures.data_uri(Image.fromarray(pixels), "JPEG")
@@ -299,11 +320,14 @@ def _picture(root: Path, record: Record, *, outline: bool = True) -> str:
 
 def _charts(readable: Sequence[Record]) -> list[str]:
     """Histograms as data URIs: intensities, and tumour sizes by label."""
-    ranges = {
-        name: [100 * getattr(r, name) / (2**r.bits - 1) for r in readable]
-        for name in ("minimum", "mean", "maximum")
-    }
-    charts = [_chart("intensities of each image", "% of the type's range", ranges)]
+    charts = []
+    names = ("minimum", "mean", "maximum")
+    if files := [r for r in readable if not r.stored]:
+        ranges = {name: [100 * getattr(r, name) / (2**r.bits - 1) for r in files] for name in names}
+        charts.append(_chart("intensities of each image", "% of the type's range", ranges))
+    if slices := [r for r in readable if r.stored]:
+        ranges = {name: [getattr(r, name) for r in slices] for name in names}
+        charts.append(_chart("intensities of each slice", "in the files' own units", ranges))
     tumours: Mapping[str, list[float]] = defaultdict(list)
     for record in readable:
         if record.tumour_share:
@@ -316,7 +340,8 @@ def _charts(readable: Sequence[Record]) -> list[str]:
 def _chart(title: str, axis: str, values: Mapping[str, Sequence[float]]) -> str:
     figure = Figure(figsize=(4.6, 2.8), layout="constrained")
     axes = figure.subplots()
-    bins = np.linspace(0, max(1e-6, *(max(some) for some in values.values())), 41).tolist()
+    top = max(1e-6, *(max(some) for some in values.values()))
+    bins = np.linspace(min(0.0, *(min(some) for some in values.values())), top, 41).tolist()
     for name, some in values.items():
         axes.hist(some, bins=bins, histtype="stepfilled", alpha=0.5, label=name)
     axes.set_title(title, fontsize=10, loc="left")

@@ -83,7 +83,7 @@ def source(
     rows = [(i, k) for i, item in enumerate(items) for k in reader.kept(i)]
     _tell_skipped(root, items, rows)
     files = tuple(slice_name(items[i], k) for i, k in rows)
-    groups = columns.get(patient_column) or _groups(items)
+    groups = columns.get(patient_column) or groups_of(items)
     own = [label_names.index(label) for label in labels] or None
     label_ids = np.array([own[i] if own else reader.main_class(i, k) for i, k in rows], np.int32)
     reader.index(rows, label_ids)
@@ -99,7 +99,7 @@ def source(
     )
 
 
-def _groups(items: Sequence[Item]) -> list[str]:
+def groups_of(items: Sequence[Item]) -> list[str]:
     """A patient group per item, or "" where only the file itself is known.
 
     PatientID is hashed with the number of a study, which nobody knows who does not have the files, so that

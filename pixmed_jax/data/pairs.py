@@ -150,17 +150,17 @@ def open_pairs(
         single = len(image_paths) == 1 and volumes.is_dicom(image_paths[0]) is False
         name = image_paths[0].relative_to(folder).as_posix() if single or len(image_paths) == 1 else stem
         try:
-            image = _open(image_paths, folder / stem, "image")
+            image = open_entry(image_paths, folder / stem, "image")
             masks = tuple(
-                volumes.aligned(_open(paths, paths[0].parent, "mask"), image) for paths in mask_paths
+                volumes.aligned(open_entry(paths, paths[0].parent, "mask"), image) for paths in mask_paths
             )
-            shape = _shape(image, axis)
-            others = [_shape(mask, axis) for mask in masks]
+            shape = shape_of(image, axis)
+            others = [shape_of(mask, axis) for mask in masks]
         except PixmedError as error:
             broken.append(str(error))
             continue
         if any(other != shape for other in others):
-            shown = [_sizes(s) for s in (shape, next(other for other in others if other != shape))]
+            shown = [sizes(s) for s in (shape, next(other for other in others if other != shape))]
             unequal.append(
                 f"{image_paths[0].name if len(image_paths) == 1 else stem} {' against '.join(shown)}"
             )
@@ -171,7 +171,7 @@ def open_pairs(
     ]
 
 
-def _open(paths: Paths, folder: Path, wanted: str) -> Path | arrays.Array:
+def open_entry(paths: Paths, folder: Path, wanted: str) -> Path | arrays.Array:
     if len(paths) > 1:
         return dicom.open_series(folder, paths)
     if arrays.suffix(paths[0]) in decode.SUFFIXES:
@@ -179,7 +179,7 @@ def _open(paths: Paths, folder: Path, wanted: str) -> Path | arrays.Array:
     return volumes.open_array(paths[0], wanted)
 
 
-def _shape(thing: Path | arrays.Array, axis: str) -> tuple[int, int, int]:
+def shape_of(thing: Path | arrays.Array, axis: str) -> tuple[int, int, int]:
     """[slices, H, W] from the header."""
     if isinstance(thing, Path):
         return (1, *decode.read_size(thing))
@@ -187,6 +187,6 @@ def _shape(thing: Path | arrays.Array, axis: str) -> tuple[int, int, int]:
     return depth, height, width
 
 
-def _sizes(shape: tuple[int, int, int]) -> str:
+def sizes(shape: tuple[int, int, int]) -> str:
     depth, height, width = shape
     return f"{height}x{width}" if depth == 1 else f"{depth} slices of {height}x{width}"

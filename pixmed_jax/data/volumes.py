@@ -113,8 +113,7 @@ def stack(array: Array, values: np.ndarray, axis: str) -> np.ndarray:
     anterior or superior is up, the patient's right is on the left, and slices count towards right, anterior
     or superior. Without, an array is taken as it is.
     """
-    if axis not in ("stored", "0", "1", "2", *PLANES):
-        raise PixmedError(f"data.axis={axis!r}: give stored, 0, 1, 2, axial, coronal or sagittal")
+    check_axis(axis)
     if array.planar:
         values = values[:, :, None]
     if values.shape[2] == 1:  # a single slice can be cut in one way only
@@ -129,6 +128,11 @@ def stack(array: Array, values: np.ndarray, axis: str) -> np.ndarray:
     upright = orientations.apply_orientation(values, orientation)
     cut = PLANES[axis] if axis in PLANES else int(orientation[stored, 0])
     return np.moveaxis(upright, cut, 0)[:, ::-1, ::-1].swapaxes(1, 2)
+
+
+def check_axis(axis: str) -> None:
+    if axis not in ("stored", "0", "1", "2", *PLANES):
+        raise PixmedError(f"data.axis={axis!r}: give stored, 0, 1, 2, axial, coronal or sagittal")
 
 
 def stack_shape(array: Array, axis: str) -> tuple[int, ...]:
