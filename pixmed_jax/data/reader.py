@@ -43,6 +43,7 @@ class Reader:
         self._cache = volumes.Cache()
         self._limits: dict[int, Limits] = {}
         self._counts: list[list[dict[int, int]] | None] = []
+        self._colours: dict[int, str] = {}
         self.encoding = encodings.Encoding(("tumor",))
 
     def look(self, where: Path, label_names: Sequence[str]) -> None:
@@ -58,8 +59,20 @@ class Reader:
         raise_all(where, named("mask volumes are unusable", broken, "replace them"))
         self._counts = [None if isinstance(result, PixmedError) else result for result in results]
         values = [set(counts) for slices in self._counts for counts in slices or ()]
+        try:
+            self._colours = encodings.colours(values, label_names)
+        except PixmedError as error:
+            raise PixmedError(f"{where}: {error}") from error
+        if self._colours:
+            named_colours = ", ".join(f"{name} = {i}" for i, name in enumerate(self._colours.values(), 1))
+            tell(f"{where}: colours: black = 0, {named_colours}")
+            self._counts = [
+                slices and [encodings.numbers(found, self._colours) for found in slices]
+                for slices in self._counts
+            ]
+            values = [set(counts) for slices in self._counts for counts in slices or ()]
         hot = [i for i, item in enumerate(self._items) if self._is_hot(item)]
-        classes = self._classes
+        classes = self._classes or (tuple(self._colours.values()) if len(self._colours) > 1 else ())
         if hot and not classes:
             most = max((max(v, default=0) for i in hot for v in self._counts[i] or ()), default=1)
             classes = tuple(label_names) or tuple(f"class {v}" for v in range(1, most + 1))
@@ -178,7 +191,10 @@ class Reader:
         return low, high
 
     def raw_mask(self, i: int, k: int) -> np.ndarray:
-        """[H, W] uint8, values as stored; those of one-hot masks as 1 .. K."""
+        """[H, W] uint8, values as stored; those of one-hot masks, and after `look` of colours, as 1 .. K.
+
+        Before `look`, masks in colours are uint32.
+        """
         item = self._items[i]
         planes = [self._plane(mask, k) for mask in item.masks]
         if len({plane.shape for plane in planes}) > 1:
@@ -193,7 +209,8 @@ class Reader:
     def _plane(self, mask: Path | arrays.Array, k: int) -> np.ndarray:
         """[H, W] or [H, W, K] uint8."""
         if isinstance(mask, Path):
-            return decode.read_mask(mask)
+            plane = decode.read_mask(mask, colours=True)
+            return encodings.from_colours(plane, self._colours, str(mask)) if self._colours else plane
         values = volumes.stack(mask, self._cache.read(mask), self._axis)[k]
         if (mask.slope, mask.intercept) != (1, 0):
             values = values * mask.slope + mask.intercept

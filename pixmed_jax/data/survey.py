@@ -385,6 +385,16 @@ def _flag_values(found: Survey) -> None:
         held_by.setdefault(record.mask, set()).update(record.mask_values)
     values = [held_by[record.mask] for record in found.records]
     several = [v for record, v in zip(found.records, values, strict=True) if len(record.masks) > 1]
+    try:
+        coloured = bool(encodings.colours(values, names))
+    except PixmedError as error:
+        what, _, remedy = str(error).partition("; ")
+        found.flag(
+            what, remedy, {r: found.records[r].mask for r, v in enumerate(values) if max(v, default=0) > 255}
+        )
+        return
+    if coloured:
+        return
     classes = [f"class {v}" for v in range(1, max((max(v, default=0) for v in several), default=0) + 1)]
     known = {0, *encodings.recognise(values, names, classes).values}
     odd = {
