@@ -526,7 +526,9 @@ def volume_run(monkeypatch, root: Path, rule: str) -> np.ndarray:
         nibabel.save(nibabel.Nifti1Image(pixels, np.diag([-1, -1, 1, 1])), root / name / "case.nii.gz")
     source = folder.source(root, rule=rule)
     slices = load_slices(source, range(2), 8)
-    conditions = sampling.Conditions(slices.masks, ("tumor",) * 2, slices.groups, slices.files, slices.limits)
+    conditions = sampling.Conditions(
+        slices.masks, ("tumor",) * 2, slices.groups, slices.files, slices.limits, ("",) * 2
+    )
     use(monkeypatch, "tumor")
     monkeypatch.setattr(Echo, "__call__", lambda self, maps, **_: slices.images.astype(np.float32) / 65535)
     monkeypatch.setattr(sampling, "_from_split", lambda workdir, split: conditions)

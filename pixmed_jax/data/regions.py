@@ -37,14 +37,30 @@ def head(image: np.ndarray) -> np.ndarray:
     if not body.any():
         return body
     # A closing (nose, ears, dark skull), then an opening (streaks of motion and flow), both by discs. They go
-    # through distances, whose cost does not grow with the radius, and have air around the edge of the image.
-    margin = 2 * radius + 1
-    grown = ndimage.distance_transform_edt(~np.pad(body, margin)) <= 2 * radius
+    # through distances, whose cost does not grow with the radius. What the picture's edge cuts goes on behind
+    # it, or the opening would round it off there.
+    margin = 4 * radius + 1
+    grown = ndimage.distance_transform_edt(~np.pad(body, margin, mode="edge")) <= 2 * radius
+    _bridge(grown, margin, size // 4)
     core = ndimage.distance_transform_edt(ndimage.binary_fill_holes(grown)) > 3 * radius
     region = ndimage.distance_transform_edt(~core) <= radius if core.any() else core
     labels, _ = ndimage.label(region[margin:-margin, margin:-margin])
     areas = np.bincount(labels.ravel(), minlength=2)
     return np.asarray(labels == 1 + areas[1:].argmax())
+
+
+def _bridge(grown: np.ndarray, margin: int, widest: int) -> None:
+    """Join, behind each edge of the picture, what the edge cuts apart.
+
+    Between parts of a head lies what is dark in it (airways, marrow, a neck far from the coil), open to the
+    edge: it is then enclosed. Air between two objects is not, and stays what it is.
+    """
+    for turn in range(4):
+        turned = np.rot90(grown, turn)  # a view
+        inside = np.flatnonzero(turned[margin])
+        gaps = np.flatnonzero((np.diff(inside) > 1) & (np.diff(inside) <= widest))
+        for left, right in zip(inside[gaps], inside[gaps + 1], strict=True):
+            turned[:margin, left:right] = True
 
 
 def heads(images: np.ndarray) -> np.ndarray:
