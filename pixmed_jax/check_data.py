@@ -30,7 +30,7 @@ from pixmed_jax import pages, pictures
 from pixmed_jax import workdir as run_folder
 from pixmed_jax.data import duplicates
 from pixmed_jax.data.duplicates import Copy
-from pixmed_jax.data.survey import Record, Survey, survey
+from pixmed_jax.data.survey import NO_LABELS, Record, Survey, survey
 from pixmed_jax.errors import PixmedError
 
 FILE_COLUMNS = (
@@ -46,9 +46,12 @@ _SAME_PATIENT = 0.97  # similarity from which two slices of one patient count as
 _OUTLINE = (255, 90, 60)
 
 
-def check_data(data: str, workdir: str, *, against: str | None = None, **options: str) -> str:
+def check_data(
+    data: str, workdir: str, *, against: str | None = None, class_name: str = "", **options: str
+) -> str:
     """Read, compare, write `workdir`/check_data; returns the lines to print.
 
+    class_name: what the masks show where no label says it, for the page; a tumour by default.
     `options` are those of `survey`, for both folders.
     """
     target = Path(workdir).absolute() / "check_data"
@@ -60,6 +63,8 @@ def check_data(data: str, workdir: str, *, against: str | None = None, **options
     within = [c for c in duplicates.copies(found.textures) if not _neighbours(found, c)]
     between = duplicates.copies(found.textures, second.textures) if second else []
     _flag_copies(found, within)
+    if class_name:
+        found.faults[:] = [fault for fault in found.faults if fault.what != NO_LABELS]
 
     tables = {"files.csv": [FILE_COLUMNS, *(_row(record) for record in found.records)]}
     names = [record.file for record in found.records]
@@ -69,7 +74,7 @@ def check_data(data: str, workdir: str, *, against: str | None = None, **options
         tables["duplicates_within.csv"] = [COPY_COLUMNS, *_named(within, names, names)]
     else:
         tables["duplicates.csv"] = [COPY_COLUMNS, *_named(within, names, names)]
-    page = _page(found, second, within, between, target)
+    page = _page(found, second, within, between, target, class_name)
 
     with run_folder.replaced(target, "give another --workdir") as draft:
         for name, rows in tables.items():
@@ -159,7 +164,12 @@ def _write(path: Path, text: str) -> None:
 
 
 def _page(
-    found: Survey, second: Survey | None, within: Sequence[Copy], between: Sequence[Copy], target: Path
+    found: Survey,
+    second: Survey | None,
+    within: Sequence[Copy],
+    between: Sequence[Copy],
+    target: Path,
+    class_name: str,
 ) -> str:
     records = found.records
     readable = [record for record in records if record.height]
@@ -169,6 +179,7 @@ def _page(
         name=found.root.name,
         other=second.root.name if second else "",
         n=len(records),
+        thing=class_name or "tumour",
         unreadable=len(records) - len(readable),
         bytes=found.bytes,
         volumes=len({r.item for r in records if r.is_slice}),
@@ -182,9 +193,9 @@ def _page(
             for fault in sorted(found.faults, key=lambda fault: -(len(fault.names) or 1))
         ],
         n_defects=sum(len(fault.names) or 1 for fault in found.faults),
-        classes=_classes(found),
-        balance=_balance([r for r in records if not r.left_out]),
-        charts=_charts(readable),
+        classes=_classes(found, class_name or "no label"),
+        balance=_balance([r for r in records if not r.left_out], class_name or "no label"),
+        charts=_charts(readable, class_name or "tumour"),
         within=_section(found, found, within),
         across=_across(records, within),
         groups=_groups(within, len(records)),
@@ -196,14 +207,14 @@ def _page(
     )
 
 
-def _classes(found: Survey) -> list[tuple[str, int, list[str]]]:
+def _classes(found: Survey, unlabelled: str) -> list[tuple[str, int, list[str]]]:
     """(label, images, pictures) by label; the pictures are spread over patients and files."""
     rows = defaultdict(list)
     for record in found.records:
         if record.height and not record.left_out:
             rows[record.label].append(record)
     return [
-        (label or "no label", len(some), [_picture(found, r) for r in _spread(some, _PER_CLASS)])
+        (label or unlabelled, len(some), [_picture(found, r) for r in _spread(some, _PER_CLASS)])
         for label, some in sorted(rows.items())
     ]
 
@@ -215,7 +226,9 @@ def _spread(items: Sequence[Any], number: int) -> list[Any]:
     return [items[round(i * (len(items) - 1) / max(1, number - 1))] for i in range(number)]
 
 
-def _balance(records: Sequence[Record]) -> tuple[list[str], list[tuple[str, list[tuple[int, int]]]]]:
+def _balance(
+    records: Sequence[Record], unlabelled: str
+) -> tuple[list[str], list[tuple[str, list[tuple[int, int]]]]]:
     """(splits, [(label, [(images, patients) per split, then in all])]), last the sum of all labels."""
     splits = sorted(
         {r.split for r in records}, key=lambda s: ({"train": 0, "val": 1, "test": 2}.get(s, 3), s)
@@ -227,7 +240,7 @@ def _balance(records: Sequence[Record]) -> tuple[list[str], list[tuple[str, list
         return len(some), len({r.patient for r in some} - {""})
 
     columns = [*splits, None] if len(splits) > 1 else [None]
-    rows = [(label or "no label", [cell(label, s) for s in columns]) for label in labels]
+    rows = [(label or unlabelled, [cell(label, s) for s in columns]) for label in labels]
     if len(labels) > 1:
         rows.append(("all", [cell(None, s) for s in columns]))
     return [s or "no split" for s in columns[:-1]] + ["all"], rows
@@ -305,8 +318,8 @@ def _groups(within: Sequence[Copy], n: int) -> list[int]:
 def _picture(found: Survey, record: Record, *, outline: bool = True) -> str:
     """A small picture of an image, its tumour outlined, as a data URI."""
     image = found.reader.image(record.item, record.index)
-    if image.dtype == np.uint16:  # often 12 bits of it are used
-        image = (image / max(1, np.percentile(image, 99.8)) * 255).clip(0, 255).astype(np.uint8)
+    # Often 12 of 16 bits are used, and fluorescence is dim in 8.
+    image = (image / max(1, np.percentile(image, 99.8)) * 255).clip(0, 255).astype(np.uint8)
     shown = Image.fromarray(image).convert("RGB")
     scale = _SIDE / max(shown.size)
     size = (max(1, round(shown.width * scale)), max(1, round(shown.height * scale)))
@@ -318,8 +331,8 @@ def _picture(found: Survey, record: Record, *, outline: bool = True) -> str:
     return pictures.data_uri(Image.fromarray(pixels), "JPEG")
 
 
-def _charts(readable: Sequence[Record]) -> list[str]:
-    """Histograms as data URIs: intensities, and tumour sizes by label."""
+def _charts(readable: Sequence[Record], thing: str) -> list[str]:
+    """Histograms as data URIs: intensities, and sizes of the masks by label."""
     charts = []
     names = ("minimum", "mean", "maximum")
     if files := [r for r in readable if not r.stored]:
@@ -333,7 +346,7 @@ def _charts(readable: Sequence[Record]) -> list[str]:
         if record.tumour_share:
             tumours[record.label or "all"].append(100 * record.tumour_share)
     if tumours:
-        charts.append(_chart("tumour size", "% of the image's pixels", dict(sorted(tumours.items()))))
+        charts.append(_chart(f"{thing} size", "% of the image's pixels", dict(sorted(tumours.items()))))
     return charts
 
 

@@ -513,6 +513,11 @@ def test_from_the_command_line(tmp_path, slices):
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="real data are not here")
 def test_real_nuclei(tmp_path):
-    lines = check_data(str(REAL / "nuclei-dsb2018-256"), str(tmp_path)).splitlines()
+    root = str(REAL / "nuclei-dsb2018-256")
+    lines = check_data(root, str(tmp_path / "named"), class_name="nucleus").splitlines()
+    assert lines[-1] == "defects: 1: no patients (1)"
+    text = (tmp_path / "named" / "check_data" / "report.html").read_text()
+    assert "umour" not in text and "tumor" not in text and "nucleus" in Page(text).text
+    lines = check_data(root, str(tmp_path)).splitlines()
     assert lines[0].endswith("334 images; 0 are copies of others in it")
     assert lines[-1] == "defects: 2: no labels (1); no patients (1)"

@@ -72,6 +72,13 @@ def test_without_a_table_each_file_is_its_own_group(root):
     assert folder.source(root).groups == ("a.png", "b.png", "c.png")
 
 
+def test_the_class_of_masks_that_nothing_names(root, capsys):
+    source = folder.source(root, meta="", class_name="nucleus")
+    assert source.label_names == ("nucleus",)
+    assert "255 = nucleus" in capsys.readouterr().err
+    assert folder.source(root, class_name="nucleus").label_names == ("glioma", "meningioma")
+
+
 def test_suffixes_subfolders_and_hidden_files(tmp_path):
     put(tmp_path / "images" / "x" / "a.PNG", image())
     put(tmp_path / "masks" / "x" / "a_mask.tif", mask())

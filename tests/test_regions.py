@@ -146,6 +146,7 @@ def test_condition_tumor(two):
     maps, names = regions.label_map(masks, images, condition="tumor", label_names=("g", "m"))
     assert names == ("tumor",)
     np.testing.assert_array_equal(maps, masks > 0)
+    assert regions.class_names("tumor", ("nucleus",), False) == ("nucleus",)
     maps, names = regions.label_map(masks, images, label_names=("g", "m"), class_channels=True)
     assert names == ("g", "m")
     assert maps.dtype == np.uint8

@@ -41,15 +41,16 @@ def source(
     label_column: str = "label",
     patient_column: str = "patient_group",
     split_column: str = "",
+    class_name: str = "tumor",
     allow_empty_masks: bool = False,
     axis: str = "stored",
     rule: str = "auto",
 ) -> Source:
     """Index a folder; files are sorted by name, labels by the alphabet.
 
-    A folder without meta.csv has the one label "tumor", or the classes that its masks hold, and no patients
-    but those that DICOM files and volumes bring. `groups == files` then says that no patient is known, and
-    `splits.split` refuses to split such a source by patient.
+    A folder without meta.csv has the one label `class_name`, or the classes that its masks hold, and no
+    patients but those that DICOM files and volumes bring. `groups == files` then says that no patient is
+    known, and `splits.split` refuses to split such a source by patient.
     `meta=""` ignores the table; `label_column=""` or `patient_column=""` says that it has no such column.
     `split_column` names one with train, val or test, or with folds, for data that bring their own split.
     `allow_empty_masks` keeps slices without a tumour: pictures are refused and slices of volumes left out
@@ -78,7 +79,7 @@ def source(
             f"{table}: column '{label_column}' names {len(label_names)} labels, over {MAX_LABELS}; "
             "set data.label_column to the tumour classes"
         )
-    reader.look(root / masks, label_names)
+    reader.look(root / masks, label_names, class_name)
 
     rows = [(i, k) for i, item in enumerate(items) for k in reader.kept(i)]
     _tell_skipped(root, items, rows)

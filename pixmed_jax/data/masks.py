@@ -43,10 +43,13 @@ class Encoding(NamedTuple):
     own: bool = False
 
 
-def recognise(found: Sequence[set[int]], names: Sequence[str], classes: Sequence[str] = ()) -> Encoding:
+def recognise(
+    found: Sequence[set[int]], names: Sequence[str], classes: Sequence[str] = (), class_name: str = "tumor"
+) -> Encoding:
     """The encoding of masks with these values each.
 
     names: the labels of a table, or none. classes: names of one-hot masks, whose values are 1 .. K then.
+    class_name: what binary masks show where nothing names it.
     """
     union = set().union(*found) - {0}
     if names:
@@ -57,7 +60,7 @@ def recognise(found: Sequence[set[int]], names: Sequence[str], classes: Sequence
     if len(union) > 1 and 1 in union and max(union) <= MAX_CLASSES:
         values = tuple(sorted(union))
         return Encoding(tuple(f"class {v}" for v in values), values, own=True)
-    return Encoding(("tumor",))
+    return Encoding((class_name or "tumor",))
 
 
 def describe(encoding: Encoding, found: Sequence[set[int]]) -> str:
@@ -66,7 +69,7 @@ def describe(encoding: Encoding, found: Sequence[set[int]]) -> str:
         pairs = zip(encoding.values, encoding.names, strict=True)
         return "0 = background, " + listing([f"{v} = {name}" for v, name in pairs])
     tumor = sorted(set().union(*found) & {1, 255})
-    label = "tumor" if len(encoding.names) == 1 else "tumour of the slice's label"
+    label = encoding.names[0] if len(encoding.names) == 1 else "tumour of the slice's label"
     return f"0 = background, {' or '.join(map(str, tumor)) or 'nothing else'} = {label}"
 
 

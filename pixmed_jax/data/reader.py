@@ -46,7 +46,7 @@ class Reader:
         self._colours: dict[int, str] = {}
         self.encoding = encodings.Encoding(("tumor",))
 
-    def look(self, where: Path, label_names: Sequence[str]) -> None:
+    def look(self, where: Path, label_names: Sequence[str], class_name: str = "tumor") -> None:
         """Read all masks once and recognise their encoding; faults of single pictures are left to `read`."""
         with ThreadPoolExecutor(2) as pool:
             found = pool.map(self._count, range(len(self._items)))
@@ -76,7 +76,7 @@ class Reader:
         if hot and not classes:
             most = max((max(v, default=0) for i in hot for v in self._counts[i] or ()), default=1)
             classes = tuple(label_names) or tuple(f"class {v}" for v in range(1, most + 1))
-        self.encoding = encodings.recognise(values, label_names, classes)
+        self.encoding = encodings.recognise(values, label_names, classes, class_name)
         tell(f"{where}: {encodings.describe(self.encoding, values)}")
 
     def _count(self, i: int) -> list[dict[int, int]] | PixmedError:

@@ -86,12 +86,12 @@ def class_names(
     """What the values 1 .. K of a label map stand for; 0 is background.
 
     With `class_channels` a tumour keeps the value of its class in `label_names`; without, every tumour is 1,
-    "tumor". Condition "tumor+head" appends "head", the head without its tumour; "anatomy" appends
-    "tissue_1" .. , the same from dark to bright.
+    "tumor", or the only name in `label_names`. Condition "tumor+head" appends "head", the head without its
+    tumour; "anatomy" appends "tissue_1" .. , the same from dark to bright.
     """
     if condition not in CONDITIONS:
         raise PixmedError(f"data.condition={condition!r} is unknown; use one of {listing(CONDITIONS)}")
-    names = tuple(label_names) if class_channels else ("tumor",)
+    names = tuple(label_names) if class_channels or len(label_names) == 1 else ("tumor",)
     taken = [name for name in names if not is_tumor(name)]
     if taken:
         raise PixmedError(f"the label {taken[0]!r} is the name of a class of anatomy; rename it in data.meta")

@@ -32,6 +32,7 @@ SPLIT_FOLDERS = {"train": "train", "training": "train", "test": "test", "testing
 SPLIT_FOLDERS |= {"val": "val", "valid": "val", "validation": "val"}
 
 
+NO_LABELS = "no labels"
 _REPLACE = "export or download them again"
 _EMPTY = "remove the pairs, or train with data.allow_empty_masks=true"
 _OTHER_SIZE = "masks have another size than their image"
@@ -424,7 +425,7 @@ def _flag_unknown(found: Survey) -> None:
     """Labels and patients that are not told, and patients in two splits."""
     records = found.records
     if not any(record.label for record in records):
-        found.faults.append(Fault("no labels", [], "name them in meta.csv or by one folder per class"))
+        found.faults.append(Fault(NO_LABELS, [], "name them in meta.csv or by one folder per class"))
     if not any(record.patient for record in records):
         remedy = "name them in meta.csv: slices of one patient in two splits make every score too good"
         found.faults.append(Fault("no patients", [], remedy))
