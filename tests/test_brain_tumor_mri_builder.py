@@ -127,6 +127,15 @@ def test_fixed_limits_and_splits(web, tmp_path):
         builder.source(data_dir=str(tmp_path / "data"), rule="window")
 
 
+def test_percentiles_are_found_once_a_slice(web, tmp_path, monkeypatch):
+    source = builder.source(data_dir=str(tmp_path / "data"))
+    seen = []
+    found = builder.intensity.percentiles
+    monkeypatch.setattr(builder.intensity, "percentiles", lambda *of: seen.append(of[1]) or found(*of))
+    load(source, range(8), 12)
+    assert sorted(seen) == list(source.files)
+
+
 def test_the_authors_folds(web, tmp_path):
     """Patients 100360 (1 and 3), MR040240 (2 and 3) and MR018024 (4 and 1) cross them."""
     source = builder.source(data_dir=str(tmp_path / "data"), split_column="fold")

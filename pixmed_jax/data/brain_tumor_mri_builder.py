@@ -226,13 +226,22 @@ def source(*, data_dir: str | None = None, rule: str = "auto", split_column: str
         records = builder.as_data_source(split="train")
     names = tuple(f"{fact['number']:04d}" for fact in facts)
 
-    def limits_of(image: np.ndarray, row: int) -> intensity.Limits:
-        return intensity.percentiles(image[None], names[row]) if isinstance(parsed, str) else parsed
+    limits: dict[int, intensity.Limits] = {}  # of the slices that were read: whoever reads asks for them
 
     def read(row: int) -> tuple[np.ndarray, np.ndarray]:
         record = records[facts[row]["row"]]
-        image = intensity.encode(record["image"], limits_of(record["image"], row))
+        if row not in limits:
+            if isinstance(parsed, str):
+                limits[row] = intensity.percentiles(record["image"][None], names[row])
+            else:
+                limits[row] = parsed
+        image = intensity.encode(record["image"], limits[row])
         return image, record["mask"] * np.uint8(facts[row]["label"] + 1)
+
+    def limits_of(row: int) -> intensity.Limits:
+        if row not in limits:
+            read(row)
+        return limits[row]
 
     return Source(
         files=names,
@@ -242,5 +251,5 @@ def source(*, data_dir: str | None = None, rule: str = "auto", split_column: str
         planes=("",) * len(facts),
         read=read,
         given=tuple(str(fact["fold"]) for fact in facts) if split_column else (),
-        limits=lambda row: limits_of(records[facts[row]["row"]]["image"], row),
+        limits=limits_of,
     )

@@ -9,7 +9,7 @@ Errors: PixmedError for a condition that does not exist.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -65,9 +65,13 @@ def _bridge(grown: np.ndarray, margin: int, widest: int) -> None:
 
 def heads(images: np.ndarray) -> np.ndarray:
     """bool [N, S, S]: the head of each slice of images [N, S, S, C]."""
+    return np.stack(list(_each(lambda row: head(images[row].mean(axis=-1)), len(images), "outlining heads")))
+
+
+def _each(found: Callable[[int], np.ndarray], count: int, what: str) -> Iterator[np.ndarray]:
+    """What a function finds for each row, in their order, by several threads at once."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # most of the work leaves the interpreter lock
-        found = pool.map(head, (image.mean(axis=-1) for image in images))
-        return np.stack(list(watched(found, len(images), "outlining heads")))
+        yield from watched(pool.map(found, range(count)), count, what)
 
 
 def known_heads(maps: np.ndarray, images: np.ndarray, condition: str) -> np.ndarray:
@@ -129,9 +133,7 @@ def label_map(
             return outline.astype(np.uint8)
         return tissues(image, outline, masks[row] > 0, tissue_classes)
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # most of the work leaves the interpreter lock
-        found = pool.map(around, range(len(maps)))
-        for map_, anatomy in zip(maps, watched(found, len(maps), "finding anatomy"), strict=True):
-            free = (map_ == 0) & (anatomy > 0)
-            map_[free] = tumors + anatomy[free]
+    for map_, anatomy in zip(maps, _each(around, len(maps), "finding anatomy"), strict=True):
+        free = (map_ == 0) & (anatomy > 0)
+        map_[free] = tumors + anatomy[free]
     return maps, names

@@ -22,15 +22,12 @@ import numpy as np
 
 from pixmed_jax.data import decode, duplicates, folder, pairs, tables, volumes
 from pixmed_jax.data import masks as encodings
+from pixmed_jax.data.classes import SPLIT_FOLDERS
 from pixmed_jax.data.faults import Fault
 from pixmed_jax.data.pairs import Item
 from pixmed_jax.data.reader import Reader
 from pixmed_jax.errors import PixmedError, listing
 from pixmed_jax.progress import watched
-
-SPLIT_FOLDERS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
-SPLIT_FOLDERS |= {"val": "val", "valid": "val", "validation": "val"}
-
 
 NO_LABELS = "no labels"
 _REPLACE = "export or download them again"
