@@ -251,7 +251,7 @@ def test_defects_of_volumes_are_told_once_each(tmp_path):
 
 def test_a_series_is_a_volume_and_its_patient_is_hashed(tmp_path):
     pytest.importorskip("pydicom")
-    from test_volumes import nifti, series
+    from volume_files import nifti, series
 
     values = np.random.default_rng(0).integers(0, 1000, (12, 10, 4)).astype(np.int16)
     affine = np.diag([2.0, 2, 5, 1])

@@ -15,7 +15,7 @@ pytest.importorskip("nibabel")
 pytest.importorskip("pydicom")
 
 import hostile
-from test_volumes import nifti
+from volume_files import nifti
 
 from pixmed_jax.data import volumes
 from pixmed_jax.errors import PixmedError
