@@ -196,8 +196,9 @@ def test_volumes_that_copy_each_other_and_pictures(tmp_path):
     made = volumes(root)
     np.save(root / "images" / "d.npy", made["b.npy"][::-1].astype(np.float32) / 7)  # upside down, other units
     np.save(root / "masks" / "d.npy", np.load(root / "masks" / "b.npy")[::-1])
-    found = [f for f in survey(root).faults if f.what.startswith("copies")]
-    assert found == []  # not before check_data looks
+    thin = np.repeat(np.random.default_rng(0).integers(0, 999, (24, 20, 1)), 6, axis=2)
+    np.save(root / "images" / "e.npy", thin)  # slices of one volume are alike, and no copies
+    np.save(root / "masks" / "e.npy", np.load(root / "masks" / "b.npy"))
     check_data(str(root), str(tmp_path / "run"))
     rows = table(tmp_path / "run" / "check_data" / "duplicates.csv")
     assert {(r["file"], r["other"], r["transform"]) for r in rows} >= {
