@@ -131,6 +131,13 @@ def test_all_defects_of_pixels_are_listed_and_the_rest_is_read(tmp_path, slices)
     assert last.startswith("defects: 12: ") and "masks are empty (1)" in last
 
 
+def test_a_link_to_itself_is_a_defect(tmp_path, slices):
+    root = pairs(tmp_path, slices)
+    (root / "images" / "00.png").unlink()
+    (root / "images" / "00.png").symlink_to(root / "images" / "00.png")
+    assert kinds(root) == {"images cannot be read": ["images/00.png: not a file"]}
+
+
 def test_rgb_with_equal_channels_is_grey_and_class_masks_are_masks(tmp_path, slices):
     root = pairs(tmp_path, slices)
     put(root / "images" / "00.png", np.repeat(slices[0].image[..., None], 3, -1))

@@ -179,7 +179,7 @@ class _Index(NamedTuple):
     def add(self, record: Record, image: pairs.Paths, masks: Sequence[pairs.Paths]) -> None:
         """The records of an image, like `record`: one, or one for each slice of a volume."""
         notes = []
-        self.sizes.append(sum(path.stat().st_size for path in image))
+        self.sizes.append(sum(path.stat().st_size for path in image if path.is_file()))
         record.masks = tuple(_relative(_one(paths), self.root) for paths in masks)
         try:
             opened = pairs.open_entry(image, self.root / record.file, "image")
