@@ -14,10 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pixmed_jax.data.pipeline import Batch, one_hot, to_float, with_channels
+from pixmed_jax.data.pipeline import Arrays, Batch, one_hot, to_float, whole_batch, with_channels
 from pixmed_jax.errors import PixmedError
 from pixmed_jax.training import checkpoint, mesh
-from pixmed_jax.training.build import make_task
+from pixmed_jax.training.build import is_supervised, make_task
 from pixmed_jax.training.task import Task
 
 Predict = Callable[[Any, Any, Any], jax.Array]
@@ -28,85 +28,133 @@ def image_seeds(seed: int, count: int) -> np.ndarray:
     return np.array([np.random.SeedSequence([seed, i]).generate_state(1)[0] for i in range(count)], np.uint32)
 
 
-def jit_predict(task: Task, classes: int, channels: int) -> Predict:
-    """(variables, label maps [N, S, S] uint8, seeds [N] uint32) -> images [N, S, S, C] in [0, 1]."""
+def jit_predict(task: Task, inputs: Callable[[Any], jax.Array]) -> Predict:
+    """(variables, anything that `inputs` turns into what the task takes, seeds [N] uint32) -> predictions."""
 
     @jax.jit
-    def predict(variables: Any, maps: jax.Array, seeds: jax.Array) -> jax.Array:
-        return task.predict(variables, one_hot(maps, classes, channels), jax.vmap(jax.random.key)(seeds))
+    def predict(variables: Any, stored: Any, seeds: jax.Array) -> jax.Array:
+        return task.predict(variables, inputs(stored), jax.vmap(jax.random.key)(seeds))
 
     return predict
 
 
-def in_batches(
-    predict: Predict, variables: Any, maps: np.ndarray, seeds: np.ndarray, size: int
-) -> np.ndarray:
-    """`predict` over any number of maps, always `size` at a time, the last batch padded.
+def in_batches(predict: Predict, variables: Any, inputs: Any, seeds: np.ndarray, size: int) -> np.ndarray:
+    """`predict` over trees of arrays of any length N, always `size` rows at a time, the last batch padded.
 
     One shape compiles once; and since the arithmetic of a batch may depend on its shape in the last bit, it
     also makes an image the same whatever the number of images beside it.
     """
-    images = []
-    for start in range(0, len(maps), size):
-        part, part_seeds = maps[start : start + size], seeds[start : start + size]
-        missing = size - len(part)
-        padded = np.pad(part, ((0, missing), (0, 0), (0, 0)))
-        padded_seeds = np.pad(part_seeds, (0, missing))
-        images.append(np.asarray(predict(variables, padded, padded_seeds))[: len(part)])
-    return np.concatenate(images)
+    outputs = []
+    for start in range(0, len(seeds), size):
+        count = min(size, len(seeds) - start)
+
+        def part(x: np.ndarray, start: int = start, missing: int = size - count) -> np.ndarray:
+            return np.pad(x[start : start + size], ((0, missing),) + ((0, 0),) * (x.ndim - 1))
+
+        outputs.append(np.asarray(predict(variables, jax.tree.map(part, inputs), part(seeds)))[:count])
+    return np.concatenate(outputs)
 
 
 def example_batch(config: dict[str, Any], classes: int, batch_size: int = 1) -> Batch:
     """A batch of the shapes that `config` trains on, all black: enough to make a task's state."""
-    size, channels = config["data"]["size"], config["data"]["channels"]
-    black = jnp.zeros((batch_size, size, size), jnp.uint8)
-    return Batch(
-        images=with_channels(to_float(black[..., None]), channels),
-        condition=one_hot(black, classes, channels),
-        labels=jnp.zeros(batch_size, jnp.int32),
-    )
+    data = config["data"]
+    black = jnp.zeros((batch_size, data["size"], data["size"]), jnp.uint8)
+    maps = black[:, 0, 0] if data["condition"] == "label" else black
+    arrays = Arrays(black[..., None], maps, jnp.zeros(batch_size, jnp.int32))
+    return whole_batch(arrays, classes=classes, channels=data["channels"])
 
 
-class Generator:
-    """Turns label maps into images. `classes` names the maps' values 1 .. K; 0 is background.
+def restored(saved: checkpoint.Saved) -> tuple[Task, Any]:
+    """The task of a checkpoint, and the variables that predict."""
+    task = make_task(saved.config, classes=len(saved.classes))
+    batch = example_batch(saved.config, len(saved.classes))
+    state = jax.eval_shape(task.init, jax.random.PRNGKey(0), batch)
+    sharding = mesh.replicated(mesh.make_mesh(jax.device_count()))
+    return task, checkpoint.restore(saved, {"ema": mesh.like(state.ema, sharding)})["ema"]
 
-    `grey` says that a picture's channels mean one grey value, however many the network makes. `limits` are
-    the values that its images' 0 and 1 stand for in the units of the data it was trained on.
+
+class Network:
+    """A trained classifier or segmenter: images [N, S, S, C] uint8 | uint16 -> logits float32.
+
+    `predicts` is "labels" (logits [N, L], `classes` in their order) or "masks" ([N, S, S, 1 + K]).
     """
 
     def __init__(self, saved: checkpoint.Saved):
+        if not is_supervised(saved.config):
+            raise PixmedError(f"{saved.path}: holds a generator, which judges no images")
+        self.config = saved.config
+        self.classes = saved.classes
+        self.step = saved.step
+        self.size: int = saved.config["data"]["size"]
+        task, self._variables = restored(saved)
+        self.predicts = task.predicts
+        self._channels = channels = saved.config["data"]["channels"]
+        self._predict = jit_predict(task, lambda images: with_channels(to_float(images), channels))
+
+    def __call__(self, images: np.ndarray, *, batch_size: int = 8) -> np.ndarray:
+        if images.ndim != 4 or images.shape[1:3] != (self.size, self.size):
+            raise PixmedError(
+                f"images of shape {list(images.shape)}: this network needs [N, {self.size}, {self.size}, C]; "
+                "resize them"
+            )
+        seeds = image_seeds(0, len(images))  # of no consequence
+        return in_batches(self._predict, self._variables, images, seeds, batch_size)
+
+    def one_image(self, device: jax.Device) -> tuple[Any, tuple[Any, ...]]:
+        """As `Generator.one_image`."""
+        images = np.zeros((1, self.size, self.size, self._channels), np.uint8)
+        return self._predict, jax.device_put((self._variables, images, image_seeds(0, 1)), device)
+
+
+class Generator:
+    """Turns label maps, or labels, into images. `classes` names their values 1 .. K; 0 is background.
+
+    `grey` says that a picture's channels mean one grey value, however many the network makes. `limits` are
+    the values that its images' 0 and 1 stand for in the units of the data it was trained on. `takes_maps` is
+    false for a model whose condition is the label alone.
+    """
+
+    def __init__(self, saved: checkpoint.Saved):
+        if is_supervised(saved.config):
+            raise PixmedError(f"{saved.path}: holds a {saved.config['name']}, which makes no images")
         self.config = saved.config
         self.classes = saved.classes
         self.grey = saved.grey
         self.limits = saved.limits
         self.step = saved.step
         self.size: int = saved.config["data"]["size"]
-        task = make_task(saved.config)
-        batch = example_batch(saved.config, len(saved.classes))
-        state = jax.eval_shape(task.init, jax.random.PRNGKey(0), batch)
-        sharding = mesh.replicated(mesh.make_mesh(jax.device_count()))
-        self._variables = checkpoint.restore(saved, {"ema": mesh.like(state.ema, sharding)})["ema"]
-        self._predict = jit_predict(task, len(saved.classes), saved.config["data"]["channels"])
+        self.takes_maps: bool = saved.config["data"]["condition"] != "label"
+        task, self._variables = restored(saved)
+        classes, channels = len(saved.classes), saved.config["data"]["channels"]
+        self._predict = jit_predict(task, lambda maps: one_hot(maps, classes, channels))
 
     def __call__(
         self, maps: np.ndarray, *, seed: int = 0, seeds: np.ndarray | None = None, batch_size: int = 8
     ) -> np.ndarray:
         """Label maps [N, S, S] uint8 -> images [N, S, S, C] float32 in [0, 1].
 
+        A model whose condition is the label takes labels [N], values 1 .. K, instead.
         `seeds` [N] gives each image its own; without it they follow from `seed` and the image's position.
         Raises PixmedError for maps of another size or with values that are no class.
         """
         maps = np.asarray(maps)
-        if maps.ndim != 3 or maps.shape[1:] != (self.size, self.size):
+        named, last = ", ".join(self.classes), len(self.classes)
+        if not self.takes_maps and maps.ndim != 1:
+            raise PixmedError(
+                f"label maps of shape {list(maps.shape)}: this model knows no maps; give labels [N], 1 to "
+                f"{last} for {named}"
+            )
+        if self.takes_maps and (maps.ndim != 3 or maps.shape[1:] != (self.size, self.size)):
             raise PixmedError(
                 f"label maps of shape {list(maps.shape)}: this model needs [N, {self.size}, {self.size}]; "
                 "resize them with nearest neighbour"
             )
         values = np.unique(maps)
-        if not np.isin(values, np.arange(len(self.classes) + 1)).all():
+        if not np.isin(values, np.arange(0 if self.takes_maps else 1, last + 1)).all():
+            background = "0 for background and " if self.takes_maps else ""
             raise PixmedError(
-                f"label maps with values {values.tolist()}: this model knows 0 for background and 1 to "
-                f"{len(self.classes)} for {', '.join(self.classes)}; map them to these"
+                f"label maps with values {values.tolist()}: this model knows {background}1 to {last} for "
+                f"{named}; map them to these"
             )
         if seeds is None:
             seeds = image_seeds(seed, len(maps))
@@ -115,6 +163,12 @@ class Generator:
         if not len(maps):
             return np.zeros((0, self.size, self.size, self.config["data"]["channels"]), np.float32)
         return in_batches(self._predict, self._variables, maps.astype(np.uint8), seeds, batch_size)
+
+    def one_image(self, device: jax.Device) -> tuple[Any, tuple[Any, ...]]:
+        """What makes one image on `device`, a jitted function, and its arguments, placed there."""
+        shape = (1, self.size, self.size) if self.takes_maps else (1,)
+        maps = np.ones(shape, np.uint8)
+        return self._predict, jax.device_put((self._variables, maps, image_seeds(0, 1)), device)
 
 
 def find(path: str | Path, step: int | str = "newest") -> checkpoint.Saved:
@@ -142,3 +196,8 @@ def find(path: str | Path, step: int | str = "newest") -> checkpoint.Saved:
 def load(path: str | Path, step: int | str = "newest") -> Generator:
     """The generator of a run's folder at a step ("newest", "best" or a number), or of a step's own folder."""
     return Generator(find(path, step))
+
+
+def load_network(path: str | Path, step: int | str = "newest") -> Network:
+    """The classifier or segmenter of a run's folder at a step, or of a step's own folder."""
+    return Network(find(path, step))

@@ -4,10 +4,14 @@
                                  12 in case7.nii.gz 00000_case7_012.png
     OUTPUT/masks/00000.png       0 and 255: the tumour, in the layout that `data.source=folder` reads
     OUTPUT/conditions/00000.png  palette picture of the label map that the generator was given
+    OUTPUT/trained_on.json       files and patients that the generator was trained on, where known
     OUTPUT/manifest.csv          file, mask, label, patient_group, source, seed, step, config, low, high, and
                                  how the mask was edited: edit, parameters, tumor_source, tumor_group
 
 `source` and `patient_group` are whose anatomy a slice has, `tumor_source` and `tumor_group` whose tumour.
+
+A model whose condition is the label alone writes no masks and no conditions, and its slices are nobody's: the
+columns mask, patient_group and source stay empty.
 
 With `format` "png16" images have 16 bits; with "nifti" images and masks (0 and 1) are .nii.gz files whose
 images hold values in the units of the training data. In pictures, 0 and the brightest value stand for `low`
@@ -18,6 +22,8 @@ The folder appears whole or not at all, and the same checkpoint, masks and seed 
 
 import csv
 import io
+import json
+import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -35,21 +41,20 @@ from pixmed_jax.data import masks as encodings
 from pixmed_jax.data.decode import SUFFIXES, read_mask
 from pixmed_jax.data.regions import is_tumor, known_heads
 from pixmed_jax.data.sources import open_dataset
+from pixmed_jax.data.synthetic import MANIFEST, NO_TUMOR, TRAINED_ON
 from pixmed_jax.data.tissues import survey
 from pixmed_jax.errors import PixmedError, listing
 from pixmed_jax.progress import watched
 
-MANIFEST = "manifest.csv"
 _FIRST_COLUMNS = ("file", "mask", "label", "patient_group", "source", "seed", "step", "config")
 COLUMNS = (*_FIRST_COLUMNS, "low", "high")
 EDIT_COLUMNS = ("edit", "parameters", "tumor_source", "tumor_group")
-NO_TUMOR = "no_tumor"  # label of a slice whose tumour was removed; the data may not leave a label blank
 FORMATS = {"png": ".png", "png16": ".png", "nifti": ".nii.gz"}
 _SCENES = 1024  # slices kept taken apart: 80 kB each at 128 x 128
 
 
 class Conditions(NamedTuple):
-    """Label maps [N, S, S] uint8 to draw from, with the label, patient group and file of each.
+    """Label maps [N, S, S] uint8, or labels [N], to draw from; the label, patient group and file of each.
 
     `limits` [N, 2] are the values that 0 and 1 stand for in the images. `suffixes` go into the names of what
     is drawn from each: the volume and the slice. `scene` takes one of the maps apart for an edit; masks
@@ -61,8 +66,8 @@ class Conditions(NamedTuple):
     groups: tuple[str, ...]
     files: tuple[str, ...]
     limits: np.ndarray
-    suffixes: tuple[str, ...]
     scene: Callable[[int], edits.Scene] | None = None
+    suffixes: tuple[str, ...] = ()
 
 
 def sample(
@@ -84,7 +89,8 @@ def sample(
 
     masks: a folder of masks, pictures or volumes; without it those of the run's `split` are used. Volumes are
         cut along the run's `data.axis`; their slices without a tumour are left out.
-    label: the class of binary masks in `masks`, for a model that knows several.
+    label: the class of binary masks in `masks`, for a model that knows several; or of every image, where the
+        label is all that the model is told.
     number: how many; 0 means one per mask. More than there are masks reuses them, each time with a new seed.
     balance: draw the labels equally often.
     edit: make new masks of the split's: "swap" sets a tumour into another patient's anatomy, "move", "scale"
@@ -112,7 +118,14 @@ def sample(
     target = (Path(output) if output else workdir / "samples").absolute()
     if not _is_ours(target):
         raise PixmedError(f"{target}: holds other files; give an empty folder as sample.output")
-    conditions = _from_folder(Path(masks), label, generator) if masks else _from_split(workdir, split)
+    if not generator.takes_maps and (masks or edit != "none"):
+        raise PixmedError(f"sample.{'masks' if masks else 'edit'}: this model knows no masks; leave it out")
+    if not generator.takes_maps and (label or balance):
+        conditions = _of_labels((label,) if label else generator.classes, generator)
+    elif masks:
+        conditions = _from_folder(Path(masks), label, generator)
+    else:
+        conditions = _from_split(workdir, split, generator)
     order = _order(conditions.labels, number or len(conditions.files), balance)
     seeds = inference.image_seeds(seed, len(order))
     digest = configs.digest(generator.config)
@@ -126,7 +139,7 @@ def sample(
         return edits.draw(edit, row, conditions.scene, conditions.labels, conditions.groups, rng, refused)
 
     with run_folder.replaced(target, "free space, or give sample.output") as draft:
-        for folder in ("images", "masks", "conditions"):
+        for folder in ("images", "masks", "conditions") if generator.takes_maps else ("images",):
             (draft / folder).mkdir()
         rows = []
         for start in watched(range(0, len(order), batch_size), -(-len(order) // batch_size), "sampling"):
@@ -137,12 +150,17 @@ def sample(
                 batch_size=batch_size,
             )
             for i, (image, drawn) in enumerate(zip(images, part, strict=True), start):
-                stem = f"{i:05d}{conditions.suffixes[drawn.row]}"
+                stem = f"{i:05d}" + (conditions.suffixes[drawn.row] if conditions.suffixes else "")
                 name, limits = stem + FORMATS[format], conditions.limits[drawn.row]
                 _write(draft, name, image, drawn.map, generator, limits, format)
                 told = _told(drawn, conditions)
                 units = [f"{value:.15g}" for value in limits]
-                rows.append((name, name, *told[:3], seeds[i], generator.step, digest, *units, *told[3:]))
+                mask = name if generator.takes_maps else ""
+                rows.append((name, mask, *told[:3], seeds[i], generator.step, digest, *units, *told[3:]))
+        trained_on = _trained_on(workdir)
+        if trained_on is not None:
+            about = {"step": generator.step, "config": digest, "files": trained_on}
+            run_folder.write_json(draft / TRAINED_ON, about)
         table = io.StringIO(newline="")
         csv.writer(table, lineterminator="\n").writerows([(*COLUMNS, *EDIT_COLUMNS), *rows])
         run_folder.write_text(draft / MANIFEST, table.getvalue())
@@ -150,6 +168,17 @@ def sample(
         reasons = ", ".join(f"{count} {reason}" for reason, count in refused.most_common())
         print(f"{len(order)} edits, and {refused.total()} refused and drawn again: {reasons}")
     return target
+
+
+def _trained_on(workdir: Path) -> dict[str, str] | None:
+    """{file: patient group} of what a run was trained on, synthetic slices' own origins included."""
+    path = workdir / run_folder.SPLIT
+    try:
+        split = json.loads(path.read_text(encoding="utf-8"))
+        return {**split.get("behind", {}), **split["train"]}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        print(f"{path}: missing or unreadable, so no {TRAINED_ON} is written", file=sys.stderr)
+        return None
 
 
 def _told(drawn: edits.Edited, conditions: Conditions) -> tuple[str, ...]:
@@ -180,10 +209,10 @@ def _is_ours(target: Path) -> bool:
         return False
     # Older versions wrote the first columns only.
     ours = f"{first},".startswith(",".join(_FIRST_COLUMNS) + ",")
-    return ours and names <= {"images", "masks", "conditions", MANIFEST}
+    return ours and names <= {"images", "masks", "conditions", MANIFEST, TRAINED_ON}
 
 
-def _from_split(workdir: Path, split: str) -> Conditions:
+def _from_split(workdir: Path, split: str, generator: inference.Generator) -> Conditions:
     config = run_folder.read_config(workdir)
     dataset = open_dataset(**config["data"], seed=config["seed"])
     if split not in dataset.rows:
@@ -191,6 +220,8 @@ def _from_split(workdir: Path, split: str) -> Conditions:
     arrays, slices = dataset.load(dataset.rows[split], dataset.size)
     labels = tuple(slices.label_names[i] for i in slices.labels)
     maps, tumors = np.asarray(arrays.maps), sum(map(is_tumor, dataset.classes))
+    if maps.ndim == 1:
+        return _of_labels(labels, generator)
     planes = [dataset.source.planes[row] for row in dataset.rows[split]]
 
     @lru_cache(_SCENES)
@@ -199,7 +230,17 @@ def _from_split(workdir: Path, split: str) -> Conditions:
         where = survey(slices.images[i].mean(axis=-1), head, slices.masks[i] > 0)
         return edits.take_apart(maps[i], tumors, where, planes[i])
 
-    return Conditions(maps, labels, slices.groups, slices.files, slices.limits, ("",) * len(maps), scene)
+    return Conditions(maps, labels, slices.groups, slices.files, slices.limits, scene)
+
+
+def _of_labels(labels: Sequence[str], generator: inference.Generator) -> Conditions:
+    """Labels alone: slices of nobody, in the units of the checkpoint."""
+    unknown = [name for name in labels if name not in generator.classes]
+    if unknown:
+        raise PixmedError(f"sample.label={unknown[0]!r} is not one of {', '.join(generator.classes)}")
+    values = np.array([1 + generator.classes.index(name) for name in labels], np.uint8)
+    nobody = ("",) * len(values)
+    return Conditions(values, tuple(labels), nobody, nobody, np.tile(generator.limits, (len(values), 1)))
 
 
 def _from_folder(folder: Path, label: str, generator: inference.Generator) -> Conditions:
@@ -231,7 +272,7 @@ def _from_folder(folder: Path, label: str, generator: inference.Generator) -> Co
     values = np.stack(maps)
     labels = tuple(next((tumors[v - 1] for v in np.unique(m) if 0 < v <= len(tumors)), "") for m in values)
     limits = np.tile(generator.limits, (len(files), 1))
-    return Conditions(values, labels, ("",) * len(files), tuple(files), limits, tuple(suffixes))
+    return Conditions(values, labels, ("",) * len(files), tuple(files), limits, suffixes=tuple(suffixes))
 
 
 def _mask_slices(path: Path, axis: str, tumors: int) -> list[tuple[str, str, np.ndarray]]:
@@ -313,18 +354,24 @@ def _write(
 ) -> None:
     if generator.grey:
         image = pictures.grey(image[None])[0]
+    _write_image(folder / "images" / name, image, limits, format)
+    if not generator.takes_maps:
+        return
     tumors = [i + 1 for i, name in enumerate(generator.classes) if is_tumor(name)]
     mask = np.isin(condition, tumors)
     if format == "nifti":
-        low, high = limits
-        picture = nifti.nifti_bytes(intensity.encode(image, (0, 1)), (float(low), float(high)))
-        (folder / "images" / name).write_bytes(picture)
         (folder / "masks" / name).write_bytes(nifti.nifti_bytes(mask.astype(np.uint8)))
     else:
-        eight = np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)
-        pixels = intensity.encode(image, (0, 1)) if format == "png16" else eight
-        Image.fromarray(pixels).save(folder / "images" / name)
         Image.fromarray(np.where(mask, 255, 0).astype(np.uint8)).save(folder / "masks" / name)
     palette = Image.fromarray(condition.astype(np.uint8), mode="P")
     palette.putpalette(pictures.palette(generator.classes).tobytes())
     palette.save(folder / "conditions" / f"{name.removesuffix(FORMATS[format])}.png")
+
+
+def _write_image(path: Path, image: np.ndarray, limits: Sequence[float], format: str) -> None:
+    if format == "nifti":
+        low, high = limits
+        path.write_bytes(nifti.nifti_bytes(intensity.encode(image, (0, 1)), (float(low), float(high))))
+        return
+    eight = np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)
+    Image.fromarray(intensity.encode(image, (0, 1)) if format == "png16" else eight).save(path)

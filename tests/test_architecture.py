@@ -11,12 +11,22 @@ PACKAGE = ROOT / "pixmed_jax"
 # the longest name that fits counts.
 LAYERS = (
     ("launch",),
-    ("loop", "dry_run", "sampling", "inference", "evaluation", "check_data"),  # stages
-    ("build", "gan"),  # tasks
+    ("study",),
+    ("loop", "heldout", "dry_run", "sampling", "inference", "evaluation", "check_data"),  # stages
+    ("build", "gan", "supervised"),  # tasks
     ("task", "checkpoint", "feed", "mesh", "records"),
     ("models", "losses", "data"),
     ("models.layers",),
-    ("pages", "pictures", "workdir", "progress", "config", "errors", "allocator"),  # helpers of everybody
+    (
+        "pages",
+        "pictures",
+        "workdir",
+        "progress",
+        "config",
+        "defaults",
+        "errors",
+        "allocator",
+    ),  # for everybody
 )
 RANKS = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 MODULES = {

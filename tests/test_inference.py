@@ -47,7 +47,7 @@ def test_it_is_the_average_that_samples(run):
     generate = pixmed_jax.load(run, step=6)
     maps, seeds = label_maps(2), inference.image_seeds(0, 2)
     state, task = runs.state(run), make_task(generate.config)
-    predict = inference.jit_predict(task, 4, 1)
+    predict = inference.jit_predict(task, lambda maps: one_hot(maps, 4, 1))
     expected = inference.in_batches(predict, state.ema, maps, seeds, 8)
     np.testing.assert_array_equal(generate(maps), expected)
     assert np.abs(expected - inference.in_batches(predict, state.generator, maps, seeds, 8)).max() > 1e-4

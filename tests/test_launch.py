@@ -96,7 +96,7 @@ def test_a_flag_and_its_value_may_be_two_words():
     ("words", "told"),
     [
         ((TEST, "--config.data.source=folder", "--config.data.dir=nowhere"), "nowhere: no such folder"),
-        ((TEST, "--config.loss.bce=none"), "loss.bce='none'"),
+        ((TEST, "--config.loss.bce=neither"), "loss.bce='neither'"),
         (("--mode=evaluate", "--workdir=nowhere"), "nowhere is no run's folder"),
     ],
     ids=["data", "choice", "workdir"],

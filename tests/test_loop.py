@@ -14,7 +14,7 @@ import runs
 from PIL import Image
 from skimage.metrics import structural_similarity
 
-from pixmed_jax import inference
+from pixmed_jax import inference, losses
 from pixmed_jax.data.sources import Dataset, open_dataset
 from pixmed_jax.errors import PixmedError
 from pixmed_jax.training import checkpoint, loop
@@ -143,7 +143,7 @@ def test_a_faulty_config_leaves_an_old_run_alone(tmp_path, tmp_path_factory):
     workdir = runs.copied(tmp_path_factory, tmp_path / "run")
     before = runs.tree_bytes(workdir)
     for changes in (
-        {"loss__bce": "none"},
+        {"loss__bce": "neither"},
         {"data__size": 36},
         {"data__source": "cloud"},
         {"train__steps": 0},
@@ -183,7 +183,14 @@ def toy_task(bad=()) -> Task:
     def predict(variables, condition, keys):
         return jnp.zeros((*condition.shape[:3], 1)) + 0.01 * variables
 
-    return Task(init, skip_if_not_finite(propose, apply), lambda state: state.ema, predict)
+    return Task(
+        init,
+        skip_if_not_finite(propose, apply),
+        predict,
+        inputs=lambda batch: batch.condition,
+        score=lambda images, batch: {"ssim": losses.ssim_of_each(images, batch.images)},
+        predicts="images",
+    )
 
 
 def toy_state(saved):
@@ -236,7 +243,7 @@ def test_the_best_step_is_that_of_the_held_out_score(run, tmp_path, tmp_path_fac
     monkeypatch.setattr(
         loop.HeldOut,
         "look",
-        lambda self, variables: (scores[int(variables)], lambda: Image.new("RGB", (2, 2))),
+        lambda self, variables: ({"ssim": scores[int(variables)]}, lambda: Image.new("RGB", (2, 2))),
     )
     config = runs.config(tmp_path_factory, train__steps=4, checkpoint__every=1, checkpoint__keep=1)
     assert train(config, tmp_path / "run") == 0

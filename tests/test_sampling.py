@@ -1,6 +1,7 @@
 """Sampling: a whole dataset or none, the same bytes for the same seed, and nothing foreign touched."""
 
 import csv
+import json
 import re
 from pathlib import Path
 
@@ -57,7 +58,16 @@ def test_what_is_written(run, generator, held_out, tmp_path):
     maps, slices = held_out
     output = sample(run, output=str(tmp_path / "out"), seed=3)
     names = [f"{i:05d}.png" for i in range(len(maps))]
-    assert sorted(p.name for p in output.iterdir()) == ["conditions", "images", "manifest.csv", "masks"]
+    assert sorted(p.name for p in output.iterdir()) == [
+        "conditions",
+        "images",
+        "manifest.csv",
+        "masks",
+        "trained_on.json",
+    ]
+    split = json.loads((run / "split.json").read_text())
+    trained_on = json.loads((output / "trained_on.json").read_text())
+    assert trained_on["files"] == split["train"] and not set(split["test"]) & set(split["train"])
     for part in ("images", "masks", "conditions"):
         assert sorted(p.name for p in (output / part).iterdir()) == names
     assert (output / "manifest.csv").read_text().splitlines()[0] == (
@@ -188,7 +198,7 @@ def test_edited_masks_are_what_is_written(run, generator, tmp_path, edit, capsys
 
 
 def test_an_edited_slice_has_the_limits_and_the_format_of_its_anatomy(run, tmp_path, monkeypatch):
-    given = sampling._from_split(run, "train")
+    given = sampling._from_split(run, "train", inference.load(run))
     own = np.array([(-i, 1000.0 + i) for i in range(len(given.files))])
     monkeypatch.setattr(sampling, "_from_split", lambda *_: given._replace(limits=own))
     output = sample(
@@ -245,6 +255,7 @@ class Echo:
     """Stands for a generator: its images are the label maps, scaled."""
 
     size, grey, step, config, limits = 8, True, 7, {"name": "echo"}, (0.0, 255.0)
+    takes_maps = True
 
     def __init__(self, *classes: str):
         self.classes = classes
@@ -526,12 +537,10 @@ def volume_run(monkeypatch, root: Path, rule: str) -> np.ndarray:
         nibabel.save(nibabel.Nifti1Image(pixels, np.diag([-1, -1, 1, 1])), root / name / "case.nii.gz")
     source = folder.source(root, rule=rule)
     slices = load_slices(source, range(2), 8)
-    conditions = sampling.Conditions(
-        slices.masks, ("tumor",) * 2, slices.groups, slices.files, slices.limits, ("",) * 2
-    )
+    conditions = sampling.Conditions(slices.masks, ("tumor",) * 2, slices.groups, slices.files, slices.limits)
     use(monkeypatch, "tumor")
     monkeypatch.setattr(Echo, "__call__", lambda self, maps, **_: slices.images.astype(np.float32) / 65535)
-    monkeypatch.setattr(sampling, "_from_split", lambda workdir, split: conditions)
+    monkeypatch.setattr(sampling, "_from_split", lambda *_: conditions)
     return values[:, :, 1:].transpose(2, 1, 0)
 
 

@@ -14,7 +14,10 @@ from pixmed_jax.errors import PixmedError
 
 
 class Arrays(NamedTuple):
-    """images [N, L, L, C] uint8 | uint16; maps [N, L, L] uint8, values 0 .. classes; labels [N] int32."""
+    """images [N, L, L, C] uint8 | uint16; maps [N, L, L] uint8, values 0 .. classes; labels [N] int32.
+
+    Where the label is all the condition there is (`data.condition=label`), maps are [N], values 1 .. classes.
+    """
 
     images: jax.Array | np.ndarray
     maps: jax.Array | np.ndarray
@@ -22,7 +25,10 @@ class Arrays(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """images [N, S, S, C] float32 in [0, 1]; condition [N, S, S, K] float32 one-hot; labels [N] int32."""
+    """images [N, S, S, C] float32 in [0, 1]; condition [N, S, S, K] float32 one-hot; labels [N] int32.
+
+    The condition is [N, K] where the label is all there is of it.
+    """
 
     images: jax.Array
     condition: jax.Array
@@ -49,12 +55,12 @@ def to_float(images: jax.Array) -> jax.Array:
 
 
 def one_hot(maps: jax.Array, classes: int, channels: int) -> jax.Array:
-    """Label maps [..., S, S] -> condition [..., S, S, K] float32, background left out.
+    """Label maps [N, S, S] or labels [N] -> condition [N, S, S, K] or [N, K] float32, background left out.
 
-    A single class takes as many equal channels as the image has: the paper reads both as RGB files.
+    A map of a single class takes as many equal channels as the image has: the paper reads both as RGB files.
     """
     condition = jax.nn.one_hot(maps.astype(jnp.int32) - 1, classes)  # -1, the background, is all zeros
-    return jnp.repeat(condition, channels, axis=-1) if classes == 1 else condition
+    return jnp.repeat(condition, channels, axis=-1) if classes == 1 and maps.ndim > 1 else condition
 
 
 def with_channels(images: jax.Array, channels: int) -> jax.Array:
@@ -67,6 +73,15 @@ def with_channels(images: jax.Array, channels: int) -> jax.Array:
     return jnp.repeat(images, channels, axis=-1)
 
 
+def whole_batch(arrays: Arrays, *, classes: int, channels: int) -> Batch:
+    """All slices as they are, neither cropped nor changed."""
+    return Batch(
+        images=with_channels(to_float(jnp.asarray(arrays.images)), channels),
+        condition=one_hot(jnp.asarray(arrays.maps), classes, channels),
+        labels=jnp.asarray(arrays.labels),
+    )
+
+
 def make_batch(
     arrays: Arrays, rows: jax.Array | None, key: jax.Array, *, size: int, classes: int, channels: int
 ) -> Batch:
@@ -74,8 +89,7 @@ def make_batch(
 
     Together with loading at 286/256 of `size` this is the paper's joint resize and random crop.
     """
-    taken = [jnp.asarray(x) if rows is None else x[rows] for x in arrays]
-    images, maps, labels = taken  # [B, L, L, C], [B, L, L], [B]
+    images, maps, labels = (jnp.asarray(x) if rows is None else jnp.asarray(x)[rows] for x in arrays)
     room = images.shape[1] - size
     corners = jax.random.randint(key, (images.shape[0], 2), 0, room + 1)
 
@@ -83,8 +97,6 @@ def make_batch(
         start = (corner[0], corner[1]) + (0,) * (image.ndim - 2)
         return jax.lax.dynamic_slice(image, start, (size, size, *image.shape[2:]))
 
-    return Batch(
-        images=with_channels(to_float(jax.vmap(crop)(images, corners)), channels),
-        condition=one_hot(jax.vmap(crop)(maps, corners), classes, channels),
-        labels=labels,
-    )
+    images = jax.vmap(crop)(images, corners)
+    maps = jax.vmap(crop)(maps, corners) if maps.ndim == 3 else maps
+    return whole_batch(Arrays(images, maps, labels), classes=classes, channels=channels)

@@ -19,7 +19,7 @@ from pixmed_jax.data.tissues import MOST, tissues
 from pixmed_jax.errors import PixmedError, listing
 from pixmed_jax.progress import watched
 
-CONDITIONS = ("tumor", "tumor+head", "anatomy")
+CONDITIONS = ("tumor", "tumor+head", "anatomy", "label")
 
 
 def head(image: np.ndarray) -> np.ndarray:
@@ -76,7 +76,7 @@ def _each(found: Callable[[int], np.ndarray], count: int, what: str) -> Iterator
 
 def known_heads(maps: np.ndarray, images: np.ndarray, condition: str) -> np.ndarray:
     """bool [N, S, S]: the heads, read from the label maps of `condition` where these show them."""
-    return heads(images) if condition == "tumor" else maps > 0
+    return heads(images) if condition in ("tumor", "label") else maps > 0
 
 
 def is_tumor(name: str) -> bool:
@@ -91,11 +91,13 @@ def class_names(
 
     With `class_channels` a tumour keeps the value of its class in `label_names`; without, every tumour is 1,
     "tumor", or the only name in `label_names`. Condition "tumor+head" appends "head", the head without its
-    tumour; "anatomy" appends "tissue_1" .. , the same from dark to bright.
+    tumour; "anatomy" appends "tissue_1" .. , the same from dark to bright. Condition "label" is no map: a
+    slice's label is all of it.
     """
     if condition not in CONDITIONS:
         raise PixmedError(f"data.condition={condition!r} is unknown; use one of {listing(CONDITIONS)}")
-    names = tuple(label_names) if class_channels or len(label_names) == 1 else ("tumor",)
+    own = class_channels or condition == "label" or len(label_names) == 1
+    names = tuple(label_names) if own else ("tumor",)
     taken = [name for name in names if not is_tumor(name)]
     if taken:
         raise PixmedError(f"the label {taken[0]!r} is the name of a class of anatomy; rename it in data.meta")

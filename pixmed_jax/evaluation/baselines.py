@@ -1,4 +1,4 @@
-"""What no generator is needed for: the mean training image, and the training slice with the nearest mask.
+"""What no generator is needed for: the mean training image, the training slice with the nearest mask, or any.
 
 A generator that does not beat these has learnt nothing about how a mask determines an image.
 """
@@ -29,3 +29,9 @@ def nearest_masks(maps: np.ndarray, candidates: np.ndarray) -> np.ndarray:
         either = (flat > 0).sum(axis=1)[:, None] + (part > 0).sum(axis=1)[None] - both
         likeness[:, start : start + len(part)] = same / np.maximum(either, 1)
     return likeness.argmax(axis=1)
+
+
+def any_of_label(labels: np.ndarray, candidates: np.ndarray, seed: int = 0) -> np.ndarray:
+    """For each label [N] the index of a random one of `candidates` [M] with that label, [N] int."""
+    rng = np.random.default_rng(seed)
+    return np.array([rng.choice(np.flatnonzero(candidates == label)) for label in labels], int)

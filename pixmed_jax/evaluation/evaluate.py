@@ -17,7 +17,9 @@ from pixmed_jax.data.pipeline import Arrays
 from pixmed_jax.data.regions import known_heads
 from pixmed_jax.data.sources import open_dataset
 from pixmed_jax.errors import PixmedError
-from pixmed_jax.evaluation import baselines, metrics, report
+from pixmed_jax.evaluation import baselines, cost, metrics, report, supervised
+from pixmed_jax.training.build import is_supervised
+from pixmed_jax.training.dry_run import network_sizes
 
 SPLITS = ("test", "val", "train")
 _SHOWN = 6
@@ -28,6 +30,8 @@ def evaluate(workdir: Path, *, split: str = "test", seed: int = 0, step: str = "
     if split not in SPLITS:
         raise PixmedError(f"evaluate.split={split!r} is not one of {', '.join(SPLITS)}")
     config = run_folder.read_config(workdir)
+    if is_supervised(config):
+        return supervised.evaluate(workdir, config, split=split, step=step)
     generator = inference.load(workdir, step)
     dataset = open_dataset(**config["data"], seed=config["seed"])
     arrays, slices = dataset.load(dataset.rows[split], dataset.size)
@@ -35,11 +39,15 @@ def evaluate(workdir: Path, *, split: str = "test", seed: int = 0, step: str = "
 
     maps, real = np.asarray(arrays.maps), grey_floats(arrays)
     generated = pictures.grey(generator(maps, seed=seed))
-    nearest = baselines.nearest_masks(maps, np.asarray(train.maps))
+    # What a training slice would do in the place of the generated one; a label says no more than its class.
+    if generator.takes_maps:
+        other, rows = "nearest_mask", baselines.nearest_masks(maps, np.asarray(train.maps))
+    else:
+        other, rows = "same_label", baselines.any_of_label(maps, np.asarray(train.maps), seed)
     contenders = {
         "generated": generated,
         "mean_image": np.broadcast_to(mean_of(train), real.shape),
-        "nearest_mask": grey_floats(train._replace(images=train.images[nearest])),
+        other: grey_floats(train._replace(images=train.images[rows])),
     }
     regions = {
         "full": np.ones(real.shape, bool),
@@ -68,18 +76,22 @@ def evaluate(workdir: Path, *, split: str = "test", seed: int = 0, step: str = "
             name: {where: metrics.interval(values, groups) for where, values in of_regions.items()}
             for name, of_regions in scores["generated"].items()
         },
-        "baselines": {name: means(scores[name]) for name in ("mean_image", "nearest_mask")},
+        "cost": {
+            "networks": {
+                name: of._asdict() for name, of in network_sizes(config, len(dataset.classes)).items()
+            },
+            "inference": cost.of_inference(generator),
+        },
+        "baselines": {name: means(scores[name]) for name in ("mean_image", other)},
     }
     run_folder.write_json(workdir / run_folder.EVALUATION, result)
 
     shown = np.searchsorted(dataset.rows[split], dataset.spread(split, _SHOWN))
-    columns = {
-        "mask": pictures.colours(maps[shown], dataset.classes),
-        "real": real[shown],
-        "generated": generated[shown],
-        "difference": pictures.difference(generated[shown], real[shown]),
-        "nearest mask": contenders["nearest_mask"][shown],
-    }
+    columns = {"real": real[shown], "generated": generated[shown]}
+    if generator.takes_maps:
+        masks = pictures.colours(maps[shown], dataset.classes)
+        columns = {"mask": masks, **columns, "difference": pictures.difference(*columns.values())}
+    columns[other.replace("_", " ")] = contenders[other][shown]
     names = [slices.label_names[label] for label in slices.labels[shown]]
     report.write(workdir, config, result, pictures.grid(columns, names))
     return result
@@ -107,11 +119,15 @@ def mean_of(arrays: Arrays) -> np.ndarray:
 
 def condition_bytes(maps: np.ndarray) -> float:
     """Mean size of a label map, losslessly compressed: how much the generator is told of each slice."""
+    if maps.ndim == 1:
+        return 1.0  # a label
     return float(np.mean([len(zlib.compress(m.tobytes(), 9)) for m in maps]))
 
 
 def summary(result: Mapping[str, Any]) -> str:
     """The whole-image numbers in a line or two for the terminal."""
+    if "predicts" in result:
+        return supervised.summary(result)
     names = {"generated": result, **result["baselines"]}
     table = ", ".join(f"{name.replace('_', ' ')} {of['ssim']['full']:.3f}" for name, of in names.items())
     return f"SSIM on {result['n']} {result['split']} slices of {result['patients']} patients: {table}"

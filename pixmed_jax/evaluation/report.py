@@ -13,7 +13,6 @@ from pixmed_jax import config as configs
 from pixmed_jax import pages
 from pixmed_jax import workdir as run_folder
 from pixmed_jax.pictures import chart_uri, data_uri
-from pixmed_jax.training.dry_run import network_sizes
 
 _UNITS = {"ssim": ("SSIM", "{:.3f}"), "psnr": ("PSNR, dB", "{:.2f}"), "mse": ("MSE", "{:.5f}")}
 _REGIONS = {"full": "whole image", "head": "inside the head", "tumor": "inside the tumour"}
@@ -21,6 +20,7 @@ _ROWS = {
     "generated": "generated",
     "mean_image": "mean training image",
     "nearest_mask": "nearest-mask training slice",
+    "same_label": "any training slice of that class",
 }
 
 
@@ -35,11 +35,11 @@ def write(workdir: Path, config: Mapping[str, Any], evaluation: Mapping[str, Any
         preset=config["preset"],
         evaluation=evaluation,
         regions=_REGIONS,
+        titles=_ROWS,
         tables=[(title, _table(name, form, evaluation)) for name, (title, form) in _UNITS.items()],
         grid=data_uri(grid),
-        history=[(f"step {int(p.stem.removeprefix('step_'))}", _file_uri(p)) for p in _some(steps, 4)],
+        history=[(f"step {int(p.stem.removeprefix('step_'))}", file_uri(p)) for p in some(steps, 4)],
         curves=_curves(records),
-        sizes=network_sizes(dict(config), len(evaluation["condition"]["classes"])),
         settings=configs.flatten(config),
         environment=json.loads((workdir / "env.json").read_text()),
     )
@@ -57,8 +57,9 @@ def read_metrics(workdir: Path) -> list[dict[str, float]]:
 def _table(metric: str, form: str, evaluation: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
     """[(row name, [(value, interval or "") per region])]."""
     rows = []
-    for key, title in _ROWS.items():
-        values = evaluation[metric] if key == "generated" else evaluation["baselines"][key][metric]
+    contenders = {"generated": evaluation, **evaluation["baselines"]}
+    for key, contender in contenders.items():
+        values, title = contender[metric], _ROWS[key]
         cells = []
         for region in _REGIONS:
             value = "–" if values[region] is None else form.format(values[region])
@@ -77,15 +78,16 @@ def _curves(records: Sequence[Mapping[str, float]]) -> list[str]:
     charts = [
         ("generator losses", sorted(k for k in losses if k.startswith("generator"))),
         ("discriminator losses", sorted(k for k in losses if k.startswith("discriminator"))),
-        ("SSIM on held-out patients", ["held_out/ssim"]),
+        ("score on held-out patients", sorted({k for r in records for k in r if k.startswith("held_out/")})),
     ]
     return [
-        _chart(title, {n: [(r["step"], r[n]) for r in records if r.get(n) is not None] for n in names})
+        chart(title, {n: [(r["step"], r[n]) for r in records if r.get(n) is not None] for n in names})
         for title, names in charts
+        if names
     ]
 
 
-def _chart(title: str, lines: Mapping[str, Sequence[tuple[float, float]]]) -> str:
+def chart(title: str, lines: Mapping[str, Sequence[tuple[float, float]]]) -> str:
     figure = Figure(figsize=(4.6, 2.8), layout="constrained")
     axes = figure.subplots()
     for name, points in lines.items():
@@ -101,12 +103,12 @@ def _chart(title: str, lines: Mapping[str, Sequence[tuple[float, float]]]) -> st
     return chart_uri(figure)
 
 
-def _some(paths: Sequence[Path], number: int) -> list[Path]:
+def some(paths: Sequence[Path], number: int) -> list[Path]:
     """The first, the last and evenly spaced ones between."""
     if len(paths) <= number:
         return list(paths)
     return [paths[round(i * (len(paths) - 1) / (number - 1))] for i in range(number)]
 
 
-def _file_uri(path: Path) -> str:
+def file_uri(path: Path) -> str:
     return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()

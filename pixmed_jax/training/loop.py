@@ -6,30 +6,26 @@
 import signal
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 from jax.sharding import Mesh
 
 from pixmed_jax import config as configs
-from pixmed_jax import inference, losses, pictures
+from pixmed_jax import inference
 from pixmed_jax import workdir as run_folder
-from pixmed_jax.data.pipeline import Arrays, make_batch, to_float, with_channels
+from pixmed_jax.data.pipeline import Arrays, make_batch
 from pixmed_jax.data.sources import Dataset, open_dataset
 from pixmed_jax.errors import PixmedError, listing
-from pixmed_jax.training import checkpoint
+from pixmed_jax.models import count
+from pixmed_jax.training import build, checkpoint
 from pixmed_jax.training import mesh as meshes
-from pixmed_jax.training.build import make_task
 from pixmed_jax.training.feed import Feed
+from pixmed_jax.training.heldout import HeldOut
 from pixmed_jax.training.records import Bar, Records
 from pixmed_jax.training.task import Task
-
-_GRID_ROWS, _SCORED = 6, 64  # held-out slices shown in a grid, and scored for the choice of the best step
-_PREDICT_BATCH = 8
 
 
 class Interrupt:
@@ -54,37 +50,6 @@ class Interrupt:
         print(f"{name}: stopping after this step; once more to stop without saving", file=sys.stderr)
 
 
-class HeldOut:
-    """Slices of validation patients: every grid shows the same, every score is over the same."""
-
-    def __init__(self, dataset: Dataset, predict: inference.Predict):
-        rows = dataset.spread("val", _SCORED)
-        arrays, self._slices = dataset.load(rows, dataset.size)
-        self._maps = np.asarray(arrays.maps)
-        self._real = np.asarray(with_channels(to_float(jax.numpy.asarray(arrays.images)), dataset.channels))
-        self._classes = dataset.classes
-        self._predict = predict
-        self._ssim = jax.jit(losses.ssim)
-
-    def look(self, variables: Any) -> tuple[float, Callable[[], Any]]:
-        """Mean SSIM of the generated slices, and a function that draws the grid."""
-        seeds = inference.image_seeds(0, len(self._maps))
-        fake = inference.in_batches(self._predict, variables, self._maps, seeds, _PREDICT_BATCH)
-        return float(self._ssim(fake, self._real)), lambda: self._grid(fake)
-
-    def _grid(self, fake: np.ndarray) -> Any:
-        first = slice(0, _GRID_ROWS)
-        real, fake = pictures.grey(self._real[first]), pictures.grey(fake[first])
-        names = [self._slices.label_names[label] for label in self._slices.labels[first]]
-        columns = {
-            "mask": pictures.colours(self._maps[first], self._classes),
-            "real": real,
-            "generated": fake,
-            "difference": pictures.difference(fake, real),
-        }
-        return pictures.grid(columns, names)
-
-
 class Run(NamedTuple):
     """What does not change while a run trains."""
 
@@ -103,8 +68,9 @@ def train(config: dict[str, Any], workdir: Path, *, fresh: bool = False) -> int:
     """
     with Interrupt() as interrupt:
         mesh = meshes.make_mesh(config["train"]["batch_size"])
-        dataset = open_pairs(config)
-        run = Run(config, workdir, dataset, make_task(config), mesh)
+        dataset = open_data(config)
+        task = build.make_task(config, classes=len(dataset.classes))
+        run = Run(config, workdir, dataset, task, mesh)
         steps = total_steps(config, len(dataset.rows["train"]))
         _check_rates(config)
         if meshes.is_first():
@@ -127,10 +93,10 @@ def _tell(line: str) -> None:
         print(line, flush=True)
 
 
-def open_pairs(config: dict[str, Any]) -> Dataset:
-    """The dataset of a config, for a model that is conditioned on masks."""
+def open_data(config: dict[str, Any]) -> Dataset:
+    """The dataset of a config; it has masks, unless the label is all that the model is told."""
     dataset = open_dataset(**config["data"], seed=config["seed"])
-    if not dataset.source.masked:
+    if not dataset.source.masked and dataset.condition != "label":
         raise PixmedError(
             f"data.source={config['data']['source']}: has no masks, and this model is trained on them; "
             "set data.source=folder and data.dir to images with masks"
@@ -161,7 +127,7 @@ def _start(run: Run) -> Any:
     batch = inference.example_batch(run.config, len(run.dataset.classes))
     saved = checkpoint.newest_intact(run.workdir / "checkpoints")
     if saved is None:
-        return jax.jit(run.task.init, out_shardings=sharding)(key, batch)
+        return build.start(run.config, jax.jit(run.task.init, out_shardings=sharding)(key, batch))
     _tell(f"resuming {run.workdir} from step {saved.step}")
     return checkpoint.restore(saved, meshes.like(jax.eval_shape(run.task.init, key, batch), sharding))
 
@@ -191,7 +157,7 @@ def _run(run: Run, state: Any, steps: int, interrupt: Interrupt) -> int:
     config, workdir, dataset = run.config, run.workdir, run.dataset
     seed, batch_size, log = config["seed"], config["train"]["batch_size"], config["log"]
     first = int(state.step)
-    held_out = HeldOut(dataset, inference.jit_predict(run.task, len(dataset.classes), dataset.channels))
+    held_out = HeldOut(dataset, run.task)
     feed = Feed(
         dataset,
         run.mesh,
@@ -207,6 +173,8 @@ def _run(run: Run, state: Any, steps: int, interrupt: Interrupt) -> int:
     _tell(f"compiled in {time.monotonic() - started:.0f} s")
 
     first_process = meshes.is_first()
+    if first_process:
+        run_folder.note(workdir, step_bytes=count.reserved(step_function))
     records = Records(workdir if first_process else None, first)
     bar = Bar(first, steps, batch_size, shown=first_process)
     writer = checkpoint.Writer(
@@ -219,14 +187,14 @@ def _run(run: Run, state: Any, steps: int, interrupt: Interrupt) -> int:
     )
 
     def look(step: int, *, draw: bool) -> float:
-        score, grid = held_out.look(run.task.inference(state))
-        records.scalars(step, {"held_out/ssim": score})
+        scores, grid = held_out.look(state.ema)
+        records.scalars(step, {f"held_out/{name}": value for name, value in scores.items()})
         if draw and first_process:
             picture = grid()
             (workdir / "grids").mkdir(exist_ok=True)
             picture.save(workdir / "grids" / f"step_{step:06d}.png")
             records.picture(step, "held_out", picture)
-        return score
+        return next(iter(scores.values()), float(step))
 
     try:
         if first == 0:

@@ -16,12 +16,13 @@ Metrics = dict[str, jax.Array]
 
 
 class TrainState(Protocol):
-    """What the loop reads of any task's state; all are int32 scalars but the key."""
+    """What the loop, and who reads a checkpoint, take from any task's state; counters are int32 scalars."""
 
     step: jax.Array  # updates tried so far, skipped ones included
     skipped: jax.Array  # updates skipped because a number was not finite
     skipped_in_row: jax.Array  # of those, the last unbroken run
     key: jax.Array  # [2] uint32, never changes
+    ema: Any  # running average of what predicts, statistics included
 
     def _replace(self, **fields: Any) -> "TrainState": ...
 
@@ -29,14 +30,23 @@ class TrainState(Protocol):
 class Task(NamedTuple):
     """init (key, batch) -> state; step (state, batch) -> (state, metrics); predict -> images or logits.
 
-    `step` is pure; the loop jits it and donates the state. `predict(variables, inputs, keys)` takes
-    `inference(state)`, the part of a state that a checkpoint's reader needs, and one key per input.
+    `step` is pure; the loop jits it and donates the state. `predict(variables, inputs, keys)` takes a state's
+    `ema`, `inputs(batch)`, and one key per input. What it returns is, by `predicts`,
+
+        "images"  [N, S, S, C] in [0, 1]
+        "labels"  logits [N, L]
+        "masks"   logits [N, S, S, 1 + K], background first
+
+    and `score(outputs, batch)` says how good each is: {name: [N]}, the more the better. The best checkpoint
+    is that with the highest first score; where a task has none, it is the newest.
     """
 
     init: Callable[[jax.Array, Batch], Any]
     step: Callable[[Any, Batch], tuple[Any, Metrics]]
-    inference: Callable[[Any], Any]
     predict: Callable[[Any, jax.Array, jax.Array], jax.Array]
+    inputs: Callable[[Batch], jax.Array]
+    score: Callable[[jax.Array, Batch], Metrics]
+    predicts: str
 
 
 def skip_if_not_finite(

@@ -1,0 +1,72 @@
+"""What every experiment shares: the sections of a config with their defaults, and how presets lie on them.
+
+A file in `configs/` says what is its own: `get_config` is `experiment(name, QUICK, preset=...)` there.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+# fmt: off
+COMMON: dict[str, Any] = {
+    "seed": 0,
+    "data": {
+        "source": "phantom", "patients": 240, "dir": "",
+        "images": "images", "masks": "masks", "meta": "meta.csv",
+        "file_column": "file", "label_column": "label", "patient_column": "patient_group",
+        "split_column": "", "class_name": "tumor", "allow_empty_masks": False, "leave_out": "",
+        "axis": "stored", "intensity": "auto",
+        "split": {"by": "patient", "fractions": (0.8, 0.1, 0.1), "folds": 0, "fold": 0, "seed": 0,
+                  "crossing": "error"},
+        "size": 64, "load_scale": 286 / 256, "channels": 1,
+        "condition": "tumor", "class_channels": True, "tissues": 4,
+    },
+    "train": {"batch_size": 4, "accumulate": 1, "steps": 2400, "epochs": 0, "ema_decay": 0.995,
+              "dtype": "float32", "max_skipped": 10, "resident_gb": 4.0},
+    "log": {"every": 50, "grid_every": 400}, "checkpoint": {"every": 400, "keep": 2},
+}
+ADVERSARIAL: dict[str, Any] = {
+    "loss": {"gan": "bce", "bce": "adversarial", "ssim": 0.0, "l1": 0.0, "mse": 0.0,
+             "r1": 0.0, "r1_every": 16, "path_length": 0.0, "path_every": 4},
+    "optimizer": {"learning_rate": 2e-4, "b1": 0.5, "b2": 0.999},
+}
+SUPERVISED: dict[str, Any] = {
+    "data": {"synthetic_dir": "", "synthetic": "add", "synthetic_trust": False},
+    "optimizer": {"learning_rate": 1e-3, "b1": 0.9, "b2": 0.999, "weight_decay": 1e-4, "decay_steps": 0},
+}
+# fmt: on
+
+
+def experiment(
+    name: str, quick: Mapping[str, Any], **presets: Mapping[str, Any]
+) -> Callable[[str], ConfigDict]:
+    """A config file's `get_config`: preset "quick" lies on COMMON, every other preset on "quick".
+
+    Raises ValueError for a preset that there is not, as ml_collections expects it.
+    """
+
+    def get_config(preset: str = "quick") -> ConfigDict:
+        known = {"quick": {}, **presets}
+        if preset not in known:
+            raise ValueError(f"no preset {preset!r}, there are {', '.join(known)}")
+        return ConfigDict(merged({"name": name, "preset": preset}, COMMON, quick, known[preset]))
+
+    return get_config
+
+
+def merged(*layers: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested dicts laid on each other: a later one's values count, sections are merged.
+
+    A section whose `name` changes is another thing: nothing of the old one is left.
+    """
+    result: dict[str, Any] = {}
+    for layer in layers:
+        for key, value in layer.items():
+            if isinstance(value, Mapping):
+                below = result.get(key, {})
+                replaced = "name" in below and value.get("name", below["name"]) != below["name"]
+                result[key] = merged({} if replaced else below, value)
+            else:
+                result[key] = value
+    return result
