@@ -1,0 +1,205 @@
+"""How alike two sets of images are, from their features: KID, FID, precision, recall, density, coverage.
+
+Features [N, D]; `groups` [N] names the patient behind each. All arithmetic is float64.
+
+    KID     unbiased squared MMD with the kernel (x . y / D + 1)^3 (Binkowski et al. 2018, Section 4). Of all
+            pairs at once, which is what the mean over random subsets tends to, without its noise; negative
+            values are right where two sets are alike.
+    FID     Frechet distance of Gaussians (Heusel et al. 2017, Section 3). It falls as N grows, so only values
+            of equal N compare.
+    precision, recall    Kynkaanniemi et al. 2019, Equation 1, with k = 3 neighbours.
+    density, coverage    Naeem et al. 2020, Equations 3 and 4, with k = 5.
+
+None means anything alone. Beside each stands its floor: whole training patients in the place of the generated
+images, as many slices, against the same test patients; and two halves of the test patients.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from pixmed_jax.progress import watched
+
+NEIGHBOURS = {"precision": 3, "recall": 3, "density": 5, "coverage": 5}
+_LEAST = 8  # slices of a set, below which nothing is said
+_MOST = 2000  # slices of a set that are compared: 32 MB a kernel matrix, and a second or two
+_DRAWS, _SPLITS = 500, 8
+
+Statistic = Callable[[np.ndarray, np.ndarray], float]  # of how often each of x, and each of y, was drawn
+
+
+# ---------------------------------------------------------------- KID
+def kid(x: np.ndarray, y: np.ndarray) -> float:
+    """Unbiased squared maximum mean discrepancy of features [N, D] and [M, D], N and M at least 2."""
+    return _kid(x, y)(np.ones(len(x)), np.ones(len(y)))
+
+
+def _kid(x: np.ndarray, y: np.ndarray) -> Statistic:
+    """KID by weights. Pairs of a slice with itself are left out however often the slice was drawn."""
+    xx, yy, xy = _kernel(x, x), _kernel(y, y), _kernel(x, y)
+    np.fill_diagonal(xx, 0)
+    np.fill_diagonal(yy, 0)
+
+    def within(k: np.ndarray, w: np.ndarray) -> float:
+        return float(w @ k @ w / (w.sum() ** 2 - w @ w))
+
+    return lambda a, b: within(xx, a) + within(yy, b) - 2 * float(a @ xy @ b / (a.sum() * b.sum()))
+
+
+def _kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return (x.astype(np.float64) @ y.T.astype(np.float64) / x.shape[1] + 1) ** 3
+
+
+# ---------------------------------------------------------------- FID
+def fid(x: np.ndarray, y: np.ndarray) -> float:
+    """Squared Frechet distance of the Gaussians with the means and covariances (by N - 1) of two sets."""
+    return _fid(x, y)(np.ones(len(x)), np.ones(len(y)))
+
+
+def frechet(mean: np.ndarray, cov: np.ndarray, other_mean: np.ndarray, other_cov: np.ndarray) -> float:
+    """|m - n|^2 + tr(C + D) - 2 tr((C D)^1/2), the root's trace from eigenvalues.
+
+    C D has the eigenvalues of the symmetric C^1/2 D C^1/2, which rounding cannot make complex.
+    """
+    values, vectors = np.linalg.eigh(cov)
+    root = (vectors * np.sqrt(values.clip(0))) @ vectors.T
+    shared = np.sqrt(np.linalg.eigvalsh(root @ other_cov @ root).clip(0)).sum()
+    return float(((mean - other_mean) ** 2).sum() + np.trace(cov) + np.trace(other_cov) - 2 * shared)
+
+
+def _fid(x: np.ndarray, y: np.ndarray) -> Statistic:
+    x, y = x.astype(np.float64), y.astype(np.float64)
+
+    def moments(of: np.ndarray, w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        mean = w @ of / w.sum()
+        return mean, (of - mean).T @ ((of - mean) * w[:, None]) / (w.sum() - 1)
+
+    return lambda a, b: frechet(*moments(x, a), *moments(y, b))
+
+
+# ---------------------------------------------------------------- neighbours
+def neighbours(generated: np.ndarray, real: np.ndarray) -> dict[str, float]:
+    """Precision, recall, density and coverage of generated features [M, D] among real ones [N, D].
+
+    A ball reaches from each image to the k-th nearest other of its own set.
+    """
+    real_real, own, across = _distances(real, real), _distances(generated, generated), None
+    across = _distances(generated, real)  # [M, N]
+
+    def radii(distances: np.ndarray, k: int) -> np.ndarray:
+        return np.sort(distances, axis=1)[:, k]  # column 0 is the image itself
+
+    inside = across <= radii(real_real, NEIGHBOURS["density"])
+    return {
+        "precision": float((across <= radii(real_real, NEIGHBOURS["precision"])).any(1).mean()),
+        "recall": float((across.T <= radii(own, NEIGHBOURS["recall"])).any(1).mean()),
+        "density": float(inside.sum(1).mean() / NEIGHBOURS["density"]),
+        "coverage": float(inside.any(0).mean()),
+    }
+
+
+def _distances(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """[N, M] Euclidean, exactly 0 between an array's row and itself."""
+    x, y = x.astype(np.float64), y.astype(np.float64)
+    squared = (x**2).sum(1)[:, None] + (y**2).sum(1)[None] - 2 * x @ y.T
+    if x is y or np.array_equal(x, y):
+        np.fill_diagonal(squared, 0)
+    return np.sqrt(squared.clip(0))
+
+
+# ---------------------------------------------------------------- the entries of evaluation.json
+def compare(
+    generated: np.ndarray,
+    real: np.ndarray,
+    train: np.ndarray,
+    *,
+    groups: np.ndarray,
+    train_groups: np.ndarray,
+    features: str,
+    seed: int = 0,
+) -> dict[str, dict[str, Any]]:
+    """{"kid", "fid", "precision", "recall", "density", "coverage"} of generated images beside their floors.
+
+    generated, real: features [N, D]; image i was generated for real slice i, so `groups` are those of both.
+    train: features [M, D] of real slices of other patients, `train_groups` [M].
+    features: what the features are, for the report.
+    """
+    rng = np.random.default_rng(seed)
+    if len(real) > _MOST:
+        rows = np.sort(rng.choice(len(real), _MOST, replace=False))
+        generated, real, groups = generated[rows], real[rows], groups[rows]
+    n, dims = real.shape
+    told = {"features": features, "n": n}
+    patients = len(set(groups.tolist()))
+    if n < _LEAST or patients < 4:
+        why = f"{n} slices of {patients} patients: too few; {_LEAST} of 4 are needed"
+        return {name: {**_nothing(why), **told} for name in ("kid", "fid", *NEIGHBOURS)}
+
+    others = [_patients(train_groups, n, rng) for _ in range(_SPLITS)]
+    halves = [_halves(groups, rng) for _ in range(_SPLITS)]
+    result: dict[str, dict[str, Any]] = {}
+    for name, of, least in (("kid", _kid, _LEAST), ("fid", _fid, dims + 1)):
+        told_of = {**told, "n_floor": min(n, len(train)), "n_halves": n // 2}
+        if n < least:
+            why = f"{n} slices do not determine the covariance of {dims} features; {least} are needed"
+            result[name] = {**_nothing(why), **told_of}
+            continue
+        value, low, high = _with_interval(of(generated, real), groups, rng, name)
+        ones = [of(train[rows], real)(np.ones(len(rows)), np.ones(n)) for rows in others]
+        split = [of(real[a], real[b])(np.ones(len(a)), np.ones(len(b))) for a, b in halves]
+        result[name] = {
+            "value": value,
+            "low": low,
+            "high": high,
+            "floor": float(np.mean(ones)) if len(train) >= least else None,
+            "halves": float(np.mean(split)) if n // 2 >= least else None,
+            **told_of,
+        }
+    found = neighbours(generated, real)
+    floors = [neighbours(train[rows], real) for rows in others if len(rows) > max(NEIGHBOURS.values())]
+    for name, k in NEIGHBOURS.items():
+        floor = float(np.mean([of[name] for of in floors])) if floors else None
+        result[name] = {"value": found[name], "floor": floor, "k": k, **told}
+    return result
+
+
+def _nothing(why: str) -> dict[str, Any]:
+    return {"value": None, "low": None, "high": None, "floor": None, "halves": None, "why": why}
+
+
+def _with_interval(
+    statistic: Statistic, groups: np.ndarray, rng: np.random.Generator, what: str
+) -> tuple[float, float, float]:
+    """(value, low, high): a 95 % bootstrap interval over patients, both sets drawn together.
+
+    A patient who is drawn twice makes a set more uniform than it is, which moves all draws the same way: so
+    the draws' spread is set around the value.
+    """
+    _, patient = np.unique(groups, return_inverse=True)
+    count = patient.max() + 1
+    ones = np.ones(len(groups))
+    value = statistic(ones, ones)
+    draws = []
+    for _ in watched(range(_DRAWS), _DRAWS, f"resampling patients for {what}"):
+        times = np.bincount(rng.integers(0, count, count), minlength=count)[patient].astype(float)
+        if (times > 0).sum() > 1:
+            draws.append(statistic(times, times))
+    low, high = np.percentile(draws, [2.5, 97.5]) - np.mean(draws)
+    return value, float(value + low), float(value + high)
+
+
+def _patients(groups: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
+    """Up to n rows: whole patients in a random order, the last one cut off."""
+    names, patient = np.unique(groups, return_inverse=True)
+    order = np.argsort(rng.permutation(len(names))[patient], kind="stable")
+    return order[:n]
+
+
+def _halves(groups: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of two sets of patients, about as many slices in each."""
+    order = _patients(groups, len(groups), rng)
+    sorted_groups = groups[order]
+    starts = np.flatnonzero(np.r_[True, sorted_groups[1:] != sorted_groups[:-1]])
+    cut = starts[1:][np.abs(starts[1:] - len(order) / 2).argmin()]
+    return order[:cut], order[cut:]
