@@ -84,8 +84,8 @@ def neighbours(generated: np.ndarray, real: np.ndarray) -> dict[str, float]:
 
     A ball reaches from each image to the k-th nearest other of its own set.
     """
-    real_real, own, across = _distances(real, real), _distances(generated, generated), None
-    across = _distances(generated, real)  # [M, N]
+    real_real, own = distances(real, real), distances(generated, generated)
+    across = distances(generated, real)  # [M, N]
 
     def radii(distances: np.ndarray, k: int) -> np.ndarray:
         return np.sort(distances, axis=1)[:, k]  # column 0 is the image itself
@@ -99,7 +99,7 @@ def neighbours(generated: np.ndarray, real: np.ndarray) -> dict[str, float]:
     }
 
 
-def _distances(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def distances(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """[N, M] Euclidean, exactly 0 between an array's row and itself."""
     x, y = x.astype(np.float64), y.astype(np.float64)
     squared = (x**2).sum(1)[:, None] + (y**2).sum(1)[None] - 2 * x @ y.T
@@ -136,7 +136,7 @@ def compare(
         why = f"{n} slices of {patients} patients: too few; {_LEAST} of 4 are needed"
         return {name: {**_nothing(why), **told} for name in ("kid", "fid", *NEIGHBOURS)}
 
-    others = [_patients(train_groups, n, rng) for _ in range(_SPLITS)]
+    others = [whole_patients(train_groups, n, rng) for _ in range(_SPLITS)]
     halves = [_halves(groups, rng) for _ in range(_SPLITS)]
     result: dict[str, dict[str, Any]] = {}
     for name, of, least in (("kid", _kid, _LEAST), ("fid", _fid, dims + 1)):
@@ -189,7 +189,7 @@ def _with_interval(
     return value, float(value + low), float(value + high)
 
 
-def _patients(groups: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
+def whole_patients(groups: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
     """Up to n rows: whole patients in a random order, the last one cut off."""
     names, patient = np.unique(groups, return_inverse=True)
     order = np.argsort(rng.permutation(len(names))[patient], kind="stable")
@@ -198,7 +198,7 @@ def _patients(groups: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarra
 
 def _halves(groups: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Rows of two sets of patients, about as many slices in each."""
-    order = _patients(groups, len(groups), rng)
+    order = whole_patients(groups, len(groups), rng)
     sorted_groups = groups[order]
     starts = np.flatnonzero(np.r_[True, sorted_groups[1:] != sorted_groups[:-1]])
     cut = starts[1:][np.abs(starts[1:] - len(order) / 2).argmin()]

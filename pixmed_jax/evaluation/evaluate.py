@@ -15,9 +15,10 @@ from pixmed_jax import inference, pictures
 from pixmed_jax import workdir as run_folder
 from pixmed_jax.data.pipeline import Arrays
 from pixmed_jax.data.regions import known_heads
+from pixmed_jax.data.slices import Slices
 from pixmed_jax.data.sources import open_dataset
 from pixmed_jax.errors import PixmedError
-from pixmed_jax.evaluation import baselines, cost, metrics, report, supervised
+from pixmed_jax.evaluation import baselines, cost, fidelity, metrics, report, supervised
 from pixmed_jax.training.build import is_supervised
 from pixmed_jax.training.dry_run import network_sizes
 
@@ -33,9 +34,10 @@ def evaluate(workdir: Path, *, split: str = "test", seed: int = 0, step: str = "
     if is_supervised(config):
         return supervised.evaluate(workdir, config, split=split, step=step)
     generator = inference.load(workdir, step)
-    dataset = open_dataset(**config["data"], seed=config["seed"])
+    # Synthetic slices only train, and whatever judges or stands beside is made of real ones alone.
+    dataset = open_dataset(**{**config["data"], "synthetic_dir": ""}, seed=config["seed"])
     arrays, slices = dataset.load(dataset.rows[split], dataset.size)
-    train, _ = dataset.load(dataset.rows["train"], dataset.size)
+    train, train_slices = dataset.load(dataset.rows["train"], dataset.size)
 
     maps, real = np.asarray(arrays.maps), grey_floats(arrays)
     generated = pictures.grey(generator(maps, seed=seed))
@@ -56,6 +58,14 @@ def evaluate(workdir: Path, *, split: str = "test", seed: int = 0, step: str = "
     }
     groups = np.array(slices.groups)
     scores = {name: metrics.score(images, real, regions) for name, images in contenders.items()}
+
+    fidelity_of, drawn = fidelity.measure(
+        generated,
+        judged(real, slices, generator.takes_maps),
+        judged(grey_floats(train), train_slices, generator.takes_maps),
+        folder=workdir / run_folder.JUDGES,
+        seed=seed,
+    )
 
     result = {
         "n": len(real),
@@ -83,6 +93,7 @@ def evaluate(workdir: Path, *, split: str = "test", seed: int = 0, step: str = "
             "inference": cost.of_inference(generator),
         },
         "baselines": {name: means(scores[name]) for name in ("mean_image", other)},
+        **fidelity_of,
     }
     run_folder.write_json(workdir / run_folder.EVALUATION, result)
 
@@ -93,7 +104,7 @@ def evaluate(workdir: Path, *, split: str = "test", seed: int = 0, step: str = "
         columns = {"mask": masks, **columns, "difference": pictures.difference(*columns.values())}
     columns[other.replace("_", " ")] = contenders[other][shown]
     names = [slices.label_names[label] for label in slices.labels[shown]]
-    report.write(workdir, config, result, pictures.grid(columns, names))
+    report.write(workdir, config, result, pictures.grid(columns, names), drawn)
     return result
 
 
@@ -103,6 +114,10 @@ def means(scores: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, dict[str,
         name: {where: None if np.isnan(v).all() else float(np.nanmean(v)) for where, v in of_regions.items()}
         for name, of_regions in scores.items()
     }
+
+
+def judged(images: np.ndarray, slices: Slices, masked: bool) -> fidelity.Slices:
+    return fidelity.Slices(images, slices.masks > 0 if masked else None, np.array(slices.groups))
 
 
 def grey_floats(arrays: Arrays) -> np.ndarray:

@@ -13,6 +13,7 @@ from pixmed_jax import config as configs
 from pixmed_jax import pages
 from pixmed_jax import workdir as run_folder
 from pixmed_jax.data.augment_settings import briefly
+from pixmed_jax.evaluation import fidelity
 from pixmed_jax.pictures import chart_uri, data_uri
 
 _UNITS = {"ssim": ("SSIM", "{:.3f}"), "psnr": ("PSNR, dB", "{:.2f}"), "mse": ("MSE", "{:.5f}")}
@@ -29,8 +30,17 @@ _ROWS = {
 }
 
 
-def write(workdir: Path, config: Mapping[str, Any], evaluation: Mapping[str, Any], grid: Image.Image) -> Path:
-    """Write `report/index.html` for a run and its evaluation; returns the page's path."""
+def write(
+    workdir: Path,
+    config: Mapping[str, Any],
+    evaluation: Mapping[str, Any],
+    grid: Image.Image,
+    drawn: Mapping[str, str],
+) -> Path:
+    """Write `report/index.html` for a run and its evaluation; returns the page's path.
+
+    drawn: the pictures of `fidelity.measure`.
+    """
     records = read_metrics(workdir)
     steps = sorted((workdir / "grids").glob("step_*.png"))
     page = pages.render(
@@ -43,6 +53,8 @@ def write(workdir: Path, config: Mapping[str, Any], evaluation: Mapping[str, Any
         titles=_ROWS,
         tables=[(title, _table(name, form, evaluation)) for name, (title, form) in _UNITS.items()],
         grid=data_uri(grid),
+        told=fidelity.told(evaluation),
+        drawn=drawn,
         history=[(f"step {int(p.stem.removeprefix('step_'))}", file_uri(p)) for p in some(steps, 4)],
         augmentations=[
             (words, file_uri(path))

@@ -1,0 +1,174 @@
+"""How good generated slices are without a look at which real one each should be: the page and its entries.
+
+Puts together what `distribution`, `mask_fidelity` and `artefacts` measure, and draws it. The networks that
+judge are trained on real training slices and kept in the run's folder.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from pixmed_jax import pictures
+from pixmed_jax.evaluation import artefacts, distribution, features, mask_fidelity
+
+_ROWS, _POINTS, _SPECTRA = 6, 400, 200
+_COLOURS = {"real, training": "0.72", "real, test": "#2468b0", "generated": "#e6553c"}
+# Of each number its name on the page, and whether more of it is better.
+NUMBERS = {
+    "kid": ("KID", False),
+    "fid": ("FID", False),
+    "precision": ("precision", True),
+    "recall": ("recall", True),
+    "density": ("density", True),
+    "coverage": ("coverage", True),
+}
+NAMES = {
+    "checkerboard": "checkerboard, log10 of energy",
+    "seams": "seams, log10 of difference",
+    "sharpness": "sharpness, log10 of energy",
+    "white": "clipped white, share of pixels",
+    "black": "black holes in tissue, share of pixels",
+    "tilt": "tilt of the head",
+    "shift": "place of the head, of the side",
+    "scale": "size of the head, of the side",
+    "upright": "upright rather than upside down",
+    "facing": "facing as real ones do, not mirrored",
+    "brightness": "brightness of the head",
+    "contrast": "contrast of the head",
+}
+
+
+class Slices(NamedTuple):
+    """images [N, S, S] in [0, 1], masks [N, S, S] bool (None where the condition is no map), groups [N]."""
+
+    images: np.ndarray
+    masks: np.ndarray | None
+    groups: np.ndarray
+
+
+def measure(
+    generated: np.ndarray, real: Slices, train: Slices, *, folder: Path | None = None, seed: int = 0
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Entries of evaluation.json, and pictures for the page, each the address of an <img>.
+
+    generated: [N, S, S]; image i was made for real slice i. folder: where the judging networks are kept.
+    """
+    encode = features.encoder(train.images, folder=folder)
+    of_generated, of_real, of_train = (encode(x) for x in (generated, real.images, train.images))
+    entries: dict[str, Any] = distribution.compare(
+        of_generated,
+        of_real,
+        of_train,
+        groups=real.groups,
+        train_groups=train.groups,
+        features=features.NAME,
+        seed=seed,
+    )
+    sets = {"real, training": train.images, "real, test": real.images, "generated": generated}
+    drawn = {
+        "scatter": _scatter(of_train, of_real, of_generated),
+        "spectra": _spectra(sets),
+        "odd": _odd(generated, of_generated, real.images, of_real),
+    }
+    if real.masks is None or train.masks is None:
+        entries["mask_dice"] = mask_fidelity.no_masks("the generator is told a label, and no mask")
+    else:
+        segment = mask_fidelity.segmenter(train.images, train.masks, folder=folder)
+        entries["mask_dice"], found = mask_fidelity.measure(
+            segment, generated, real.images, real.masks, real.groups
+        )
+        drawn["masks"] = _masks(generated, real, found)
+    entries["artefacts"] = artefacts.measure(generated, real.images, train.images, train.groups, seed=seed)
+    return entries, drawn
+
+
+# ---------------------------------------------------------------- for the page
+def told(evaluation: Mapping[str, Any]) -> dict[str, Any]:
+    """Rows of the page's tables, as texts."""
+    rows = []
+    for name, (title, more) in NUMBERS.items():
+        of = evaluation[name]
+        low, high = of.get("low"), of.get("high")
+        between = "" if low is None else f"{_text(low)} to {_text(high)}"
+        cells = [_text(of["value"]), between, _text(of["floor"]), _text(of.get("halves"))]
+        rows.append((title, "more" if more else "less", cells))
+    found = [
+        (NAMES[name], *(_text(of[k]) for k in ("value", "floor", "limit")), of["found"])
+        for name, of in evaluation["artefacts"].items()
+        if isinstance(of, Mapping) and of["value"] is not None
+    ]
+    return {
+        "numbers": rows,
+        "artefacts": found,
+        "found": [NAMES[name].split(",")[0] for name in evaluation["artefacts"]["found"] or ()],
+        "whys": sorted({of["why"] for of in evaluation.values() if isinstance(of, Mapping) and "why" in of}),
+    }
+
+
+def _text(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"
+
+
+def _scatter(train: np.ndarray, real: np.ndarray, generated: np.ndarray) -> str:
+    """The two main directions of the real features."""
+    known = np.concatenate([train, real])
+    _, _, axes = np.linalg.svd(known - known.mean(0), full_matrices=False)
+    figure = Figure(figsize=(4.6, 3.6), layout="constrained")
+    plot = figure.subplots()
+    for (name, colour), of in zip(_COLOURS.items(), (train, real, generated), strict=True):
+        x, y = ((_some(of, _POINTS) - known.mean(0)) @ axes[:2].T).T
+        plot.scatter(x, y, s=9, color=colour, alpha=0.7, linewidths=0, label=name)
+    _styled(plot, "first direction of the features", "second")
+    return pictures.chart_uri(figure)
+
+
+def _spectra(sets: Mapping[str, np.ndarray]) -> str:
+    figure = Figure(figsize=(4.6, 3.6), layout="constrained")
+    plot = figure.subplots()
+    for name, images in sets.items():
+        energy = np.mean([artefacts.radial(image) for image in _some(images, _SPECTRA)], axis=0)
+        plot.plot(np.arange(1, len(energy)), energy[1:] + 1e-12, color=_COLOURS[name], label=name)
+    plot.set_yscale("log")
+    _styled(plot, "cycles per side of the image (right: the finest there is)", "energy")
+    return pictures.chart_uri(figure)
+
+
+def _styled(plot: Any, x: str, y: str) -> None:
+    plot.set_xlabel(x, fontsize=8)
+    plot.set_ylabel(y, fontsize=8)
+    plot.tick_params(labelsize=8)
+    plot.spines[["top", "right"]].set_visible(False)
+    plot.legend(fontsize=8, frameon=False)
+
+
+def _some(of: np.ndarray, most: int) -> np.ndarray:
+    """Evenly spaced ones, `most` at most."""
+    return of[np.linspace(0, len(of) - 1, min(len(of), most)).round().astype(int)]
+
+
+def _odd(
+    generated: np.ndarray, of_generated: np.ndarray, real: np.ndarray, of_real: np.ndarray
+) -> str:
+    """The generated slices that are farthest from every real one, beside the nearest real one."""
+    apart = distribution.distances(of_generated, of_real)
+    rows = np.argsort(-apart.min(1), kind="stable")[:_ROWS]
+    columns = {"generated": generated[rows], "nearest real": real[apart[rows].argmin(1)]}
+    return pictures.data_uri(pictures.grid(columns, [f"{apart[row].min():.1f} away" for row in rows]))
+
+
+def _masks(generated: np.ndarray, real: Slices, found: mask_fidelity.Found) -> str:
+    """Evenly spaced by how well the mask was found on the generated image, the worst first."""
+    assert real.masks is not None
+    given = real.masks
+    dice = mask_fidelity.segmentation.dice(found.generated, given)
+    rows = _some(np.argsort(dice, kind="stable"), _ROWS)
+    columns = {
+        "real, given": pictures.outlined(real.images[rows], given[rows]),
+        "real, found": pictures.outlined(real.images[rows], found.real[rows]),
+        "generated, given": pictures.outlined(generated[rows], given[rows]),
+        "generated, found": pictures.outlined(generated[rows], found.generated[rows]),
+    }
+    return pictures.data_uri(pictures.grid(columns, [f"Dice {dice[row]:.2f}" for row in rows]))

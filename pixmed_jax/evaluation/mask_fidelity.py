@@ -1,0 +1,163 @@
+"""Does the generated image show the tumour where the mask says? A segmenter of real slices answers.
+
+A small U-Net (`models.segmenter`) is trained on the run's real training slices alone, so it knows no generated
+image. What it finds on a generated image is compared with the mask that image was made from; beside stand what
+it finds on the real slices of the same masks, which is the most that can be asked for, and its Dice where each
+generated image is given another patient's mask, which is what an image that ignores its mask gets.
+
+Sides beyond 128 pixels are shrunk by a whole number first, so Hausdorff distances are multiplied back.
+"""
+
+from collections.abc import Callable
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from pixmed_jax.data.pipeline import Batch, batch_rows
+from pixmed_jax.evaluation import metrics, segmentation
+from pixmed_jax.evaluation.kept import digest, kept
+from pixmed_jax.models.segmenter import Segmenter
+from pixmed_jax.progress import watched
+from pixmed_jax.training import supervised
+from pixmed_jax.training.task import Task
+
+_NETWORK = {"classes": 1, "width": 8, "levels": 4, "norm": "instance"}
+_MULTIPLE, _SIDE = 8, 128  # a network of four levels halves three times
+_BATCH, _STEPS, _PASSES = 8, 400, 20
+_GAIN = (0.8, 1.2)  # factor on a training slice's grey values, so that a slight change of them is no surprise
+_CHUNK = 8  # slices segmented at a time
+
+Segment = Callable[[np.ndarray], np.ndarray]
+
+
+class Found(NamedTuple):
+    """Masks [N, S, S] bool that were found, for the page's pictures."""
+
+    generated: np.ndarray
+    real: np.ndarray
+
+
+def no_masks(why: str) -> dict[str, Any]:
+    return {"generated": None, "real": None, "why": why}
+
+
+def measure(
+    segment: Segment, generated: np.ndarray, real: np.ndarray, masks: np.ndarray, groups: np.ndarray
+) -> tuple[dict[str, Any], Found]:
+    """The entry "mask_dice" of evaluation.json; image i was made from mask i, and real slice i has it.
+
+    generated, real: [N, S, S] in [0, 1]; masks [N, S, S] bool; groups [N], the patients.
+    """
+    found = Found(segment(generated), segment(real))
+    entry: dict[str, Any] = {"n": len(masks)}
+    for name, of in found._asdict().items():
+        dice, far = segmentation.dice(of, masks), segmentation.hausdorff95(of, masks)
+        entry[name] = float(dice.mean())
+        entry.setdefault("intervals", {})[name] = metrics.interval(dice, groups)
+        entry.setdefault("hausdorff95", {})[name] = None if np.isnan(far).all() else float(np.nanmean(far))
+        entry.setdefault("missed", {})[name] = int((masks.any((1, 2)) & ~of.any((1, 2))).sum())
+    other = other_patients(groups)
+    entry["other_mask"] = (
+        None if other is None else float(segmentation.dice(found.generated, masks[other]).mean())
+    )
+    return entry, found
+
+
+def other_patients(groups: np.ndarray) -> np.ndarray | None:
+    """For each slice the row of one of another patient, or None if there are no others.
+
+    Sorted by patient, everything moves on by the size of the largest, which leads out of each one.
+    """
+    order = np.argsort(groups, kind="stable")
+    _, counts = np.unique(groups, return_counts=True)
+    if 2 * counts.max() > len(groups):
+        return None
+    rows = np.empty(len(groups), int)
+    rows[order] = np.roll(order, -counts.max())
+    return rows
+
+
+# ---------------------------------------------------------------- the segmenter
+def segmenter(images: np.ndarray, masks: np.ndarray, *, folder: Path | None = None, seed: int = 0) -> Segment:
+    """The segmenter of real training slices [N, S, S] in [0, 1] and masks [N, S, S] bool.
+
+    It turns images [M, S, S] into masks [M, S, S] bool; `folder` as in `features.encoder`.
+    """
+    key = digest(images, masks, seed, _NETWORK, _SIDE, _BATCH, _STEPS, _PASSES, _GAIN, "1")
+    example = _batch(np.zeros((1, _MULTIPLE, _MULTIPLE), np.float32), np.zeros((1, _MULTIPLE, _MULTIPLE)))
+    like = jax.eval_shape(_task(1).init, jax.random.PRNGKey(0), example).ema["params"]
+    factor = -(-images.shape[1] // _SIDE)
+    params = kept(
+        folder, "segmenter", key, like, lambda: _train(_fitted(images, factor), _fitted(masks, factor), seed)
+    )
+    return partial(_segment, params)
+
+
+def _segment(params: Any, images: np.ndarray) -> np.ndarray:
+    size = images.shape[1]
+    factor = -(-size // _SIDE)
+    small = _fitted(images, factor)
+    parts = [np.zeros((0, size, size), bool)]
+    count = -(-len(small) // _CHUNK)
+    for i in watched(range(count), count, "segmenting slices"):
+        part = small[i * _CHUNK : (i + 1) * _CHUNK]
+        padded = np.pad(part, ((0, _CHUNK - len(part)), (0, 0), (0, 0)))
+        found = np.asarray(_predict(params, padded))[: len(part)]
+        parts.append(found.repeat(factor, 1).repeat(factor, 2)[:, :size, :size])
+    return np.concatenate(parts)
+
+
+def _fitted(images: np.ndarray, factor: int) -> np.ndarray:
+    """Images or masks [N, S, S], padded below and to the right, shrunk by `factor`: means of blocks, float32."""
+    more = -images.shape[1] % (factor * _MULTIPLE)
+    padded = np.pad(images, ((0, 0), (0, more), (0, more))).astype(np.float32)
+    n, size, _ = padded.shape
+    return padded.reshape(n, size // factor, factor, size // factor, factor).mean((2, 4))
+
+
+@jax.jit
+def _predict(params: Any, images: jax.Array) -> jax.Array:
+    logits: jax.Array = Segmenter(**_NETWORK).apply({"params": params}, images[..., None], train=False)  # type: ignore[arg-type, assignment]
+    return logits.argmax(-1) > 0
+
+
+def _task(steps: int) -> Task:
+    return supervised.make_task(
+        Segmenter(**_NETWORK),  # type: ignore[arg-type]
+        optax.adam(optax.cosine_decay_schedule(3e-3, steps)),
+        kind="masks",
+        ema_decay=0.98,
+    )
+
+
+@lru_cache(4)
+def _jitted(steps: int) -> tuple[Callable, Callable]:
+    task = _task(steps)
+    return jax.jit(task.init), jax.jit(task.step, donate_argnums=0)
+
+
+def _train(images: np.ndarray, masks: np.ndarray, seed: int) -> Any:
+    steps = min(_STEPS, -(-_PASSES * len(images) // _BATCH))
+    init, step = _jitted(steps)
+    state = init(jax.random.PRNGKey(seed), _batch(images[:1], masks[:1]))
+    for i in watched(range(steps), steps, "training the segmenter of real slices"):
+        rows = batch_rows(seed, i, _BATCH, len(images))
+        rng = np.random.default_rng([seed, i])
+        mirrored = rng.random(_BATCH) < 0.5
+        batch, truth = images[rows], masks[rows]
+        batch[mirrored], truth[mirrored] = batch[mirrored, :, ::-1], truth[mirrored, :, ::-1]
+        state, _ = step(state, _batch(batch * rng.uniform(*_GAIN, (_BATCH, 1, 1)), truth))
+    return state.ema["params"]
+
+
+def _batch(images: np.ndarray, masks: np.ndarray) -> Batch:
+    return Batch(
+        images=jnp.asarray(images, jnp.float32)[..., None],
+        condition=jnp.asarray(masks >= 0.5, jnp.float32)[..., None],
+        labels=jnp.zeros(len(images), jnp.int32),
+    )

@@ -1,0 +1,212 @@
+"""KID, FID and neighbours against loops and closed forms, and what they say of sets that are known to be bad."""
+
+import numpy as np
+import pytest
+from scipy import linalg
+
+from pixmed_jax.evaluation import distribution
+
+RNG = np.random.default_rng(0)
+
+
+def draws(n: int, dims: int = 5, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(n, dims))
+
+
+# ---------------------------------------------------------------- KID
+def mmd_by_loops(x, y):
+    """Binkowski et al. 2018, Equation 4, pair by pair."""
+
+    def k(a, b):
+        return (sum(p * q for p, q in zip(a, b, strict=True)) / len(a) + 1) ** 3
+
+    def within(z):
+        values = [k(z[i], z[j]) for i in range(len(z)) for j in range(len(z)) if i != j]
+        return sum(values) / len(values)
+
+    across = [k(a, b) for a in x for b in y]
+    return within(x) + within(y) - 2 * sum(across) / len(across)
+
+
+def test_kid_pair_by_pair():
+    x, y = draws(9), draws(7, seed=1) + 0.5
+    assert distribution.kid(x, y) == pytest.approx(mmd_by_loops(x, y), rel=1e-12)
+
+
+def test_kid_is_unbiased():
+    """Of one distribution it is 0 on average and of either sign; with the diagonal it would always be above."""
+    values = [distribution.kid(draws(20, seed=2 * i), draws(20, seed=2 * i + 1)) for i in range(300)]
+    error = np.std(values) / np.sqrt(len(values))
+    assert abs(np.mean(values)) < 3 * error
+    assert 0.2 < np.mean(np.array(values) < 0) < 0.8
+
+
+def test_a_weight_is_a_slice_drawn_so_often():
+    """Twice the same slice is a pair of its own in the other set's eyes, but no pair with itself."""
+    x, y = draws(6), draws(5, seed=1)
+    a, b = np.array([2, 0, 1, 3, 1, 0]), np.array([1, 2, 0, 1, 2])
+    doubled = [np.repeat(np.arange(len(w)), w) for w in (a, b)]
+
+    def k(p, q):
+        return (p @ q / 5 + 1) ** 3
+
+    def within(z, rows):
+        values = [k(z[i], z[j]) for i in rows for j in rows if i != j]
+        return np.mean(values)
+
+    expected = within(x, doubled[0]) + within(y, doubled[1])
+    expected -= 2 * np.mean([k(x[i], y[j]) for i in doubled[0] for j in doubled[1]])
+    assert distribution._kid(x, y)(a.astype(float), b.astype(float)) == pytest.approx(expected, rel=1e-12)
+
+
+# ---------------------------------------------------------------- FID
+def test_frechet_of_gaussians_in_one_dimension():
+    """(m - n)^2 + (s - t)^2 for N(m, s^2) and N(n, t^2)."""
+    got = distribution.frechet(np.array([1.0]), np.array([[4.0]]), np.array([3.0]), np.array([[25.0]]))
+    assert got == pytest.approx(4 + 9)
+
+
+def test_frechet_of_covariances_that_do_not_commute():
+    a, b = draws(40, 4), draws(40, 4, seed=1) @ np.diag([1, 2, 3, 0.5])
+    c, d = np.cov(a.T), np.cov(b.T)
+    expected = ((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(c + d - 2 * linalg.sqrtm(c @ d).real)
+    assert distribution.fid(a, b) == pytest.approx(expected, rel=1e-9)
+
+
+def test_fid_of_a_set_with_itself_and_of_a_flat_one():
+    x = draws(30, 6)
+    assert distribution.fid(x, x) == pytest.approx(0, abs=1e-9)
+    flat = np.repeat(x[:1], 30, 0)  # mode collapse: no covariance at all
+    expected = ((x.mean(0) - x[0]) ** 2).sum() + np.trace(np.cov(x.T))
+    assert distribution.fid(flat, x) == pytest.approx(expected)
+
+
+def test_fid_falls_as_the_sets_grow():
+    """Which is why the floor has as many slices: both are of one distribution."""
+    few, many = (distribution.fid(draws(n, 8), draws(n, 8, seed=1)) for n in (20, 400))
+    assert few > 5 * many
+
+
+# ---------------------------------------------------------------- neighbours
+def neighbours_by_loops(generated, real):
+    def radius(points, i, k):
+        return sorted(np.linalg.norm(points[i] - p) for j, p in enumerate(points) if j != i)[k - 1]
+
+    def inside(points, k, other):
+        """[points][other]: is it within the ball around the point?"""
+        return [
+            [np.linalg.norm(p - q) <= radius(points, i, k) for q in other] for i, p in enumerate(points)
+        ]
+
+    of_real, of_generated = inside(real, 3, generated), inside(generated, 3, real)
+    wide = inside(real, 5, generated)
+    return {
+        "precision": np.mean([any(ball[j] for ball in of_real) for j in range(len(generated))]),
+        "recall": np.mean([any(ball[j] for ball in of_generated) for j in range(len(real))]),
+        "density": sum(map(sum, wide)) / (5 * len(generated)),
+        "coverage": np.mean([any(ball) for ball in wide]),
+    }
+
+
+def test_neighbours_one_by_one():
+    real, generated = draws(17, 2), 0.7 * draws(13, 2, seed=1) + 0.3
+    got = distribution.neighbours(generated, real)
+    assert got == pytest.approx(neighbours_by_loops(generated, real))
+    assert len({round(v, 3) for v in got.values()}) == 4  # no two of them can be confused here
+
+
+def test_what_neighbours_tell_apart():
+    real = draws(200, 3)
+    same = distribution.neighbours(draws(200, 3, seed=1), real)
+    collapsed = distribution.neighbours(real[:1] + 0.01 * draws(200, 3, seed=2), real)
+    away = distribution.neighbours(draws(200, 3, seed=3) + 20, real)
+    assert min(same["precision"], same["recall"], same["coverage"]) > 0.8
+    assert collapsed["precision"] == 1 and collapsed["recall"] < 0.05 and collapsed["coverage"] < 0.1
+    assert set(away.values()) == {0.0}
+
+
+# ---------------------------------------------------------------- the entries
+def patients(count: int, each: int, dims: int = 4, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Features of patients who differ more from each other than their own slices do."""
+    rng = np.random.default_rng(seed)
+    centres = np.repeat(rng.normal(size=(count, dims)), each, axis=0)
+    return centres + 0.3 * rng.normal(size=centres.shape), np.repeat(np.arange(count), each)
+
+
+@pytest.fixture(scope="module")
+def sets():
+    return patients(16, 4), patients(40, 4, seed=1)
+
+
+def compare(generated, sets, **changes):
+    (real, groups), (train, train_groups) = sets
+    settings = {"groups": groups, "train_groups": train_groups, "features": "numbers", **changes}
+    return distribution.compare(generated, real, train, **settings)
+
+
+def test_the_keys_and_the_floor(sets):
+    (real, _), (train, _) = sets
+    got = compare(patients(16, 4, seed=2)[0], sets)
+    assert set(got) == {"kid", "fid", "precision", "recall", "density", "coverage"}
+    for name in ("kid", "fid"):
+        of = got[name]
+        assert set(of) == {"value", "low", "high", "floor", "halves", "features", "n", "n_floor", "n_halves"}
+        assert of["low"] <= of["value"] <= of["high"]
+        assert (of["features"], of["n"], of["n_floor"], of["n_halves"]) == ("numbers", 64, 64, 32)
+    assert got["kid"]["value"] == pytest.approx(distribution.kid(patients(16, 4, seed=2)[0], real))
+    # Patients in clusters: real sets of other patients are apart by more than chance among slices.
+    assert got["kid"]["floor"] > 0 and got["fid"]["floor"] > 0
+    assert got == compare(patients(16, 4, seed=2)[0], sets)
+    other = compare(patients(16, 4, seed=2)[0], sets, seed=1)
+    assert other["kid"]["value"] == got["kid"]["value"] and other["kid"]["low"] != got["kid"]["low"]
+
+
+def test_worse_sets_score_worse(sets):
+    """Shifted, spread and collapsed features, each by two strengths."""
+    good = patients(16, 4, seed=2)[0]
+    rng = np.random.default_rng(5)
+    noise = rng.normal(size=good.shape)
+    for weak, strong in (
+        (good + 0.5, good + 1.5),
+        (good + 0.7 * noise, good + 2 * noise),
+        (good[np.arange(64) % 12], good[np.arange(64) % 2]),
+    ):
+        at = [compare(x, sets) for x in (good, weak, strong)]
+        for name in ("kid", "fid"):
+            values = [of[name]["value"] for of in at]
+            assert values == sorted(values) and values[2] > 2 * values[0], (name, values)
+        assert at[2]["coverage"]["value"] < at[0]["coverage"]["value"]
+        assert at[2]["kid"]["low"] > at[0]["kid"]["floor"]
+
+
+def test_the_interval_is_by_patient(sets):
+    """As if each slice were a patient, the interval would be far too narrow."""
+    generated = patients(16, 4, seed=2)[0]
+    width = []
+    for groups in (np.repeat(np.arange(16), 4), np.arange(64)):
+        of = compare(generated, sets, groups=groups)["kid"]
+        width.append(of["high"] - of["low"])
+    assert width[0] > 1.3 * width[1]
+
+
+def test_too_few():
+    (real, groups), train = patients(2, 3), patients(3, 4, seed=1)
+    got = compare(real + 1, ((real, groups), train))
+    for name, of in got.items():
+        assert of["value"] is None and "6 slices of 2 patients" in of["why"], name
+    wide = (patients(5, 4, dims=30), patients(9, 4, dims=30, seed=1))
+    got = compare(wide[0][0] + 1, wide)
+    assert got["fid"]["value"] is None and "covariance of 30 features; 31 are needed" in got["fid"]["why"]
+    assert got["kid"]["value"] > 0
+
+
+def test_whole_patients():
+    groups = np.array([7, 7, 3, 3, 3, 9, 9, 1])
+    for seed in range(20):
+        rows = distribution.whole_patients(groups, 5, np.random.default_rng(seed))
+        assert len(set(rows)) == 5
+        cut = groups[rows][-1]
+        for name in set(groups[rows]) - {cut}:
+            assert (groups[rows] == name).sum() == (groups == name).sum()
+        a, b = distribution._halves(groups, np.random.default_rng(seed))
+        assert not set(groups[a]) & set(groups[b]) and sorted([*a, *b]) == list(range(8))
