@@ -52,6 +52,7 @@ def test_the_keys(evaluated):
     assert set(result) == {
         *("n", "patients", "split", "split_by", "step", "seed", "size", "condition", "config"),
         *("ssim", "psnr", "mse", "intervals", "baselines", "cost"),
+        *("kid", "fid", "precision", "recall", "density", "coverage", "mask_dice", "artefacts"),
     }
     assert set(result["condition"]) == {"name", "classes", "bytes_per_slice"}
     assert set(result["baselines"]) == {"mean_image", "nearest_mask"}

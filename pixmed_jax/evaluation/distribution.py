@@ -24,7 +24,7 @@ from pixmed_jax.progress import watched
 NEIGHBOURS = {"precision": 3, "recall": 3, "density": 5, "coverage": 5}
 _LEAST = 8  # slices of a set, below which nothing is said
 _MOST = 2000  # slices of a set that are compared: 32 MB a kernel matrix, and a second or two
-_DRAWS, _SPLITS = 500, 8
+_DRAWS, _SPLITS = 300, 8
 
 Statistic = Callable[[np.ndarray, np.ndarray], float]  # of how often each of x, and each of y, was drawn
 

@@ -30,8 +30,8 @@ from pixmed_jax.progress import watched
 NAME = "encoder of the real training slices"
 WIDTHS = (8, 8, 16, 16, 16)  # filters of each level, 64 features in all
 _MULTIPLE = 2 ** len(WIDTHS)
-_WINDOW = 128  # pixels a side that training looks at, at most
-_BATCH, _STEPS, _PASSES = 32, 300, 40
+_WINDOW = 96  # pixels a side that training looks at, at most
+_BATCH, _STEPS, _PASSES = 32, 240, 40
 _TEMPERATURE = 0.2
 _DIM = (0.7, 1.3)  # factor on grey values: else a slice's brightness would be enough to know it by
 _REACH = 8  # views are apart by 1 / 8 of the side at most
@@ -47,7 +47,7 @@ class _Encoder(nn.Module):
     def __call__(self, images: jax.Array) -> tuple[jax.Array, jax.Array]:
         x, levels = images[..., None], []
         for i, width in enumerate(WIDTHS):
-            x = nn.relu(Conv(width, 4, stride=2, kernel_init=nn.initializers.he_normal(), name=f"level{i}")(x))
+            x = nn.leaky_relu(Conv(width, 4, stride=2, kernel_init=nn.initializers.he_normal(), name=f"level{i}")(x), 0.1)
             levels.append(x.mean((1, 2)))
         features = jnp.concatenate(levels, axis=-1)
         y = nn.LayerNorm()(features)
@@ -70,12 +70,13 @@ def encoder(train: np.ndarray, *, folder: Path | None = None, seed: int = 0) -> 
     def make() -> Any:
         params = _train(train, seed)
         raw = _encode(params, train)
-        # A feature that no training slice wakes would be divided by nothing.
-        std = np.maximum(raw.std(0), 1e-3 * raw.std() + 1e-8)
-        return {"params": params, "mean": raw.mean(0), "std": std}
+        return {"params": params, "mean": raw.mean(0), "std": raw.std(0)}
 
     found = kept(folder, "encoder", key, like, make)
-    return lambda images: (_encode(found["params"], images) - found["mean"]) / found["std"]
+    std = found["std"]
+    awake = std > 1e-5 * std.max()  # what is the same for all training slices has no scale to be measured by
+    scale = np.where(awake, 1 / np.where(awake, std, 1), 0)
+    return lambda images: (_encode(found["params"], images) - found["mean"]) * scale
 
 
 def _encode(params: Any, images: np.ndarray) -> np.ndarray:
