@@ -168,20 +168,19 @@ def _pose(image: np.ndarray, typical: np.ndarray) -> dict[str, np.ndarray]:
     cy, cx = y[head].mean(), x[head].mean()
     dy, dx = y[head] - cy, x[head] - cx
     spread = (dy**2).mean() + (dx**2).mean() + 1e-12
-    flat = image - image.mean()
-    length = np.linalg.norm(flat) + 1e-12
 
-    def like(of: np.ndarray) -> float:
-        centred = of - of.mean()
-        return float((flat * centred).sum() / (length * (np.linalg.norm(centred) + 1e-12)))
+    def odd_like(axis: int) -> float:
+        """Correlation of what mirroring changes in this image and in the typical one; a mirrored one's is < 0."""
+        odd, usual = image - np.flip(image, axis), typical - np.flip(typical, axis)
+        return float((odd * usual).sum() / (np.linalg.norm(odd) * np.linalg.norm(usual) + 1e-12))
 
     values = image[head]
     return {
         "tilt": np.array(2 * (dy * dx).mean() / spread),
         "shift": np.array([cy, cx]),
         "scale": np.sqrt(spread),
-        "upright": np.array(like(typical) - like(typical[::-1])),
-        "facing": np.array(like(typical) - like(typical[:, ::-1])),
+        "upright": np.array(odd_like(0)),
+        "facing": np.array(odd_like(1)),
         "brightness": values.mean(),
         "contrast": values.std(),
     }
