@@ -1,10 +1,11 @@
-"""KID, FID and neighbours against loops and closed forms, and what they say of sets that are known to be bad."""
+"""KID, FID and neighbours against loops and closed forms, and what they say of sets known to be bad."""
 
 import numpy as np
 import pytest
 from scipy import linalg
 
 from pixmed_jax.evaluation import distribution
+
 
 def draws(n: int, dims: int = 5, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=(n, dims))
@@ -31,7 +32,7 @@ def test_kid_pair_by_pair():
 
 
 def test_kid_is_unbiased():
-    """Of one distribution it is 0 on average and of either sign; with the diagonal it would always be above."""
+    """Of one distribution it is 0 on average and of either sign; with the diagonal it would be above."""
     values = [distribution.kid(draws(20, seed=2 * i), draws(20, seed=2 * i + 1)) for i in range(300)]
     error = np.std(values) / np.sqrt(len(values))
     assert abs(np.mean(values)) < 3 * error
@@ -91,9 +92,7 @@ def neighbours_by_loops(generated, real):
 
     def inside(points, k, other):
         """[points][other]: is it within the ball around the point?"""
-        return [
-            [np.linalg.norm(p - q) <= radius(points, i, k) for q in other] for i, p in enumerate(points)
-        ]
+        return [[np.linalg.norm(p - q) <= radius(points, i, k) for q in other] for i, p in enumerate(points)]
 
     of_real, of_generated = inside(real, 3, generated), inside(generated, 3, real)
     wide = inside(real, 5, generated)
@@ -142,7 +141,7 @@ def compare(generated, sets, **changes):
 
 
 def test_the_keys_and_the_floor(sets):
-    (real, _), (train, _) = sets
+    (real, _), _ = sets
     got = compare(patients(16, 4, seed=2)[0], sets)
     assert set(got) == {"kid", "fid", "precision", "recall", "density", "coverage"}
     for name in ("kid", "fid"):

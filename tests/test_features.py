@@ -1,4 +1,4 @@
-"""The encoder of real slices: its loss by hand, its views, that it is kept, and that bad phantoms are seen."""
+"""The encoder of real slices: its loss by hand, its views, that it is kept, that bad phantoms are seen."""
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +28,7 @@ def data(tmp_path_factory):
 
 
 def test_the_loss_by_hand():
-    """-log of the partner's share among all others, exp(cosine / temperature); Chen et al. 2020, Equation 1."""
+    """-log of the partner's share of exp(cosine / temperature); Chen et al. 2020, Equation 1."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=(6, 4))
     x /= np.linalg.norm(x, axis=1, keepdims=True)
@@ -89,7 +89,7 @@ def test_it_is_kept(data, monkeypatch):
 
 
 def test_worse_phantoms_score_worse(data):
-    """Blur, noise, dimming, turning upside down and mode collapse: all beyond real patients, more when worse."""
+    """Blur, noise, dimming and mode collapse: all beyond real patients, and more when worse."""
     encode, real, groups, train, train_groups, _ = data
     rng = np.random.default_rng(0)
     noise = rng.normal(size=real.shape)

@@ -1,4 +1,4 @@
-"""Mask Dice: the numbers from known masks, and that an image that ignores its mask is found by a segmenter."""
+"""Mask Dice: its numbers from known masks, and that an image that ignores its mask is told."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from pixmed_jax.evaluation import mask_fidelity
 
 
 def slices(n: int, seed: int, size: int = 16) -> tuple[np.ndarray, np.ndarray]:
-    """Grey disks in noise, each with a bright square of its own place and size: (images, masks of squares)."""
+    """Grey disks in noise, each with a bright square somewhere: (images, masks of squares)."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:size, :size]
     images = 0.3 * (np.hypot(y - size / 2, x - size / 2) < 0.45 * size) + rng.uniform(0, 0.1, (n, size, size))

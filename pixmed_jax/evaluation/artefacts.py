@@ -170,7 +170,7 @@ def _pose(image: np.ndarray, typical: np.ndarray) -> dict[str, np.ndarray]:
     spread = (dy**2).mean() + (dx**2).mean() + 1e-12
 
     def odd_like(axis: int) -> float:
-        """Correlation of what mirroring changes in this image and in the typical one; a mirrored one's is < 0."""
+        """Correlation of what mirroring changes in this image and in the typical one: < 0 if mirrored."""
         odd, usual = image - np.flip(image, axis), typical - np.flip(typical, axis)
         return float((odd * usual).sum() / (np.linalg.norm(odd) * np.linalg.norm(usual) + 1e-12))
 

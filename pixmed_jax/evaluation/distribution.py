@@ -93,7 +93,7 @@ def neighbours(generated: np.ndarray, real: np.ndarray) -> dict[str, float]:
     inside = across <= radii(real_real, NEIGHBOURS["density"])
     return {
         "precision": float((across <= radii(real_real, NEIGHBOURS["precision"])).any(1).mean()),
-        "recall": float((across.T <= radii(own, NEIGHBOURS["recall"])).any(1).mean()),
+        "recall": float((across <= radii(own, NEIGHBOURS["recall"])[:, None]).any(0).mean()),
         "density": float(inside.sum(1).mean() / NEIGHBOURS["density"]),
         "coverage": float(inside.any(0).mean()),
     }

@@ -47,7 +47,9 @@ class _Encoder(nn.Module):
     def __call__(self, images: jax.Array) -> tuple[jax.Array, jax.Array]:
         x, levels = images[..., None], []
         for i, width in enumerate(WIDTHS):
-            x = nn.leaky_relu(Conv(width, 4, stride=2, kernel_init=nn.initializers.he_normal(), name=f"level{i}")(x), 0.1)
+            x = nn.leaky_relu(
+                Conv(width, 4, stride=2, kernel_init=nn.initializers.he_normal(), name=f"level{i}")(x), 0.1
+            )
             levels.append(x.mean((1, 2)))
         features = jnp.concatenate(levels, axis=-1)
         y = nn.LayerNorm()(features)

@@ -149,9 +149,7 @@ def _some(of: np.ndarray, most: int) -> np.ndarray:
     return of[np.linspace(0, len(of) - 1, min(len(of), most)).round().astype(int)]
 
 
-def _odd(
-    generated: np.ndarray, of_generated: np.ndarray, real: np.ndarray, of_real: np.ndarray
-) -> str:
+def _odd(generated: np.ndarray, of_generated: np.ndarray, real: np.ndarray, of_real: np.ndarray) -> str:
     """The generated slices that are farthest from every real one, beside the nearest real one."""
     apart = distribution.distances(of_generated, of_real)
     rows = np.argsort(-apart.min(1), kind="stable")[:_ROWS]

@@ -56,8 +56,8 @@ def _read(path: Path, like: Any) -> Any:
     shapes = {name: leaf.shape for name, leaf in flatten_dict(like, sep="/").items()}
     wanted = sum(int(np.prod(shape)) for shape in shapes.values()) * 4
     try:
-        if path.stat().st_size > wanted + 1000 * (len(shapes) + 1):  # what it says of its sizes is not believed
-            return None
+        if path.stat().st_size > wanted + 1000 * (len(shapes) + 1):
+            return None  # before it is opened: what it says of its sizes is not believed
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in shapes if name in file.files}
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):

@@ -1,9 +1,9 @@
 """Does the generated image show the tumour where the mask says? A segmenter of real slices answers.
 
-A small U-Net (`models.segmenter`) is trained on the run's real training slices alone, so it knows no generated
-image. What it finds on a generated image is compared with the mask that image was made from; beside stand what
-it finds on the real slices of the same masks, which is the most that can be asked for, and its Dice where each
-generated image is given another patient's mask, which is what an image that ignores its mask gets.
+A small U-Net (`models.segmenter`) is trained on the run's real training slices alone, so it knows no
+generated image. What it finds on a generated image is compared with the mask that image was made from; beside
+stand what it finds on the real slices of the same masks, which is the most that can be asked for, and its Dice
+where each generated image is given another patient's mask, which is what an image that ignores its mask gets.
 
 Sides beyond 128 pixels are shrunk by a whole number first, so Hausdorff distances are multiplied back.
 """
@@ -113,7 +113,7 @@ def _segment(params: Any, images: np.ndarray) -> np.ndarray:
 
 
 def _fitted(images: np.ndarray, factor: int) -> np.ndarray:
-    """Images or masks [N, S, S], padded below and to the right, shrunk by `factor`: means of blocks, float32."""
+    """Images or masks [N, S, S], padded below and to the right, shrunk to means of blocks: float32."""
     more = -images.shape[1] % (factor * _MULTIPLE)
     padded = np.pad(images, ((0, 0), (0, more), (0, more))).astype(np.float32)
     n, size, _ = padded.shape
