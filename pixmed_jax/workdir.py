@@ -22,8 +22,8 @@ from pixmed_jax.errors import PixmedError, listing
 
 CONFIG, SPLIT, METRICS, EVALUATION = "config.json", "split.json", "metrics.jsonl", "evaluation.json"
 ENVIRONMENT, JUDGES = "env.json", "judges"
-OUTPUTS = (CONFIG, ENVIRONMENT, SPLIT, METRICS, EVALUATION, JUDGES)
-OUTPUTS += ("checkpoints", "grids", "samples", "report")
+_FOLDERS = ("checkpoints", "grids", "samples", "report", JUDGES)
+OUTPUTS = (CONFIG, ENVIRONMENT, SPLIT, METRICS, EVALUATION, *_FOLDERS)
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "dm-pix", "numpy", "pixmed-jax")
 
 

@@ -122,6 +122,25 @@ def test_the_spectrum_keeps_the_energy():
     assert artefacts.radial(wave).argmax() == 6
 
 
+@pytest.mark.parametrize("degrees", [0, 20, -35, 90])
+def test_the_pose_of_an_ellipse(degrees):
+    """Half axes a and b, variances a^2 / 4 and b^2 / 4, turned: the mixed moment is (a^2 - b^2) / 8 sin 2t."""
+    size, a, b, cy, cx = 200, 0.35, 0.2, 0.05, -0.1
+    y, x = (np.mgrid[:size, :size] + 0.5) / size - 0.5
+    t = np.deg2rad(degrees)
+    u, v = (x - cx) * np.cos(t) + (y - cy) * np.sin(t), (y - cy) * np.cos(t) - (x - cx) * np.sin(t)
+    image = 0.6 * ((u / a) ** 2 + (v / b) ** 2 < 1)
+    got = {name: value[0] for name, value in artefacts.describe(image[None], image).items()}
+    assert got["tilt"] == pytest.approx((a * a - b * b) / (a * a + b * b) * np.sin(2 * t), abs=0.01)
+    assert got["scale"] == pytest.approx(np.sqrt(a * a + b * b) / 2, rel=0.01)
+    assert got["shift"] == pytest.approx([cy, cx], abs=0.005)
+    assert got["brightness"] == pytest.approx(0.6) and got["contrast"] == pytest.approx(0, abs=1e-9)
+    assert got["upright"] == pytest.approx(1) and got["facing"] == pytest.approx(1)
+    for axis, name in enumerate(("upright", "facing")):
+        mirrored = artefacts.describe(np.flip(image, axis)[None], image)
+        assert mirrored[name] == pytest.approx(-1)
+
+
 def test_wasserstein_against_scipy():
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=300), rng.normal(0.5, 2, size=170)

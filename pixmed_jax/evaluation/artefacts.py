@@ -67,8 +67,10 @@ def measure(
     used, places = np.unique(np.concatenate(draws), return_inverse=True)
     typical = train[used].mean(0)
     of_real, of_train = describe(real, typical), describe(train[used], typical)
-    places = np.split(places, np.cumsum([len(rows) for rows in draws])[:-1])
-    floors = [distances({k: v[rows] for k, v in of_train.items()}, of_real) for rows in places]
+    floors = [
+        distances({k: v[rows] for k, v in of_train.items()}, of_real)
+        for rows in np.split(places, np.cumsum([len(rows) for rows in draws])[:-1])
+    ]
     values = distances(describe(generated, typical), of_real)
     result: dict[str, Any] = {}
     for name, margin in MARGINS.items():

@@ -135,8 +135,7 @@ def _step(params: Any, state: Any, images: jax.Array, key: jax.Array, *, optimiz
     views = _views(images, key)
 
     def loss(params: Any) -> jax.Array:
-        _, sphere = _Encoder().apply({"params": params}, views)
-        return nt_xent(sphere, _TEMPERATURE)
+        return nt_xent(_Encoder().apply({"params": params}, views)[1], _TEMPERATURE)
 
     gradient = jax.grad(loss)(params)
     updates, state = optimizer.update(gradient, state, params)

@@ -23,7 +23,7 @@ def digest(*parts: Any) -> str:
     for part in parts:
         if isinstance(part, np.ndarray):
             sha.update(repr((part.shape, part.dtype.str)).encode())
-            sha.update(np.ascontiguousarray(part))
+            sha.update(np.ascontiguousarray(part).data)
         else:
             sha.update(repr(part).encode())
     return sha.hexdigest()
@@ -54,11 +54,15 @@ def kept(folder: Path | None, name: str, key: str, like: Any, make: Callable[[],
 
 def _read(path: Path, like: Any) -> Any:
     shapes = {name: leaf.shape for name, leaf in flatten_dict(like, sep="/").items()}
-    wanted = sum(int(np.prod(shape)) for shape in shapes.values()) * 4
+    most = sum(int(np.prod(shape)) for shape in shapes.values()) * 4 + 1000 * (len(shapes) + 1)
     try:
-        if path.stat().st_size > wanted + 1000 * (len(shapes) + 1):
-            return None  # before it is opened: what it says of its sizes is not believed
-        with np.load(path, allow_pickle=False) as file:
+        if path.stat().st_size > most:
+            return None
+        data = io.BytesIO(path.read_bytes())
+        with zipfile.ZipFile(data) as packed:
+            if sum(entry.file_size for entry in packed.infolist()) > most:
+                return None
+        with np.load(data, allow_pickle=False) as file:
             arrays = {name: file[name] for name in shapes if name in file.files}
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
         return None

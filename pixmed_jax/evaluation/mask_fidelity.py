@@ -2,8 +2,8 @@
 
 A small U-Net (`models.segmenter`) is trained on the run's real training slices alone, so it knows no
 generated image. What it finds on a generated image is compared with the mask that image was made from; beside
-stand what it finds on the real slices of the same masks, which is the most that can be asked for, and its Dice
-where each generated image is given another patient's mask, which is what an image that ignores its mask gets.
+stand what it finds on the real slices of the same masks, which is the most that can be asked, and its Dice
+on generated images with the masks of other patients, which is what an image that ignores its mask gets.
 
 Sides beyond 128 pixels are shrunk by a whole number first, so Hausdorff distances are multiplied back.
 """
