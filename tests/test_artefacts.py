@@ -124,7 +124,7 @@ def test_the_spectrum_keeps_the_energy():
 
 @pytest.mark.parametrize("degrees", [0, 20, -35, 90])
 def test_the_pose_of_an_ellipse(degrees):
-    """Half axes a and b, variances a^2 / 4 and b^2 / 4, turned: the mixed moment is (a^2 - b^2) / 8 sin 2t."""
+    """Half axes a and b have variances a^2 / 4 and b^2 / 4; turned, they mix by (a^2 - b^2) / 8 sin 2t."""
     size, a, b, cy, cx = 200, 0.35, 0.2, 0.05, -0.1
     y, x = (np.mgrid[:size, :size] + 0.5) / size - 0.5
     t = np.deg2rad(degrees)

@@ -140,9 +140,15 @@ def condition_bytes(maps: np.ndarray) -> float:
 
 
 def summary(result: Mapping[str, Any]) -> str:
-    """The whole-image numbers in a line or two for the terminal."""
+    """The whole-image numbers in a line for the terminal."""
     if "predicts" in result:
         return supervised.summary(result)
     names = {"generated": result, **result["baselines"]}
     table = ", ".join(f"{name.replace('_', ' ')} {of['ssim']['full']:.3f}" for name, of in names.items())
-    return f"SSIM on {result['n']} {result['split']} slices of {result['patients']} patients: {table}"
+    line = f"SSIM on {result['n']} {result['split']} slices of {result['patients']} patients: {table}"
+    kid, dice = result["kid"], result["mask_dice"]
+    if kid["value"] is not None:
+        line += f"; KID {kid['value']:.3g} (real patients {kid['floor']:.3g})"
+    if dice["generated"] is not None:
+        line += f"; mask Dice {dice['generated']:.3f} (real {dice['real']:.3f})"
+    return line

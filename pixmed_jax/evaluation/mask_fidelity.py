@@ -5,7 +5,7 @@ generated image. What it finds on a generated image is compared with the mask th
 stand what it finds on the real slices of the same masks, which is the most that can be asked, and its Dice
 on generated images with the masks of other patients, which is what an image that ignores its mask gets.
 
-Sides beyond 128 pixels are shrunk by a whole number first, so Hausdorff distances are multiplied back.
+Sides beyond 128 pixels are shrunk by a whole number first, and what is found is enlarged again.
 """
 
 from collections.abc import Callable
