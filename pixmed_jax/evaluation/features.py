@@ -135,7 +135,8 @@ def _step(params: Any, state: Any, images: jax.Array, key: jax.Array, *, optimiz
     views = _views(images, key)
 
     def loss(params: Any) -> jax.Array:
-        return nt_xent(_Encoder().apply({"params": params}, views)[1], _TEMPERATURE)
+        outputs: Any = _Encoder().apply({"params": params}, views)
+        return nt_xent(outputs[1], _TEMPERATURE)
 
     gradient = jax.grad(loss)(params)
     updates, state = optimizer.update(gradient, state, params)
