@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from pixmed_jax import pictures
 from pixmed_jax.evaluation import artefacts, distribution, features, mask_fidelity
 
-_ROWS, _POINTS, _SPECTRA = 6, 400, 200
+_ROWS, _ODD, _POINTS, _SPECTRA = 6, 3, 400, 200
 _COLOURS = {"real, training": "0.72", "real, test": "#2468b0", "generated": "#e6553c"}
 # Of each number its name on the page, and whether more of it is better.
 NUMBERS = {
@@ -104,7 +104,7 @@ def told(evaluation: Mapping[str, Any]) -> dict[str, Any]:
         "numbers": rows,
         "artefacts": found,
         "found": [NAMES[name].split(",")[0] for name in evaluation["artefacts"]["found"] or ()],
-        "whys": sorted({of["why"] for of in evaluation.values() if isinstance(of, Mapping) and "why" in of}),
+        "whys": sorted({evaluation[name]["why"] for name in NUMBERS if "why" in evaluation[name]}),
     }
 
 
@@ -152,7 +152,7 @@ def _some(of: np.ndarray, most: int) -> np.ndarray:
 def _odd(generated: np.ndarray, of_generated: np.ndarray, real: np.ndarray, of_real: np.ndarray) -> str:
     """The generated slices that are farthest from every real one, beside the nearest real one."""
     apart = distribution.distances(of_generated, of_real)
-    rows = np.argsort(-apart.min(1), kind="stable")[:_ROWS]
+    rows = np.argsort(-apart.min(1), kind="stable")[:_ODD]
     columns = {"generated": generated[rows], "nearest real": real[apart[rows].argmin(1)]}
     return pictures.data_uri(pictures.grid(columns, [f"{apart[row].min():.1f} away" for row in rows]))
 
