@@ -108,7 +108,7 @@ def _train(images: np.ndarray, seed: int) -> Any:
     optimizer = optax.adam(optax.cosine_decay_schedule(2e-3, steps))
     images = _evened(images.astype(np.float32))
     size = images.shape[1]
-    params = _Encoder().init(jax.random.PRNGKey(seed), jnp.zeros((1, size, size)))["params"]
+    params = jax.jit(_Encoder().init)(jax.random.PRNGKey(seed), jnp.zeros((1, size, size)))["params"]
     state = optimizer.init(params)
     for i in watched(range(steps), steps, "training the encoder of slices"):
         rows = batch_rows(seed, i, _BATCH, len(images))
