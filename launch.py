@@ -10,6 +10,10 @@ Then, from the run's folder alone:
   python launch.py --workdir=runs/mine --mode=sample --sample.number=500 --sample.balance --sample.output=DIR
   python launch.py --workdir=runs/mine --mode=evaluate
 
+Several runs side by side, or the paper's whole comparison from nothing:
+  python launch.py --mode=compare --workdirs=runs/ghost-quick,runs/pix2pix-quick --workdir=runs/compare
+  python launch.py --config=configs/study.py
+
 Before any of it, look for defects and copies in a folder, or between two:
   python launch.py --mode=check_data --data=DIR --against=OTHER --workdir=runs/mine
 
@@ -32,7 +36,7 @@ from pixmed_jax import config as configs
 from pixmed_jax.allocator import keep_freed_memory
 from pixmed_jax.errors import PixmedError
 
-MODES = ("train", "sample", "evaluate", "check_data")
+MODES = ("train", "sample", "evaluate", "compare", "check_data")
 # fmt: off
 STAGES: dict[str, dict[str, Any]] = {
     "sample": {
@@ -88,6 +92,7 @@ def _define_flags() -> None:
     flags.DEFINE_enum("mode", "train", MODES, "What to do.")
     flags.DEFINE_string("data", None, "Folder for --mode=check_data to read.")
     flags.DEFINE_string("against", None, "Second folder, in which check_data looks for copies.")
+    flags.DEFINE_list("workdirs", None, "Folders of evaluated runs, for --mode=compare.")
     flags.DEFINE_bool("fresh", False, "Delete the run in the workdir and start over.")
     flags.DEFINE_string(
         "distributed",
@@ -142,6 +147,14 @@ def _dispatch() -> int:
             raise PixmedError("--config is missing; try --config=configs/ghost.py, or --help")
         config = configs.plain(FLAGS.config)
         workdir = Path(FLAGS.workdir or f"runs/{config['name']}-{config['preset']}")
+        if "systems" in config:
+            if FLAGS.distributed:
+                raise UsageError("--distributed trains one run; a study has many, so leave it out")
+            from pixmed_jax.study import study, study_dry_run
+
+            return (
+                study_dry_run(config, workdir) if FLAGS.dry_run else study(config, workdir, fresh=FLAGS.fresh)
+            )
         if FLAGS.dry_run:
             from pixmed_jax.training.dry_run import dry_run
 
@@ -164,6 +177,13 @@ def _dispatch() -> int:
         from pixmed_jax.check_data import check_data
 
         print(check_data(FLAGS.data, FLAGS.workdir, against=FLAGS.against, **FLAGS.check_data.to_dict()))
+        return 0
+    if FLAGS.mode == "compare":
+        if not FLAGS.workdirs or FLAGS.workdir is None:
+            raise PixmedError("--mode=compare needs --workdirs, evaluated runs, and --workdir to write to")
+        from pixmed_jax.evaluation.compare import compare
+
+        print(f"written: {compare(FLAGS.workdirs, Path(FLAGS.workdir))}")
         return 0
     if FLAGS.workdir is None:
         raise PixmedError(f"--mode={FLAGS.mode} needs --workdir, the folder of a trained run")

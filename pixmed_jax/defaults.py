@@ -17,7 +17,7 @@ COMMON: dict[str, Any] = {
         "file_column": "file", "label_column": "label", "patient_column": "patient_group",
         "split_column": "", "allow_empty_masks": False, "leave_out": "",
         "axis": "stored", "intensity": "auto",
-        "split": {"by": "patient", "fractions": (0.8, 0.1, 0.1), "folds": 0, "fold": 0},
+        "split": {"by": "patient", "fractions": (0.8, 0.1, 0.1), "folds": 0, "fold": 0, "seed": 0},
         "size": 64, "load_scale": 286 / 256, "channels": 1,
         "condition": "tumor", "class_channels": True, "tissues": 4,
     },

@@ -124,6 +124,12 @@ class Generator:
             return np.zeros((0, self.size, self.size, self.config["data"]["channels"]), np.float32)
         return in_batches(self._predict, self._variables, maps.astype(np.uint8), seeds, batch_size)
 
+    def one_image(self, device: jax.Device) -> tuple[Any, tuple[Any, ...]]:
+        """What makes one image on `device`, a jitted function, and its arguments, placed there."""
+        shape = (1, self.size, self.size) if self.takes_maps else (1,)
+        maps = np.ones(shape, np.uint8)
+        return self._predict, jax.device_put((self._variables, maps, image_seeds(0, 1)), device)
+
 
 def find(path: str | Path, step: int | str = "newest") -> checkpoint.Saved:
     """The checkpoint meant by a run's folder and a step ("newest", "best" or a number), or by a step's own.

@@ -82,7 +82,8 @@ def sample(
     """Write `number` synthetic slices and return their folder.
 
     masks: a folder of masks; without it those of the run's `split` are used.
-    label: the class of binary masks in `masks`, for a model that knows several.
+    label: the class of binary masks in `masks`, for a model that knows several; or of every image, where the
+        label is all that the model is told.
     number: how many; 0 means one per mask. More than there are masks reuses them, each time with a new seed.
     balance: draw the labels equally often.
     edit: make new masks of the split's: "swap" sets a tumour into another patient's anatomy, "move", "scale"
@@ -112,9 +113,12 @@ def sample(
         raise PixmedError(f"{target}: holds other files; give an empty folder as sample.output")
     if not generator.takes_maps and (masks or edit != "none"):
         raise PixmedError(f"sample.{'masks' if masks else 'edit'}: this model knows no masks; leave it out")
-    conditions = _from_folder(Path(masks), label, generator) if masks else _from_split(workdir, split)
-    if not generator.takes_maps:
-        conditions = conditions._replace(limits=np.tile(generator.limits, (len(conditions.maps), 1)))
+    if not generator.takes_maps and (label or balance):
+        conditions = _of_labels((label,) if label else generator.classes, generator)
+    elif masks:
+        conditions = _from_folder(Path(masks), label, generator)
+    else:
+        conditions = _from_split(workdir, split, generator)
     order = _order(conditions.labels, number or len(conditions.files), balance)
     seeds = inference.image_seeds(seed, len(order))
     digest = configs.digest(generator.config)
@@ -185,7 +189,7 @@ def _is_ours(target: Path) -> bool:
     return ours and names <= {"images", "masks", "conditions", MANIFEST}
 
 
-def _from_split(workdir: Path, split: str) -> Conditions:
+def _from_split(workdir: Path, split: str, generator: inference.Generator) -> Conditions:
     config = run_folder.read_config(workdir)
     dataset = open_dataset(**config["data"], seed=config["seed"])
     if split not in dataset.rows:
@@ -194,8 +198,7 @@ def _from_split(workdir: Path, split: str) -> Conditions:
     labels = tuple(slices.label_names[i] for i in slices.labels)
     maps, tumors = np.asarray(arrays.maps), sum(map(is_tumor, dataset.classes))
     if maps.ndim == 1:
-        nobody = ("",) * len(maps)
-        return Conditions(maps, labels, nobody, nobody, slices.limits)
+        return _of_labels(labels, generator)
     planes = [dataset.source.planes[row] for row in dataset.rows[split]]
 
     @lru_cache(_SCENES)
@@ -205,6 +208,16 @@ def _from_split(workdir: Path, split: str) -> Conditions:
         return edits.take_apart(maps[i], tumors, where, planes[i])
 
     return Conditions(maps, labels, slices.groups, slices.files, slices.limits, scene)
+
+
+def _of_labels(labels: Sequence[str], generator: inference.Generator) -> Conditions:
+    """Labels alone: slices of nobody, in the units of the checkpoint."""
+    unknown = [name for name in labels if name not in generator.classes]
+    if unknown:
+        raise PixmedError(f"sample.label={unknown[0]!r} is not one of {', '.join(generator.classes)}")
+    values = np.array([1 + generator.classes.index(name) for name in labels], np.uint8)
+    nobody = ("",) * len(values)
+    return Conditions(values, tuple(labels), nobody, nobody, np.tile(generator.limits, (len(values), 1)))
 
 
 def _from_folder(folder: Path, label: str, generator: inference.Generator) -> Conditions:

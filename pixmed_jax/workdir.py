@@ -21,7 +21,8 @@ from pixmed_jax import config as configs
 from pixmed_jax.errors import PixmedError, listing
 
 CONFIG, SPLIT, METRICS, EVALUATION = "config.json", "split.json", "metrics.jsonl", "evaluation.json"
-OUTPUTS = (CONFIG, "env.json", SPLIT, METRICS, EVALUATION, "checkpoints", "grids", "samples", "report")
+ENVIRONMENT = "env.json"
+OUTPUTS = (CONFIG, ENVIRONMENT, SPLIT, METRICS, EVALUATION, "checkpoints", "grids", "samples", "report")
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "dm-pix", "numpy", "pixmed-jax")
 
 
@@ -90,7 +91,13 @@ def prepare(workdir: Path, config: Mapping[str, Any], *, fresh: bool) -> None:
             "or --fresh to delete them"
         )
     write_json(workdir / CONFIG, config)
-    write_json(workdir / "env.json", _environment())
+    write_json(workdir / ENVIRONMENT, _environment())
+
+
+def note(workdir: Path, **facts: Any) -> None:
+    """Add to what a run's environment says."""
+    path = workdir / ENVIRONMENT
+    write_json(path, json.loads(path.read_text(encoding="utf-8")) | facts)
 
 
 def _check_same(workdir: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:

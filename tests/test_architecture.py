@@ -11,6 +11,7 @@ PACKAGE = ROOT / "pixmed_jax"
 # the longest name that fits counts.
 LAYERS = (
     ("launch",),
+    ("study",),
     ("loop", "heldout", "dry_run", "sampling", "inference", "evaluation", "check_data"),  # stages
     ("build", "gan"),  # tasks
     ("task", "checkpoint", "feed", "mesh", "records"),

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from pixmed_jax.models.count import Size, parameter_count, size
+from pixmed_jax.models.count import Size, parameter_count, reserved, size
 from pixmed_jax.models.layers import Conv, ConvTranspose, Depthwise, Norm
 
 
@@ -44,6 +44,15 @@ def test_layers_inside_a_network_add_up_and_nothing_is_computed():
     found = size(Two(), lambda module: module.init(jax.random.key(0), jnp.zeros((1, 4, 4, 1))))
     # 4x4x1x4 at 2x2, then 3x3x4x2 at 2x2
     assert found == Size(64 + 4 + 72, (64 + 72) * 4, 4 * (4 + 2) * 4)
+
+
+def test_reserved_bytes_of_a_donated_sum():
+    """Two arguments of 4 MB and a result of 4 MB, which takes the place of the donated argument."""
+    like = jax.ShapeDtypeStruct((1000, 1000), jnp.float32)
+    kept = reserved(jax.jit(lambda a, b: a + b).lower(like, like).compile())
+    donated = reserved(jax.jit(lambda a, b: a + b, donate_argnums=0).lower(like, like).compile())
+    assert kept == pytest.approx(12e6, rel=1e-3)
+    assert donated == pytest.approx(8e6, rel=1e-3)
 
 
 def test_parameters_of_a_tree():

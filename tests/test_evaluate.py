@@ -14,6 +14,7 @@ from pixmed_jax.data.sources import open_dataset
 from pixmed_jax.errors import PixmedError
 from pixmed_jax.evaluation import evaluate as module
 from pixmed_jax.evaluation.evaluate import evaluate, means, summary
+from pixmed_jax.training.dry_run import network_sizes
 
 
 @pytest.fixture(scope="module")
@@ -50,13 +51,27 @@ def test_the_keys(evaluated):
     _, result = evaluated
     assert set(result) == {
         *("n", "patients", "split", "split_by", "step", "seed", "size", "condition", "config"),
-        *("ssim", "psnr", "mse", "intervals", "baselines"),
+        *("ssim", "psnr", "mse", "intervals", "baselines", "cost"),
     }
     assert set(result["condition"]) == {"name", "classes", "bytes_per_slice"}
     assert set(result["baselines"]) == {"mean_image", "nearest_mask"}
     for part in (result, result["intervals"], *result["baselines"].values()):
         for metric in ("ssim", "psnr", "mse"):
             assert set(part[metric]) == {"full", "head", "tumor"}
+
+
+def test_what_an_image_costs(evaluated):
+    """Sizes as the dry run prints them; times that are times; and more memory than the weights alone take."""
+    workdir, result = evaluated
+    assert set(result["cost"]) == {"networks", "inference"}
+    config = json.loads((workdir / "config.json").read_text())
+    sizes = network_sizes(config, 4)
+    assert result["cost"]["networks"] == {name: size._asdict() for name, size in sizes.items()}
+    (on_cpu,) = result["cost"]["inference"]
+    assert on_cpu["device"].startswith("cpu") and on_cpu["n"] == 30
+    assert 0 < on_cpu["low"] <= on_cpu["median"] <= on_cpu["high"] < 60
+    weights = 4 * sizes["generator"].parameters
+    assert weights < on_cpu["bytes"] < 20 * weights + 10 * sizes["generator"].activations
 
 
 def test_what_was_evaluated(evaluated, data):
@@ -135,6 +150,7 @@ def test_one_image_more_closely(evaluated, data, monkeypatch):
             return fake[..., None].astype(np.float32)
 
     monkeypatch.setattr(module.inference, "load", lambda workdir, step: Known())
+    monkeypatch.setattr(module.cost, "of_inference", lambda generator: [])
     monkeypatch.setattr(module.report, "write", lambda *args: None)
     before = (workdir / "evaluation.json").read_text()
     result = evaluate(workdir)

@@ -19,6 +19,7 @@ from conftest import drawn
 
 from pixmed_jax.data.pipeline import Batch
 from pixmed_jax.errors import PixmedError
+from pixmed_jax.models.dcgan import DCGANDiscriminator, DCGANGenerator
 from pixmed_jax.models.patchgan import PatchGAN
 from pixmed_jax.models.stylegan2 import StyleGAN2Discriminator, StyleGAN2Generator
 from pixmed_jax.models.unet import UNet
@@ -191,7 +192,33 @@ def test_one_step_descends_both_players_losses(batch, plain, settings, weights):
     assert plain(moved("discriminator"), every)[1][0][0] < d_loss
 
 
-def test_an_unknown_bce_is_refused():
+def test_a_step_with_another_adversarial_loss(batch):
+    """Least squares: each player's update is its own loss's gradient, written plainly."""
+    g, d = generator(norm="instance"), discriminator(norm="instance")
+    task = task_of(g, d, gan="least_squares", ssim=0.0)
+    state = start(task, step=3)
+    new, metrics = jax.jit(task.step)(state, batch)
+    fake, judge = plain_players(g, d, state, batch)
+
+    def of_generator(params: Any) -> jax.Array:
+        return ((judge(state.discriminator["params"], fake(params)[0]) - 1) ** 2).mean() / 2
+
+    def of_discriminator(params: Any) -> jax.Array:
+        on_real, on_fake = judge(params, batch.images), judge(params, fake(state.generator["params"])[0])
+        return ((on_real - 1) ** 2).mean() / 2 + (on_fake**2).mean() / 2
+
+    for player, loss in (("generator", of_generator), ("discriminator", of_discriminator)):
+        old = getattr(state, player)["params"]
+        expected = jax.tree.map(lambda x: -RATE * x, jax.jit(jax.grad(loss))(old))
+        assert_trees_close(minus(getattr(new, player)["params"], old), expected, 1e-4)
+    assert float(metrics["generator/adversarial"]) == pytest.approx(
+        float(of_generator(state.generator["params"])), rel=1e-4
+    )
+
+
+def test_an_unknown_loss_is_refused():
+    with pytest.raises(PixmedError, match=r"loss\.gan='hinge'.* bce, least_squares"):
+        task_of(generator(), discriminator(), gan="hinge")
     with pytest.raises(PixmedError, match=r"loss\.bce='neither'.* adversarial, pixel, both, none"):
         task_of(generator(), discriminator(), bce="neither")
 
@@ -588,3 +615,37 @@ def test_a_pmapped_step_equals_that_of_one_device(spread):
     """Gradients, batch statistics and metrics are averaged over `axis_name`; all devices end up the same."""
     assert spread["pmap"] < 1e-5
     assert spread["between"] == 0
+
+
+# ---------------------------------------------------------------- conditioned on a label
+def test_a_task_of_labels():
+    """No mask, no score of a single image; labels and keys alone decide what is predicted."""
+    g = DCGANGenerator(size=8, out_channels=1, width=4, latent=3)
+    task = task_of(g, DCGANDiscriminator(width=4), ssim=0.0)
+    labels = np.array([0, 1, 2, 1], np.int32)
+    images = np.random.default_rng(0).uniform(size=(4, 8, 8, 1)).astype(np.float32)
+    batch = Batch(images, np.eye(3, dtype=np.float32)[labels], labels)
+    state = jax.jit(task.init)(jax.random.PRNGKey(0), batch)
+    state = state._replace(ema=drawn(lambda: state.ema, 2))
+    before = jax.device_get(state)
+    new, metrics = jax.jit(task.step)(state, batch)
+    for player in ("generator", "discriminator"):
+        update = minus(getattr(new, player)["params"], getattr(before, player)["params"])
+        assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(update)), player
+        assert float(metrics[f"{player}/gradient_norm"]) > 0
+    assert task.score(images, batch) == {}
+    keys = jax.vmap(jax.random.key)(np.array([5, 6, 7, 6], np.uint32))
+    inputs = task.inputs(batch)
+    drawn_images = task.predict(state.ema, inputs, keys)
+    assert drawn_images.shape == (4, 8, 8, 1)
+    np.testing.assert_allclose(drawn_images[1], drawn_images[3], atol=1e-6)  # same label, same key
+    alone = task.predict(state.ema, inputs[:1], keys[:1])
+    np.testing.assert_allclose(alone[0], drawn_images[0], atol=1e-5)
+
+
+def test_a_task_of_masks_scores_each_image(batch):
+    task = task_of(generator(), discriminator())
+    changed = np.clip(batch.images + np.array([0, 0.2, 0, 0]).reshape(4, 1, 1, 1), 0, 1).astype(np.float32)
+    score = np.asarray(task.score(changed, batch)["ssim"])
+    assert score.shape == (4,) and score[1] < 0.99
+    np.testing.assert_allclose(np.delete(score, 1), 1, atol=1e-6)

@@ -49,6 +49,24 @@ def test_fooling_costs_the_right_player():
     assert jax.grad(lambda x: losses.generator_bce(x))(caught).sum() == pytest.approx(-1, rel=1e-6)
 
 
+def test_least_squares_by_hand():
+    """LSGAN, Eq. 9 (a = 0, b = c = 1): logits 1 and 3 are 0 and 2 away from real, 1 and 3 from generated."""
+    logits = jnp.array([1.0, 3.0])
+    assert float(losses.discriminator_least_squares(logits, True)) == pytest.approx((0 + 4) / 2)
+    assert float(losses.discriminator_least_squares(logits, False)) == pytest.approx((1 + 9) / 2)
+    assert float(losses.generator_least_squares(logits)) == pytest.approx((0 + 4) / 4)
+
+
+@pytest.mark.parametrize("name", losses.ADVERSARIAL)
+def test_each_adversarial_loss_moves_the_right_player(name):
+    """Down its own gradient the discriminator parts real from generated; the generator closes the gap."""
+    discriminator, generator = losses.ADVERSARIAL[name]
+    at_odds = jnp.array([0.5])
+    assert jax.grad(lambda x: discriminator(x, True))(at_odds)[0] < 0
+    assert jax.grad(lambda x: discriminator(x, False))(at_odds)[0] > 0
+    assert jax.grad(generator)(at_odds)[0] < 0
+
+
 @pytest.mark.parametrize("logit", [-1e4, 1e4])
 def test_sure_logits_give_finite_losses_and_gradients(logit):
     logits = jnp.full((1, 2, 2, 1), logit)

@@ -188,7 +188,7 @@ def test_edited_masks_are_what_is_written(run, generator, tmp_path, edit, capsys
 
 
 def test_an_edited_slice_has_the_limits_and_the_format_of_its_anatomy(run, tmp_path, monkeypatch):
-    given = sampling._from_split(run, "train")
+    given = sampling._from_split(run, "train", inference.load(run))
     own = np.array([(-i, 1000.0 + i) for i in range(len(given.files))])
     monkeypatch.setattr(sampling, "_from_split", lambda *_: given._replace(limits=own))
     output = sample(
@@ -477,7 +477,7 @@ def volume_run(monkeypatch, root: Path, rule: str) -> np.ndarray:
     conditions = sampling.Conditions(slices.masks, ("tumor",) * 2, slices.groups, slices.files, slices.limits)
     use(monkeypatch, "tumor")
     monkeypatch.setattr(Echo, "__call__", lambda self, maps, **_: slices.images.astype(np.float32) / 65535)
-    monkeypatch.setattr(sampling, "_from_split", lambda workdir, split: conditions)
+    monkeypatch.setattr(sampling, "_from_split", lambda *_: conditions)
     return values[:, :, 1:].transpose(2, 1, 0)
 
 

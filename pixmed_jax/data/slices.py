@@ -102,7 +102,7 @@ def load(source: Source, rows: Sequence[int] | np.ndarray, size: int, *, workers
     if not loaded:
         raise PixmedError("no slices to load; set data.dir or data.split.fractions")
     images, masks, lost, limits = zip(*loaded, strict=True)
-    if any(lost):
+    if source.masked and any(lost):
         names = [name for name, gone in zip(files, lost, strict=True) if gone]
         raise PixmedError(
             f"{len(names)} slices lose a tumour at {size} x {size} ({listing(names)}); set a larger data.size"

@@ -38,9 +38,10 @@ class Dataset(NamedTuple):
 
     def load(self, rows: np.ndarray, size: int) -> tuple[Arrays, Slices]:
         """The given rows of the source at size x size."""
-        slices = load(self.source, rows, size)
         if self.condition == "label":
+            slices = load(self.source._replace(masked=False), rows, size)  # nothing hangs on its masks
             return Arrays(slices.images, (slices.labels + 1).astype(np.uint8), slices.labels), slices
+        slices = load(self.source, rows, size)
         maps, _ = label_map(
             slices.masks,
             slices.images,
@@ -130,7 +131,7 @@ def open_dataset(
         index = _without(index, Path(leave_out), images)
     return Dataset(
         source=index,
-        rows=split_rows(index, seed=seed, given=index.given or None, **split),
+        rows=split_rows(index, given=index.given or None, **{"seed": seed, **split}),
         classes=class_names(condition, index.label_names, class_channels, tissues),
         condition=condition,
         class_channels=class_channels,

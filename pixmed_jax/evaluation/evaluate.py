@@ -17,7 +17,8 @@ from pixmed_jax.data.pipeline import Arrays
 from pixmed_jax.data.regions import known_heads
 from pixmed_jax.data.sources import open_dataset
 from pixmed_jax.errors import PixmedError
-from pixmed_jax.evaluation import baselines, metrics, report
+from pixmed_jax.evaluation import baselines, cost, metrics, report
+from pixmed_jax.training.dry_run import network_sizes
 
 SPLITS = ("test", "val", "train")
 _SHOWN = 6
@@ -71,6 +72,12 @@ def evaluate(workdir: Path, *, split: str = "test", seed: int = 0, step: str = "
         "intervals": {
             name: {where: metrics.interval(values, groups) for where, values in of_regions.items()}
             for name, of_regions in scores["generated"].items()
+        },
+        "cost": {
+            "networks": {
+                name: of._asdict() for name, of in network_sizes(config, len(dataset.classes)).items()
+            },
+            "inference": cost.of_inference(generator),
         },
         "baselines": {name: means(scores[name]) for name in ("mean_image", other)},
     }

@@ -13,7 +13,6 @@ from pixmed_jax import config as configs
 from pixmed_jax import pages
 from pixmed_jax import workdir as run_folder
 from pixmed_jax.pictures import chart_uri, data_uri
-from pixmed_jax.training.dry_run import network_sizes
 
 _UNITS = {"ssim": ("SSIM", "{:.3f}"), "psnr": ("PSNR, dB", "{:.2f}"), "mse": ("MSE", "{:.5f}")}
 _REGIONS = {"full": "whole image", "head": "inside the head", "tumor": "inside the tumour"}
@@ -41,7 +40,6 @@ def write(workdir: Path, config: Mapping[str, Any], evaluation: Mapping[str, Any
         grid=data_uri(grid),
         history=[(f"step {int(p.stem.removeprefix('step_'))}", _file_uri(p)) for p in _some(steps, 4)],
         curves=_curves(records),
-        sizes=network_sizes(dict(config), len(evaluation["condition"]["classes"])),
         settings=configs.flatten(config),
         environment=json.loads((workdir / "env.json").read_text()),
     )

@@ -52,3 +52,12 @@ def size(module: nn.Module, init: Callable[[nn.Module], Any]) -> Size:
     with nn.intercept_methods(record):
         variables = jax.eval_shape(lambda: init(module))
     return Size(parameter_count(variables["params"]), macs, activations)
+
+
+def reserved(compiled: jax.stages.Compiled) -> int | None:
+    """Bytes that a compiled computation holds at once, from XLA's own analysis of it, if it makes one."""
+    memory = compiled.memory_analysis()
+    if memory is None:
+        return None
+    held = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
+    return int(held - memory.alias_size_in_bytes)  # a donated argument is its output's place

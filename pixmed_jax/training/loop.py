@@ -19,6 +19,7 @@ from pixmed_jax import workdir as run_folder
 from pixmed_jax.data.pipeline import Arrays, make_batch
 from pixmed_jax.data.sources import Dataset, open_dataset
 from pixmed_jax.errors import PixmedError, listing
+from pixmed_jax.models import count
 from pixmed_jax.training import checkpoint
 from pixmed_jax.training import mesh as meshes
 from pixmed_jax.training.build import make_task
@@ -172,6 +173,8 @@ def _run(run: Run, state: Any, steps: int, interrupt: Interrupt) -> int:
     _tell(f"compiled in {time.monotonic() - started:.0f} s")
 
     first_process = meshes.is_first()
+    if first_process:
+        run_folder.note(workdir, step_bytes=count.reserved(step_function))
     records = Records(workdir if first_process else None, first)
     bar = Bar(first, steps, batch_size, shown=first_process)
     writer = checkpoint.Writer(

@@ -1,0 +1,57 @@
+"""The paper's comparison from nothing: every system and loss, what its slices do for a classifier, one page.
+
+    python launch.py --config=configs/study.py            quick: embedded phantoms, an hour on two CPU cores
+    python launch.py --config=configs/study.py --config.data.source=folder --config.data.dir=DIR
+                                                          the same on your slices
+    python launch.py --config=configs/study.py:paper --config.data.dir=DIR
+                                                          256x256, the papers' schedules, DenseNet201: a GPU
+What `data` says here holds for every part; `systems.NAME` and `downstream.NAME` are those configs whole. Arms
+are the systems whose slices a classifier is given beside the real ones of the same patients; all are tested
+on patients that neither has seen. The command resumes; the page is WORKDIR/compare/index.html.
+"""
+
+import runpy
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from pixmed_jax.defaults import COMMON, merged
+
+# fmt: off
+SYSTEMS = {"ghost": ("ghost", "quick"), "no_ghost": ("ghost", "no_ghost"), "bce": ("ghost", "bce"),
+           "mse": ("ghost", "mse"), "pix2pix": ("pix2pix", "quick"), "dcgan": ("dcgan", "quick"),
+           "lsgan": ("lsgan", "quick"), "stylegan2": ("stylegan2", "quick")}
+OWN = ("condition", "class_channels", "tissues", "channels", "load_scale")  # of data, each system's own
+SHARED = {key: value for key, value in COMMON["data"].items() if key not in OWN}
+PAPER: dict[str, dict] = {"no_ghost": {"model": {"generator": {"ghost_levels": ()}}},
+                          "bce": {"loss": {"ssim": 0.0}},
+                          "mse": {"loss": {"bce": "none", "ssim": 0.0, "mse": 1.0}}}
+TEST = {"data": {"size": 32}, "train": {"batch_size": 4, "steps": 2}, "log": {"every": 1, "grid_every": 2},
+        "checkpoint": {"every": 2}}
+# fmt: on
+
+
+def get_config(preset: str = "quick") -> ConfigDict:
+    if preset not in ("quick", "paper", "test"):
+        raise ValueError(f"no preset {preset!r}, there are quick, paper, test")
+
+    def part(file: str, of: str) -> dict:
+        return runpy.run_path(str(Path(__file__).with_name(f"{file}.py")))["get_config"](of).to_dict()
+
+    systems = {name: part(*of) for name, of in SYSTEMS.items()}
+    classifier, data, seeds = part("classifier", "quick"), SHARED, {"systems": (0,), "downstream": (0, 1)}
+    if preset == "paper":
+        systems = {n: merged(part(file, "paper"), PAPER.get(n, {})) for n, (file, _) in SYSTEMS.items()}
+        classifier, seeds = part("classifier", "paper"), {"systems": (0,), "downstream": (0, 1, 2)}
+        data = {**SHARED, "source": "folder", "size": 256}
+    if preset == "test":
+        systems = {n: merged(c, TEST) for n, c in systems.items() if n in ("ghost", "no_ghost", "dcgan")}
+        classifier, data = part("classifier", "test"), {**SHARED, "size": 32, "patients": 12}
+    arms = tuple(n for n in systems if n not in ("no_ghost", "bce", "mse"))
+    return ConfigDict(
+        {
+            "name": "study", "preset": preset, "data": data, "seeds": seeds,
+            "systems": systems, "arms": arms, "downstream": {"classifier": classifier},
+            "samples": {"number": 12 if preset == "test" else 600, "split": "train", "balance": True},
+        }
+    )  # fmt: skip

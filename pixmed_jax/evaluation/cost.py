@@ -1,0 +1,44 @@
+"""What an image costs: time and memory of a trained generator, one image at a time, on each kind of device.
+
+Times are wall-clock seconds from a map on the device to an image on the device, memory what XLA reserves for
+the compiled computation: weights, input, output and temporaries.
+"""
+
+import time
+from typing import Any
+
+import jax
+import numpy as np
+
+from pixmed_jax.inference import Generator
+from pixmed_jax.models import count
+
+_WARM, _ROUNDS = 3, 30
+
+
+def of_inference(generator: Generator) -> list[dict[str, Any]]:
+    """One entry for each kind of device: {"device", "median", "low", "high", "n", "bytes"}.
+
+    `low` and `high` are the 5th and the 95th percentile of the `n` times.
+    """
+    devices = {device.platform: device for device in (jax.devices()[0], jax.devices("cpu")[0])}
+    return [_on(device, generator) for device in devices.values()]
+
+
+def _on(device: jax.Device, generator: Generator) -> dict[str, Any]:
+    call, arguments = generator.one_image(device)
+    compiled = call.lower(*arguments).compile()
+    times = []
+    for _ in range(_WARM + _ROUNDS):
+        started = time.perf_counter()
+        compiled(*arguments).block_until_ready()
+        times.append(time.perf_counter() - started)
+    low, median, high = np.percentile(times[_WARM:], [5, 50, 95])
+    return {
+        "device": f"{device.platform}: {device.device_kind}",
+        "median": float(median),
+        "low": float(low),
+        "high": float(high),
+        "n": _ROUNDS,
+        "bytes": count.reserved(compiled),
+    }
