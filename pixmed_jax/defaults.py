@@ -30,6 +30,10 @@ ADVERSARIAL: dict[str, Any] = {
              "r1": 0.0, "r1_every": 16, "path_length": 0.0, "path_every": 4},
     "optimizer": {"learning_rate": 2e-4, "b1": 0.5, "b2": 0.999},
 }
+SUPERVISED: dict[str, Any] = {
+    "data": {"synthetic_dir": "", "synthetic": "add", "synthetic_trust": False},
+    "optimizer": {"learning_rate": 1e-3, "b1": 0.9, "b2": 0.999, "weight_decay": 1e-4, "decay_steps": 0},
+}
 # fmt: on
 
 
