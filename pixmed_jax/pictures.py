@@ -97,31 +97,30 @@ def disagreement(found: np.ndarray, true: np.ndarray) -> np.ndarray:
 def judged(
     images: np.ndarray, labels: np.ndarray, logits: np.ndarray, *, names: Sequence[str], across: int = 6
 ) -> Image.Image:
-    """Images [N, S, S] in a row or more, each with its label, what a classifier says and how sure it is."""
+    """Images [N, S, S] in rows: what a classifier calls each, how sure it is, and what it is if not that."""
     tiles = []
     for image, label, row in zip(images, labels, logits, strict=True):
         sure = np.exp(row - row.max())
         said = int(row.argmax())
-        told = names[said] if said == label else f"{names[said]}, not {names[label]}"
-        tiles.append((_tile(image), f"{told} {sure[said] / sure.sum():.0%}", said == label))
+        told = f"{names[said]} {sure[said] / sure.sum():.0%}"
+        right = said == label
+        tiles.append((_tile(image), told if right else f"{told}\nis {names[label]}", right))
     across = min(across, len(tiles))
-    width, height = tiles[0][0].width + _MARGIN, tiles[0][0].height + _HEADING
+    heading = _HEADING if all(right for *_, right in tiles) else 2 * _HEADING - 6
+    width, height = tiles[0][0].width + _MARGIN, tiles[0][0].height + heading
     canvas = Image.new("RGB", (_MARGIN + across * width, -(-len(tiles) // across) * height), (24, 26, 30))
     draw = ImageDraw.Draw(canvas)
     for i, (tile, told, right) in enumerate(tiles):
         x, y = _MARGIN + i % across * width, i // across * height
-        size = 13
-        while size > 7 and draw.textlength(told, font=ImageFont.load_default(size)) > tile.width:
-            size -= 1
-        colour = (150, 220, 160) if right else (255, 140, 120)
-        draw.text(
-            (x + tile.width / 2, y + _HEADING / 2),
+        draw.multiline_text(
+            (x + tile.width / 2, y + heading / 2),
             told,
-            fill=colour,
-            font=ImageFont.load_default(size),
+            fill=(150, 220, 160) if right else (255, 140, 120),
+            font=ImageFont.load_default(13),
             anchor="mm",
+            align="center",
         )
-        canvas.paste(tile, (x, y + _HEADING))
+        canvas.paste(tile, (x, y + heading))
     return canvas
 
 

@@ -7,7 +7,7 @@ import runs
 
 from pixmed_jax import config as configs
 from pixmed_jax.data.sources import open_dataset
-from pixmed_jax.defaults import COMMON, experiment, merged
+from pixmed_jax.defaults import ADVERSARIAL, COMMON, experiment, merged
 from pixmed_jax.training.dry_run import network_sizes
 
 CONFIGS = sorted(runs.ROOT.glob("configs/*.py"))
@@ -37,6 +37,22 @@ def test_presets_lie_on_quick_and_quick_on_what_all_share():
     assert COMMON["data"]["size"] == 64
     with pytest.raises(ValueError, match="no preset 'huge', there are quick, big"):
         get_config("huge")
+
+
+def test_presets_lie_on_each_other_and_augmentation_on_any():
+    get_config = experiment("mine", {}, big={"data": {"size": 512}})
+    both = get_config("big+augment")
+    assert (both.preset, both.data.size, both.data.augment.rotation.p) == ("big+augment", 512, 0.5)
+    assert get_config("augment").data.size == COMMON["data"]["size"]
+    off = get_config("big")
+    assert not any(of.p for of in off.data.augment.values())
+    off.data.augment.rotation.p = 0.3  # as a flag does
+    assert get_config("big").data.augment.rotation.p == 0
+    ghost = experiment("ghost", ADVERSARIAL)()
+    ghost.data.augment.rotation.p = 0.3
+    assert not any(of.p for of in ghost.train.augment_discriminator.values())
+    with pytest.raises(ValueError, match="no preset 'huge', there are quick, big, augment"):
+        get_config("big+huge")
 
 
 def presets(path):

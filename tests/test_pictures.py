@@ -56,3 +56,44 @@ def test_a_grid_shows_each_image_in_its_row_and_column():
             assert picture[y, x].tolist() == [round(values[column][row] * 255)] * 3
     start = left + 2 * (cell + gap)
     assert set(picture[top : top + cell, start : start + cell].ravel().tolist()) == {0, 255}
+
+
+def test_outlines_are_drawn_on_the_border_of_a_mask_alone():
+    images, masks = np.full((1, 7, 7), 0.25), np.zeros((1, 7, 7), bool)
+    masks[0, :5, 1:6] = True  # touches the upper edge, which is a border too
+    drawn = pictures.outlined(images, masks)[0]
+    coloured = np.ptp(drawn, axis=-1) > 0
+    expected = masks[0].copy()
+    expected[1:4, 2:5] = False
+    np.testing.assert_array_equal(coloured, expected)
+    assert (drawn[~expected] == 0.25).all() and (images == 0.25).all()
+
+
+def test_disagreement_tells_what_was_missed_from_what_was_invented():
+    found, true = np.array([[[1, 1, 0, 0]]], bool), np.array([[[1, 0, 1, 0]]], bool)
+    assert (pictures.disagreement(found, true)[0, 0] > 0).astype(int).tolist() == [
+        [0, 1, 0],  # found: green
+        [0, 0, 1],  # where there is none: blue
+        [1, 0, 0],  # missed: red
+        [0, 0, 0],
+    ]
+
+
+def test_judged_images_lie_in_rows_below_captions():
+    grey = np.linspace(0.3, 0.9, 3)
+    images = np.ones((3, 72, 72)) * grey[:, None, None]
+    logits = np.array([[2.0, 0.0], [0.0, 9.0], [0.0, 3.0]])
+
+    def shown(labels):
+        return np.asarray(pictures.judged(images, np.array(labels), logits, names=("a", "b"), across=2))
+
+    right, wrong = shown([0, 1, 1]), shown([0, 0, 1])
+    cell, gap = 144, 4
+    for picture, heading in ((right, 22), (wrong, 38)):  # a second line says what it is
+        assert picture.shape == (2 * (cell + heading), gap + 2 * (cell + gap), 3)
+        for i, value in enumerate(grey):
+            y, x = i // 2 * (cell + heading) + heading + 72, gap + i % 2 * (cell + gap) + 72
+            assert picture[y, x].tolist() == [round(value * 255)] * 3
+    caption = wrong[:38, gap + cell + gap :].astype(int)  # the second image's
+    assert (caption[..., 0] - caption[..., 1]).max() > 60, "a wrong answer is red"
+    assert (right[:22, ..., 0].astype(int) - right[:22, ..., 1]).max() < 30

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pixmed_jax.data import classes, folder
+from pixmed_jax.data import augment_settings, classes, folder
 from pixmed_jax.data.pipeline import Arrays
 from pixmed_jax.data.regions import class_names, label_map
 from pixmed_jax.data.slices import Slices, Source, load
@@ -103,9 +103,11 @@ def open_dataset(
     class_channels: bool = False,
     tissues: int = 4,
     split: Mapping[str, Any],
+    augment: augment_settings.Settings | None = None,
     seed: int,
 ) -> Dataset:
-    """`config.data` as keyword arguments; `patients` counts for phantoms only."""
+    """`config.data` as keyword arguments; `patients` counts for phantoms only, `augment` is only checked."""
+    augment_settings.check(augment, "data.augment")
     if source == "phantom":
         from pixmed_jax.data import phantom_builder  # imports TFDS, which only phantoms need
 

@@ -114,11 +114,11 @@ def start(config: Mapping[str, Any], state: Any) -> Any:
     if not path:
         return state
 
-    def with_weights(variables: Any) -> Any:  # twice: the step donates its state, so nothing may be shared
-        return jax.tree.map(lambda x, old: jax.device_put(x, old.sharding), new, variables)
-
     new = read_weights(path, state.variables, WEIGHTS)
-    return state._replace(variables=with_weights(state.variables), ema=with_weights(state.ema))
+    shardings = jax.tree.map(lambda x: x.sharding, state.variables)
+    # The step donates its state, so no two of its arrays may lie in the same memory, nor in NumPy's.
+    copied = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree), out_shardings=shardings)
+    return state._replace(variables=copied(new), ema=copied(new))
 
 
 def _common(config: Mapping[str, Any], axis_name: str | None) -> dict[str, Any]:
@@ -192,6 +192,7 @@ def make_task(config: Mapping[str, Any], axis_name: str | None = None, *, classe
         discriminator_optimizer=gan.adam(loss["r1_every"] if loss.get("r1") else 0, **optimizer),
         ema_decay=config["train"]["ema_decay"],
         accumulate=config["train"]["accumulate"],
+        augment_discriminator=config["train"].get("augment_discriminator"),
         axis_name=axis_name,
     )
 
