@@ -168,7 +168,8 @@ def _dispatch() -> int:
             print(f"next: python launch.py --workdir={workdir} --mode=evaluate")
         elif status == 0:
             _evaluate(workdir)
-            print(f"next: python launch.py --workdir={workdir} --mode=sample")
+            if "network" not in config["model"]:  # which makes no images
+                print(f"next: python launch.py --workdir={workdir} --mode=sample")
         return status
 
     if FLAGS.mode == "check_data":

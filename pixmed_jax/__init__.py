@@ -3,16 +3,16 @@
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["load"]
+__all__ = ["load", "load_network"]
 
 if TYPE_CHECKING:
-    from pixmed_jax.inference import load
+    from pixmed_jax.inference import load, load_network
 
 
 def __getattr__(name: str) -> Any:
-    """`load` on first use: importing the package does not import JAX, which takes seconds."""
-    if name == "load":
-        from pixmed_jax.inference import load
+    """These on first use: importing the package does not import JAX, which takes seconds."""
+    if name in __all__:
+        from pixmed_jax import inference
 
-        return load
+        return getattr(inference, name)
     raise AttributeError(f"module 'pixmed_jax' has no attribute {name!r}")

@@ -48,9 +48,14 @@ COMMON: dict[str, Any] = {
     "log": {"every": 50, "grid_every": 400}, "checkpoint": {"every": 400, "keep": 2},
 }
 ADVERSARIAL: dict[str, Any] = {
-    "loss": {"gan": "bce", "bce": "adversarial", "ssim": 0.0, "l1": 0.0, "mse": 0.0},
+    "loss": {"gan": "bce", "bce": "adversarial", "ssim": 0.0, "l1": 0.0, "mse": 0.0,
+             "r1": 0.0, "r1_every": 16, "path_length": 0.0, "path_every": 4},
     "optimizer": {"learning_rate": 2e-4, "b1": 0.5, "b2": 0.999},
     "train": {"augment_discriminator": OFF},
+}
+SUPERVISED: dict[str, Any] = {
+    "data": {"synthetic_dir": "", "synthetic": "add", "synthetic_trust": False},
+    "optimizer": {"learning_rate": 1e-3, "b1": 0.9, "b2": 0.999, "weight_decay": 1e-4, "decay_steps": 0},
 }
 # fmt: on
 

@@ -14,10 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pixmed_jax.data.pipeline import Arrays, Batch, one_hot, whole_batch
+from pixmed_jax.data.pipeline import Arrays, Batch, one_hot, to_float, whole_batch, with_channels
 from pixmed_jax.errors import PixmedError
 from pixmed_jax.training import checkpoint, mesh
-from pixmed_jax.training.build import make_task
+from pixmed_jax.training.build import is_supervised, make_task
 from pixmed_jax.training.task import Task
 
 Predict = Callable[[Any, Any, Any], jax.Array]
@@ -64,6 +64,48 @@ def example_batch(config: dict[str, Any], classes: int, batch_size: int = 1) -> 
     return whole_batch(arrays, classes=classes, channels=data["channels"])
 
 
+def restored(saved: checkpoint.Saved) -> tuple[Task, Any]:
+    """The task of a checkpoint, and the variables that predict."""
+    task = make_task(saved.config, classes=len(saved.classes))
+    batch = example_batch(saved.config, len(saved.classes))
+    state = jax.eval_shape(task.init, jax.random.PRNGKey(0), batch)
+    sharding = mesh.replicated(mesh.make_mesh(jax.device_count()))
+    return task, checkpoint.restore(saved, {"ema": mesh.like(state.ema, sharding)})["ema"]
+
+
+class Network:
+    """A trained classifier or segmenter: images [N, S, S, C] uint8 | uint16 -> logits float32.
+
+    `predicts` is "labels" (logits [N, L], `classes` in their order) or "masks" ([N, S, S, 1 + K]).
+    """
+
+    def __init__(self, saved: checkpoint.Saved):
+        if not is_supervised(saved.config):
+            raise PixmedError(f"{saved.path}: holds a generator, which judges no images")
+        self.config = saved.config
+        self.classes = saved.classes
+        self.step = saved.step
+        self.size: int = saved.config["data"]["size"]
+        task, self._variables = restored(saved)
+        self.predicts = task.predicts
+        self._channels = channels = saved.config["data"]["channels"]
+        self._predict = jit_predict(task, lambda images: with_channels(to_float(images), channels))
+
+    def __call__(self, images: np.ndarray, *, batch_size: int = 8) -> np.ndarray:
+        if images.ndim != 4 or images.shape[1:3] != (self.size, self.size):
+            raise PixmedError(
+                f"images of shape {list(images.shape)}: this network needs [N, {self.size}, {self.size}, C]; "
+                "resize them"
+            )
+        seeds = image_seeds(0, len(images))  # of no consequence
+        return in_batches(self._predict, self._variables, images, seeds, batch_size)
+
+    def one_image(self, device: jax.Device) -> tuple[Any, tuple[Any, ...]]:
+        """As `Generator.one_image`."""
+        images = np.zeros((1, self.size, self.size, self._channels), np.uint8)
+        return self._predict, jax.device_put((self._variables, images, image_seeds(0, 1)), device)
+
+
 class Generator:
     """Turns label maps, or labels, into images. `classes` names their values 1 .. K; 0 is background.
 
@@ -73,6 +115,8 @@ class Generator:
     """
 
     def __init__(self, saved: checkpoint.Saved):
+        if is_supervised(saved.config):
+            raise PixmedError(f"{saved.path}: holds a {saved.config['name']}, which makes no images")
         self.config = saved.config
         self.classes = saved.classes
         self.grey = saved.grey
@@ -80,11 +124,7 @@ class Generator:
         self.step = saved.step
         self.size: int = saved.config["data"]["size"]
         self.takes_maps: bool = saved.config["data"]["condition"] != "label"
-        task = make_task(saved.config)
-        batch = example_batch(saved.config, len(saved.classes))
-        state = jax.eval_shape(task.init, jax.random.PRNGKey(0), batch)
-        sharding = mesh.replicated(mesh.make_mesh(jax.device_count()))
-        self._variables = checkpoint.restore(saved, {"ema": mesh.like(state.ema, sharding)})["ema"]
+        task, self._variables = restored(saved)
         classes, channels = len(saved.classes), saved.config["data"]["channels"]
         self._predict = jit_predict(task, lambda maps: one_hot(maps, classes, channels))
 
@@ -156,3 +196,8 @@ def find(path: str | Path, step: int | str = "newest") -> checkpoint.Saved:
 def load(path: str | Path, step: int | str = "newest") -> Generator:
     """The generator of a run's folder at a step ("newest", "best" or a number), or of a step's own folder."""
     return Generator(find(path, step))
+
+
+def load_network(path: str | Path, step: int | str = "newest") -> Network:
+    """The classifier or segmenter of a run's folder at a step, or of a step's own folder."""
+    return Network(find(path, step))

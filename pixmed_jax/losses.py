@@ -4,6 +4,8 @@ Images are NHWC float in [0, 1]; logits are those of the discriminator, one per 
 """
 
 import functools
+import math
+from collections.abc import Callable
 
 import dm_pix
 import jax
@@ -41,6 +43,35 @@ ADVERSARIAL = {
     "bce": (discriminator_bce, generator_bce),
     "least_squares": (discriminator_least_squares, generator_least_squares),
 }
+
+
+# ---------------------------------------------------------------- regularisers (StyleGAN2, Section 3)
+# Their published weights mean images in [-1, 1], twice as wide as ours: a slope along an image is half of
+# what it is in [0, 1], that of an image twice.
+def r1(discriminate: Callable[[jax.Array], jax.Array], real: jax.Array, gamma: float = 1.0) -> jax.Array:
+    """gamma / 2 times the mean of |d D / d x|^2 over the real images (Mescheder et al. 2018, Equation 9).
+
+    `discriminate` takes images to logits [N, ...], of which each image's mean is meant.
+    """
+
+    def total(images: jax.Array) -> jax.Array:
+        logits = discriminate(images)
+        return logits.astype(jnp.float32).sum() * (len(logits) / logits.size)
+
+    gradient = jax.grad(total)(real) / 2
+    return gamma / 2 * jnp.square(gradient.astype(jnp.float32)).sum() / len(real)
+
+
+def path_lengths(paint: Callable[[jax.Array], jax.Array], styles: jax.Array, key: jax.Array) -> jax.Array:
+    """|J^T y| of each image, [N]: J the slopes of its pixels along its styles [N, layers, W], y random noise.
+
+    StyleGAN2, Equation 4. As in the official code y is N(0, 1) over the root of the number of pixels, and the
+    square is averaged over layers.
+    """
+    images, pull = jax.vjp(paint, styles)
+    noise = jax.random.normal(key, images.shape) / math.sqrt(images.shape[1] * images.shape[2])
+    (slopes,) = pull(2 * noise.astype(images.dtype))
+    return jnp.sqrt(jnp.square(slopes).sum(-1).mean(-1) + 1e-12)  # without it the root has no slope at 0
 
 
 # ---------------------------------------------------------------- between images

@@ -80,8 +80,58 @@ def grid(columns: Mapping[str, np.ndarray], rows: Sequence[str] = ()) -> Image.I
     return canvas
 
 
+def outlined(images: np.ndarray, masks: np.ndarray) -> np.ndarray:
+    """Grey images [N, S, S] with the border of masks [N, S, S] bool drawn on them: [N, S, S, 3]."""
+    padded = np.pad(masks, ((0, 0), (1, 1), (1, 1)))
+    inside = padded[:, :-2, 1:-1] & padded[:, 2:, 1:-1] & padded[:, 1:-1, :-2] & padded[:, 1:-1, 2:]
+    rgb = np.repeat(images[..., None], 3, axis=-1)
+    rgb[masks & ~inside] = np.array(_TUMORS[0]) / 255
+    return rgb
+
+
+def disagreement(found: np.ndarray, true: np.ndarray) -> np.ndarray:
+    """[N, S, S, 3]: green where both masks are, red where only the true one is, blue where only the other."""
+    return np.stack([true & ~found, true & found, found & ~true], axis=-1) * 0.85
+
+
+def judged(
+    images: np.ndarray, labels: np.ndarray, logits: np.ndarray, *, names: Sequence[str], across: int = 6
+) -> Image.Image:
+    """Images [N, S, S] in a row or more, each with its label, what a classifier says and how sure it is."""
+    tiles = []
+    for image, label, row in zip(images, labels, logits, strict=True):
+        sure = np.exp(row - row.max())
+        said = int(row.argmax())
+        told = names[said] if said == label else f"{names[said]}, not {names[label]}"
+        tiles.append((_tile(image), f"{told} {sure[said] / sure.sum():.0%}", said == label))
+    across = min(across, len(tiles))
+    width, height = tiles[0][0].width + _MARGIN, tiles[0][0].height + _HEADING
+    canvas = Image.new("RGB", (_MARGIN + across * width, -(-len(tiles) // across) * height), (24, 26, 30))
+    draw = ImageDraw.Draw(canvas)
+    for i, (tile, told, right) in enumerate(tiles):
+        x, y = _MARGIN + i % across * width, i // across * height
+        size = 13
+        while size > 7 and draw.textlength(told, font=ImageFont.load_default(size)) > tile.width:
+            size -= 1
+        colour = (150, 220, 160) if right else (255, 140, 120)
+        draw.text(
+            (x + tile.width / 2, y + _HEADING / 2),
+            told,
+            fill=colour,
+            font=ImageFont.load_default(size),
+            anchor="mm",
+        )
+        canvas.paste(tile, (x, y + _HEADING))
+    return canvas
+
+
+def _tile(image: np.ndarray) -> Image.Image:
+    side = image.shape[0] * max(1, -(-_CELL // image.shape[0]))
+    return _picture(image).resize((side, side), Image.Resampling.BICUBIC)
+
+
 def _resampling(name: str) -> Image.Resampling:
-    return Image.Resampling.NEAREST if name == "mask" else Image.Resampling.BICUBIC
+    return Image.Resampling.NEAREST if name.endswith("mask") else Image.Resampling.BICUBIC
 
 
 def _picture(image: np.ndarray) -> Image.Image:

@@ -3,6 +3,7 @@
     OUTPUT/images/00000.png      8-bit grey (RGB where the training images had colours)
     OUTPUT/masks/00000.png       0 and 255: the tumour, in the layout that `data.source=folder` reads
     OUTPUT/conditions/00000.png  palette picture of the label map that the generator was given
+    OUTPUT/trained_on.json       files and patients that the generator was trained on, where known
     OUTPUT/manifest.csv          file, mask, label, patient_group, source, seed, step, config, low, high, and
                                  how the mask was edited: edit, parameters, tumor_source, tumor_group
 
@@ -20,6 +21,8 @@ The folder appears whole or not at all, and the same checkpoint, masks and seed 
 
 import csv
 import io
+import json
+import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -36,15 +39,14 @@ from pixmed_jax.data import edits, intensity, volumes
 from pixmed_jax.data.decode import SUFFIXES, read_mask
 from pixmed_jax.data.regions import is_tumor, known_heads
 from pixmed_jax.data.sources import open_dataset
+from pixmed_jax.data.synthetic import MANIFEST, NO_TUMOR, TRAINED_ON
 from pixmed_jax.data.tissues import survey
 from pixmed_jax.errors import PixmedError, listing
 from pixmed_jax.progress import watched
 
-MANIFEST = "manifest.csv"
 _FIRST_COLUMNS = ("file", "mask", "label", "patient_group", "source", "seed", "step", "config")
 COLUMNS = (*_FIRST_COLUMNS, "low", "high")
 EDIT_COLUMNS = ("edit", "parameters", "tumor_source", "tumor_group")
-NO_TUMOR = "no_tumor"  # label of a slice whose tumour was removed; the data may not leave a label blank
 FORMATS = {"png": ".png", "png16": ".png", "nifti": ".nii.gz"}
 _SCENES = 1024  # slices kept taken apart: 80 kB each at 128 x 128
 
@@ -149,6 +151,10 @@ def sample(
                 units = [f"{value:.15g}" for value in limits]
                 mask = name if generator.takes_maps else ""
                 rows.append((name, mask, *told[:3], seeds[i], generator.step, digest, *units, *told[3:]))
+        trained_on = _trained_on(workdir)
+        if trained_on is not None:
+            about = {"step": generator.step, "config": digest, "files": trained_on}
+            run_folder.write_json(draft / TRAINED_ON, about)
         table = io.StringIO(newline="")
         csv.writer(table, lineterminator="\n").writerows([(*COLUMNS, *EDIT_COLUMNS), *rows])
         run_folder.write_text(draft / MANIFEST, table.getvalue())
@@ -156,6 +162,17 @@ def sample(
         reasons = ", ".join(f"{count} {reason}" for reason, count in refused.most_common())
         print(f"{len(order)} edits, and {refused.total()} refused and drawn again: {reasons}")
     return target
+
+
+def _trained_on(workdir: Path) -> dict[str, str] | None:
+    """{file: patient group} of what a run was trained on, synthetic slices' own origins included."""
+    path = workdir / run_folder.SPLIT
+    try:
+        split = json.loads(path.read_text(encoding="utf-8"))
+        return {**split.get("behind", {}), **split["train"]}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        print(f"{path}: missing or unreadable, so no {TRAINED_ON} is written", file=sys.stderr)
+        return None
 
 
 def _told(drawn: edits.Edited, conditions: Conditions) -> tuple[str, ...]:
@@ -186,7 +203,7 @@ def _is_ours(target: Path) -> bool:
         return False
     # Older versions wrote the first columns only.
     ours = f"{first},".startswith(",".join(_FIRST_COLUMNS) + ",")
-    return ours and names <= {"images", "masks", "conditions", MANIFEST}
+    return ours and names <= {"images", "masks", "conditions", MANIFEST, TRAINED_ON}
 
 
 def _from_split(workdir: Path, split: str, generator: inference.Generator) -> Conditions:

@@ -13,7 +13,7 @@ LAYERS = (
     ("launch",),
     ("study",),
     ("loop", "heldout", "dry_run", "sampling", "inference", "evaluation", "check_data"),  # stages
-    ("build", "gan"),  # tasks
+    ("build", "gan", "supervised"),  # tasks
     ("task", "checkpoint", "feed", "mesh", "records"),
     ("models", "losses", "data"),
     ("models.layers",),

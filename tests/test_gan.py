@@ -21,6 +21,7 @@ from pixmed_jax.data.pipeline import Batch
 from pixmed_jax.errors import PixmedError
 from pixmed_jax.models.dcgan import DCGANDiscriminator, DCGANGenerator
 from pixmed_jax.models.patchgan import PatchGAN
+from pixmed_jax.models.stylegan2 import StyleGAN2Discriminator, StyleGAN2Generator
 from pixmed_jax.models.unet import UNet
 from pixmed_jax.training import gan
 from pixmed_jax.training import mesh as meshes
@@ -220,6 +221,181 @@ def test_an_unknown_loss_is_refused():
         task_of(generator(), discriminator(), gan="hinge")
     with pytest.raises(PixmedError, match=r"loss\.bce='neither'.* adversarial, pixel, both, none"):
         task_of(generator(), discriminator(), bce="neither")
+
+
+# ---------------------------------------------------------------- lazy terms
+STYLED = StyleGAN2Generator(
+    8, 1, latent=4, width=4, mapping_layers=1, channel_base=32, channel_max=4, style_mixing=0.5
+)
+STYLED_JUDGE = StyleGAN2Discriminator(mapping_layers=1, channel_base=32, channel_max=4, group=2)
+
+
+def labelled(batch: Batch) -> Batch:
+    """The batch at half its size, with one of two classes in the place of a mask."""
+    classes = np.eye(2, dtype=np.float32)[np.arange(len(batch.images)) % 2]
+    return batch._replace(images=batch.images[:, ::2, ::2], condition=classes)
+
+
+def shifted(tree: Any, direction: Any, by: float) -> Any:
+    return jax.tree.map(lambda x, d: (x + by * d).astype(np.float32), tree, direction)
+
+
+def scaled(tree: Any, by: float) -> Any:
+    return jax.tree.map(lambda x: by * x, tree)
+
+
+def dot(a: Any, b: Any) -> float:
+    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    return sum(float(np.vdot(np.asarray(x, np.float64), np.asarray(y, np.float64))) for x, y in pairs)
+
+
+@pytest.mark.parametrize("conditioned", ["mask", "class"])
+def test_r1_updates_the_discriminator_in_every_third_step(batch, conditioned):
+    """Three times its gradient, in an update of its own; of any discriminator, batch norm included."""
+    if conditioned == "mask":
+        g, d = generator(), discriminator()
+    else:
+        g, d, batch = STYLED, STYLED_JUDGE, labelled(batch)
+    plain, task = task_of(g, d, ssim=0.0), task_of(g, d, ssim=0.0, r1=4.0, r1_every=3)
+    init = jax.jit(task.init)(jax.random.PRNGKey(1), batch)
+    assert init.lazy == {"discriminator/r1": 0}
+    if conditioned == "mask":  # weights that let every layer be heard
+        init = start(task)
+    step, plain_step = jax.jit(task.step), jax.jit(plain.step)
+
+    @jax.jit
+    def penalty(params: Any) -> jax.Array:
+        """4 / 2 |slope|^2 of images in [-1, 1]."""
+
+        def total(images: jax.Array) -> jax.Array:
+            logits = d.apply({"params": params}, batch.condition, images / 2, mutable=["batch_stats"])[0]
+            return logits.reshape(4, -1).mean(1).sum()
+
+        return 2 * jnp.square(jax.grad(total)(2 * batch.images)).sum() / 4
+
+    params = init.discriminator["params"]
+    for number, due in ((3, True), (4, False), (5, False), (6, True)):
+        state = init._replace(step=jnp.int32(number), lazy={"discriminator/r1": jnp.float32(0.125)})
+        new, metrics = step(state, batch)
+        without, _ = plain_step(state._replace(lazy={}), batch)
+        extra = minus(new.discriminator["params"], without.discriminator["params"])
+        size = max(np.abs(leaf).max() for leaf in jax.tree.leaves(extra))
+        jax.tree.map(np.testing.assert_array_equal, new.generator, without.generator)
+        if not due:
+            assert size == 0
+            assert float(metrics["discriminator/r1"]) == float(new.lazy["discriminator/r1"]) == 0.125
+            continue
+        value = float(penalty(params))
+        assert float(metrics["discriminator/r1"]) == pytest.approx(value, rel=1e-4)
+        assert float(new.lazy["discriminator/r1"]) == float(metrics["discriminator/r1"])
+        assert_trees_close(extra, scaled(jax.grad(penalty)(params), -RATE * 3 / 2), 1e-3)
+
+
+@pytest.fixture(scope="module")
+def styled(batch: Batch) -> tuple[gan.GANState, Callable, Batch]:
+    """A first state, the jitted step of an Adam task with both lazy terms, and its batch."""
+    batch = labelled(batch)
+    task = gan.make_task(
+        STYLED,
+        STYLED_JUDGE,
+        gan.adam(2, learning_rate=1e-2, b1=0.0, b2=0.99),
+        discriminator_optimizer=gan.adam(3, learning_rate=1e-2, b1=0.0, b2=0.99),
+        ssim=0.0,
+        r1=1.0,
+        r1_every=3,
+        path_length=2.0,
+        path_every=2,
+    )
+    return jax.jit(task.init)(jax.random.PRNGKey(1), batch), jax.jit(task.step), batch
+
+
+def test_the_mean_path_length_lives_in_the_state(styled):
+    """It follows by 0.01 in every second step; the penalty is measured from where it was."""
+    state, step, batch = styled
+    names = ["generator/path_penalty", "generator/path_length"]
+    assert sorted(state.lazy) == sorted([*names, "discriminator/r1"])
+    new, metrics = step(state, batch)
+    length = float(new.lazy[names[1]]) / 0.01  # from 0
+    assert length > 0.01
+    # A mean of squares is the mean's square and the variance.
+    spread = float(metrics[names[0]]) - length**2
+    assert spread >= -1e-6
+    far, _ = step(state._replace(lazy={**state.lazy, names[1]: jnp.float32(10.0)}), batch)
+    assert float(far.lazy[names[1]]) == pytest.approx(10 + 0.01 * (length - 10), rel=1e-5)
+    assert float(far.lazy[names[0]]) == pytest.approx((10 - length) ** 2 + spread, rel=1e-4)
+    between, told = step(new, batch)
+    for name in names:
+        assert float(between.lazy[name]) == float(new.lazy[name]) == float(told[name])
+    assert float(step(between, batch)[0].lazy[names[1]]) != float(new.lazy[names[1]])
+
+
+def test_path_length_updates_the_generator(batch):
+    """By its gradient alone, twice in every second step; found by differences of the told penalty."""
+    batch = labelled(batch)
+    settings = {"ssim": 0.0, "bce": "none", "path_every": 2}
+    task = task_of(STYLED, STYLED_JUDGE, path_length=3.0, **settings)
+    state = jax.jit(task.init)(jax.random.PRNGKey(1), batch)
+    state = state._replace(lazy={**state.lazy, "generator/path_length": jnp.float32(0.5)})
+    step = jax.jit(task.step)
+    params = state.generator["params"]
+    update = minus(step(state, batch)[0].generator["params"], params)
+    size = np.sqrt(dot(update, update))
+    assert size > 1e-3
+
+    def penalty(params: Any) -> float:
+        changed = state._replace(generator={**state.generator, "params": params})
+        return float(step(changed, batch)[1]["generator/path_penalty"])
+
+    h = 3e-3
+    direction = scaled(update, 1 / size)
+    slope = (penalty(shifted(params, direction, h)) - penalty(shifted(params, direction, -h))) / (2 * h)
+    assert size == pytest.approx(-RATE * 2 * 3.0 * slope, rel=3e-2)
+    idle = step(state._replace(step=jnp.int32(1)), batch)[0]
+    jax.tree.map(np.testing.assert_array_equal, idle.generator["params"], params)
+
+
+def test_a_resumed_run_of_lazy_terms_equals_one_that_was_not(styled):
+    """Through plain arrays, as a checkpoint keeps them: optimisers, class means and path length included."""
+    state, step, batch = styled
+    whole = state
+    for _ in range(5):
+        whole, _ = step(whole, batch)
+    part = state
+    for number in range(5):
+        part, _ = step(part, batch)
+        part = jax.tree.map(lambda x: jnp.asarray(np.array(x)), part)
+        if number == 2:
+            spoilt = step(part, batch._replace(images=batch.images * np.nan))[0]
+            kept = spoilt._replace(step=part.step, skipped=part.skipped, skipped_in_row=part.skipped_in_row)
+            jax.tree.map(np.testing.assert_array_equal, kept, part)
+    jax.tree.map(np.testing.assert_array_equal, whole, part)
+
+
+def test_lazy_terms_slow_adam_down_by_what_they_add():
+    """StyleGAN2's Appendix B for k = 16: c = 16/17, rate c x, momenta to the power c."""
+    params, gradient = jnp.zeros(3), jnp.array([1.0, -2.0, 0.5])
+    lazy, plain = (
+        gan.adam(16, learning_rate=0.1, b1=0.5, b2=0.9),
+        optax.adam(0.1 * 16 / 17, 0.5 ** (16 / 17), 0.9 ** (16 / 17)),
+    )
+    states = [lazy.init(params), plain.init(params)]
+    for scale in (1.0, 3.0, -0.2):
+        (one, states[0]), (other, states[1]) = (
+            optimizer.update(scale * gradient, state)
+            for optimizer, state in zip((lazy, plain), states, strict=True)
+        )
+        np.testing.assert_array_equal(one, other)
+    as_given = gan.adam(0, learning_rate=0.1, b1=0.5, b2=0.9).update(gradient, optax.adam(1).init(params))[0]
+    np.testing.assert_array_equal(
+        as_given, optax.adam(0.1, 0.5, 0.9).update(gradient, optax.adam(1).init(params))[0]
+    )
+
+
+def test_lazy_terms_that_cannot_be_are_refused():
+    with pytest.raises(PixmedError, match=r"loss\.path_length=2: UNet has no styles; set it to 0"):
+        task_of(generator(), discriminator(), path_length=2.0)
+    with pytest.raises(PixmedError, match=r"loss\.r1_every=0.*: give 1 or more"):
+        task_of(generator(), discriminator(), r1=1.0, r1_every=0)
 
 
 # ---------------------------------------------------------------- accumulation

@@ -101,6 +101,25 @@ def test_down_and_its_gradients_are_those_of_xla(size, pad, shape):
     assert_all_close(gradients(layers.down, x, kernel, g), gradients(stock, x, kernel, g), 1e-5)
 
 
+@pytest.mark.parametrize("size", [3, 4])
+@pytest.mark.parametrize(
+    ("operation", "stock", "shape"),
+    [(layers.down, layers._down_stock, (2, 8, 6, 3)), (layers.up, layers._up_stock, (2, 4, 3, 5))],
+)
+def test_gradients_of_gradients_are_those_of_xla(size, operation, stock, shape):
+    """As a penalty on a slope needs them: through both gradients, along image and kernel."""
+    x, kernel = normal(0, *shape), normal(1, size, size, 3, 5) / 3
+
+    def of_penalty(operation: Callable) -> tuple:
+        def penalty(x: jax.Array, kernel: jax.Array) -> jax.Array:
+            slopes = jax.grad(lambda *inputs: jnp.sin(operation(*inputs)).sum(), (0, 1))(x, kernel)
+            return sum(jnp.sin(slope * slope).sum() for slope in slopes)
+
+        return jax.jit(jax.grad(penalty, (0, 1)))(x, kernel)
+
+    assert_all_close(of_penalty(operation), of_penalty(stock), 1e-4)
+
+
 @pytest.mark.parametrize(("dtype", "tolerance"), [(jnp.float32, 1e-5), (jnp.bfloat16, 2e-2)])
 @pytest.mark.parametrize("branch", ["gemm", "convolution"])
 @pytest.mark.parametrize("size", [3, 4])

@@ -76,6 +76,106 @@ def test_sure_logits_give_finite_losses_and_gradients(logit):
         assert np.isfinite(gradient).all()
 
 
+# ---------------------------------------------------------------- regularisers
+WEIGHTS = np.random.default_rng(2).normal(size=(4 * 4 * 2, 6)) / 4
+
+
+def judged(images: np.ndarray, logits: int, weights: np.ndarray = WEIGHTS) -> np.ndarray:
+    """A critic with `logits` logits for each image of 4x4x2, in NumPy and JAX alike."""
+    return (jnp if isinstance(images, jax.Array) else np).tanh(images.reshape(len(images), -1) @ weights)[
+        :, :logits
+    ]
+
+
+@pytest.mark.parametrize("logits", [1, 6])
+def test_r1_is_the_slope_at_real_images(logits):
+    """By central differences of each image's mean logit in float64; [-1, 1] is twice as wide."""
+    real = np.random.default_rng(0).uniform(size=(3, 4, 4, 2))
+    squares = np.zeros(3)
+    for pixel in np.ndindex(4, 4, 2):
+        ahead, behind = real.copy(), real.copy()
+        ahead[:, *pixel] += 1e-5
+        behind[:, *pixel] -= 1e-5
+        slope = (judged(ahead, logits) - judged(behind, logits)).mean(1) / 2e-5
+        squares += (slope / 2) ** 2
+    found = losses.r1(lambda x: judged(x, logits).reshape(3, -1, 1, 1), jnp.asarray(real, jnp.float32), 10.0)
+    assert float(found) == pytest.approx(10 / 2 * squares.mean(), rel=1e-4)
+    assert found > 0.01
+
+
+def test_gradient_of_r1_is_its_slope_along_the_weights():
+    """A derivative of a derivative, against differences of the first, in float64."""
+    real = np.random.default_rng(0).uniform(size=(3, 4, 4, 2))
+    direction = np.random.default_rng(1).normal(size=WEIGHTS.shape)
+
+    def penalty(weights: np.ndarray) -> float:
+        """|W (1 - tanh^2)|^2, by hand."""
+        slope = (1 - np.tanh(real.reshape(3, -1) @ weights) ** 2) @ weights.T / 6
+        return np.square(slope / 2).sum(1).mean() / 2
+
+    expected = (penalty(WEIGHTS + 1e-5 * direction) - penalty(WEIGHTS - 1e-5 * direction)) / 2e-5
+    images = jnp.asarray(real, jnp.float32)
+    value, gradient = jax.value_and_grad(lambda weights: losses.r1(lambda x: judged(x, 6, weights), images))(
+        jnp.asarray(WEIGHTS, jnp.float32)
+    )
+    assert float(value) == pytest.approx(penalty(WEIGHTS), rel=1e-4)
+    assert np.vdot(gradient, direction) == pytest.approx(expected, rel=1e-4)
+    assert abs(expected) > 1e-3
+
+
+def painted(styles: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Images of 2x3 pixels from styles of [layers=2, W=3], in NumPy and JAX alike."""
+    tanh = (jnp if isinstance(styles, jax.Array) else np).tanh
+    return tanh(styles.reshape(len(styles), -1) @ weights).reshape(-1, 2, 3, 1)
+
+
+def lengths_by_differences(styles: np.ndarray, weights: np.ndarray, noise: np.ndarray) -> np.ndarray:
+    """|J^T y| with y = noise / sqrt(6 pixels), images in [-1, 1]; its square is the mean of two layers'."""
+    squares = np.zeros(len(styles))
+    for place in np.ndindex(2, 3):
+        ahead, behind = styles.copy(), styles.copy()
+        ahead[:, *place] += 1e-4
+        behind[:, *place] -= 1e-4
+        slope = 2 * (painted(ahead, weights) - painted(behind, weights)) / 2e-4
+        squares += (slope * noise / np.sqrt(6)).sum((1, 2, 3)) ** 2
+    return np.sqrt(squares / 2)
+
+
+def test_path_lengths_and_their_gradient_against_differences():
+    generator = np.random.default_rng(3)
+    styles, weights = generator.normal(size=(4, 2, 3)), generator.normal(size=(6, 6)) / 2
+    key = jax.random.key(5)
+    noise = np.asarray(jax.random.normal(key, (4, 2, 3, 1)), np.float64)
+
+    def lengths(weights: jax.Array) -> jax.Array:
+        return losses.path_lengths(lambda w: painted(w, weights), jnp.asarray(styles, jnp.float32), key)
+
+    expected = lengths_by_differences(styles, weights, noise)
+    np.testing.assert_allclose(lengths(jnp.asarray(weights, jnp.float32)), expected, rtol=1e-4)
+    assert np.ptp(expected) > 0.1
+
+    def penalty(weights: np.ndarray) -> float:
+        return np.square(lengths_by_differences(styles, weights, noise) - 0.3).mean()
+
+    direction = generator.normal(size=weights.shape)
+    slope = (penalty(weights + 1e-4 * direction) - penalty(weights - 1e-4 * direction)) / 2e-4
+    gradient = jax.grad(lambda weights: jnp.square(lengths(weights) - 0.3).mean())(
+        jnp.asarray(weights, jnp.float32)
+    )
+    assert np.vdot(gradient, direction) == pytest.approx(slope, rel=1e-3)
+    assert abs(slope) > 1e-2
+
+
+def test_path_lengths_have_gradients_where_nothing_is_painted():
+    """A layer of zeros: length 0, where a root has no slope of its own."""
+    gradient = jax.grad(
+        lambda scale: losses.path_lengths(
+            lambda w: scale * painted(w, WEIGHTS[:6]), jnp.ones((1, 2, 3)), jax.random.key(0)
+        ).sum()
+    )(0.0)
+    assert np.isfinite(gradient)
+
+
 # ---------------------------------------------------------------- between images
 def test_pixel_losses_in_closed_form():
     generated, real = jnp.array([[0.25, 0.5]]), jnp.array([[1.0, 0.0]])

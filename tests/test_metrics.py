@@ -128,3 +128,25 @@ def test_the_same_seed_gives_the_same_interval():
     values, groups = np.random.default_rng(0).random(30), np.repeat(np.arange(10), 3).astype(str)
     assert metrics.interval(values, groups, seed=3) == metrics.interval(values, groups, seed=3)
     assert metrics.interval(values, groups, seed=3) != metrics.interval(values, groups, seed=4)
+
+
+def test_resampled_bounds_of_a_mean_are_those_of_the_interval():
+    """The same draws of whole patients, weights instead of copies; a mean is what `interval` knows too."""
+    values = np.random.default_rng(3).normal(size=60)
+    groups = np.arange(60) // np.repeat([3, 5, 2], 20)
+    mean = lambda weights: {"mean": (weights * values).sum() / weights.sum()}  # noqa: E731
+    found = metrics.resampled(groups, mean, draws=2000)["mean"]
+    np.testing.assert_allclose(found, metrics.interval(values, groups), atol=0.05)
+    everyone = metrics.resampled(np.zeros(60), mean, draws=10)["mean"]
+    assert everyone == pytest.approx([values.mean()] * 2)  # a single patient cannot be resampled
+
+
+def test_resampled_statistics_may_be_vectors_and_nan_in_some_draws():
+    groups = np.array(["a", "b", "c"])
+
+    def statistic(weights):
+        return {"v": np.array([weights[0], np.nan if weights[1] == 0 else 7.0, np.nan])}
+
+    low, high = metrics.resampled(groups, statistic, draws=200)["v"]
+    assert low[0] == 0 and high[0] >= 2
+    assert low[1] == high[1] == 7 and np.isnan([low[2], high[2]]).all()

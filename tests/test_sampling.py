@@ -1,6 +1,7 @@
 """Sampling: a whole dataset or none, the same bytes for the same seed, and nothing foreign touched."""
 
 import csv
+import json
 import re
 from pathlib import Path
 
@@ -57,7 +58,16 @@ def test_what_is_written(run, generator, held_out, tmp_path):
     maps, slices = held_out
     output = sample(run, output=str(tmp_path / "out"), seed=3)
     names = [f"{i:05d}.png" for i in range(len(maps))]
-    assert sorted(p.name for p in output.iterdir()) == ["conditions", "images", "manifest.csv", "masks"]
+    assert sorted(p.name for p in output.iterdir()) == [
+        "conditions",
+        "images",
+        "manifest.csv",
+        "masks",
+        "trained_on.json",
+    ]
+    split = json.loads((run / "split.json").read_text())
+    trained_on = json.loads((output / "trained_on.json").read_text())
+    assert trained_on["files"] == split["train"] and not set(split["test"]) & set(split["train"])
     for part in ("images", "masks", "conditions"):
         assert sorted(p.name for p in (output / part).iterdir()) == names
     assert (output / "manifest.csv").read_text().splitlines()[0] == (

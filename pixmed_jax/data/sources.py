@@ -16,6 +16,7 @@ from pixmed_jax.data.pipeline import Arrays
 from pixmed_jax.data.regions import class_names, label_map
 from pixmed_jax.data.slices import Slices, Source, load
 from pixmed_jax.data.splits import split as split_rows
+from pixmed_jax.data.synthetic import join
 from pixmed_jax.errors import PixmedError, listing
 
 
@@ -35,6 +36,7 @@ class Dataset(NamedTuple):
     size: int
     load_size: int
     channels: int
+    behind: Mapping[str, str] = {}  # {file: patient} that synthetic training slices come from
 
     def load(self, rows: np.ndarray, size: int) -> tuple[Arrays, Slices]:
         """The given rows of the source at size x size."""
@@ -69,9 +71,10 @@ class Dataset(NamedTuple):
         return np.array([row for _, _, row in sorted(ranked)[:count]])
 
     def description(self) -> dict[str, dict[str, str]]:
-        """{split: {file: patient group}}, the record of who was trained on."""
+        """{split: {file: patient group}}, the record of who was trained on; "behind" synthetic slices too."""
         files, groups = self.source.files, self.source.groups
-        return {name: {files[i]: groups[i] for i in rows} for name, rows in self.rows.items()}
+        told = {name: {files[i]: groups[i] for i in rows} for name, rows in self.rows.items()}
+        return {**told, "behind": dict(self.behind)} if self.behind else told
 
 
 def open_dataset(
@@ -90,6 +93,9 @@ def open_dataset(
     split_column: str = "",
     allow_empty_masks: bool = False,
     leave_out: str = "",
+    synthetic_dir: str = "",
+    synthetic: str = "add",
+    synthetic_trust: bool = False,
     axis: str = "stored",
     intensity: str = "auto",
     patients: int = 240,
@@ -131,9 +137,21 @@ def open_dataset(
         raise PixmedError(f"data.source={source!r} is unknown; use one of {known}")
     if leave_out:
         index = _without(index, Path(leave_out), images)
+    rows = split_rows(index, given=index.given or None, **{"seed": seed, **split})
+    behind: Mapping[str, str] = {}
+    if synthetic_dir:  # after the split, in which they have no part
+        index, rows, behind = join(
+            index,
+            rows,
+            synthetic_dir,
+            how=synthetic,
+            by=split.get("by", "patient"),
+            labelled=condition == "label",
+            trust=synthetic_trust,
+        )
     return Dataset(
         source=index,
-        rows=split_rows(index, given=index.given or None, **{"seed": seed, **split}),
+        rows=rows,
         classes=class_names(condition, index.label_names, class_channels, tissues),
         condition=condition,
         class_channels=class_channels,
@@ -141,6 +159,7 @@ def open_dataset(
         size=size,
         load_size=max(size, round(size * load_scale)),
         channels=channels,
+        behind=behind,
     )
 
 

@@ -193,8 +193,8 @@ def judge_numbers(row: Row) -> dict[str, Any]:
     numbers = {
         "network": run.config["name"],
         "arm": arm(run),
-        "train_slices": len(run.split["train"]),
-        "synthetic_slices": len(run.split.get("behind", {})),
+        "real_slices": run.evaluation["trained_on"]["real"],
+        "synthetic_slices": run.evaluation["trained_on"]["synthetic"],
         "n": run.evaluation["n"],
         "patients": run.evaluation["patients"],
         "seeds": len(row.runs),
@@ -210,10 +210,11 @@ def judge_numbers(row: Row) -> dict[str, Any]:
 # What a classifier and a segmenter are judged by: the key in evaluation.json and its heading.
 JUDGED = {
     "accuracy": "accuracy",
-    "balanced_accuracy": "balanced accuracy",
-    "recall": "recall",
+    "balanced_accuracy": "recall, mean of classes",
+    "auroc": "AUROC",
     "log_loss": "loss",
     "dice": "Dice",
+    "hausdorff95": "95 % Hausdorff, pixels",
 }
 
 

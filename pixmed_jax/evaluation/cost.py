@@ -1,7 +1,7 @@
-"""What an image costs: time and memory of a trained generator, one image at a time, on each kind of device.
+"""What an image costs: time and memory of a trained network, one image at a time, on each kind of device.
 
-Times are wall-clock seconds from a map on the device to an image on the device, memory what XLA reserves for
-the compiled computation: weights, input, output and temporaries.
+Times are wall-clock seconds from an input on the device to a prediction on the device, memory what XLA
+reserves for the compiled computation: weights, input, output and temporaries.
 """
 
 import time
@@ -10,23 +10,23 @@ from typing import Any
 import jax
 import numpy as np
 
-from pixmed_jax.inference import Generator
+from pixmed_jax.inference import Generator, Network
 from pixmed_jax.models import count
 
 _WARM, _ROUNDS = 3, 30
 
 
-def of_inference(generator: Generator) -> list[dict[str, Any]]:
+def of_inference(model: Generator | Network) -> list[dict[str, Any]]:
     """One entry for each kind of device: {"device", "median", "low", "high", "n", "bytes"}.
 
     `low` and `high` are the 5th and the 95th percentile of the `n` times.
     """
     devices = {device.platform: device for device in (jax.devices()[0], jax.devices("cpu")[0])}
-    return [_on(device, generator) for device in devices.values()]
+    return [_on(device, model) for device in devices.values()]
 
 
-def _on(device: jax.Device, generator: Generator) -> dict[str, Any]:
-    call, arguments = generator.one_image(device)
+def _on(device: jax.Device, model: Generator | Network) -> dict[str, Any]:
+    call, arguments = model.one_image(device)
     compiled = call.lower(*arguments).compile()
     times = []
     for _ in range(_WARM + _ROUNDS):

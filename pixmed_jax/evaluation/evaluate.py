@@ -17,7 +17,8 @@ from pixmed_jax.data.pipeline import Arrays
 from pixmed_jax.data.regions import known_heads
 from pixmed_jax.data.sources import open_dataset
 from pixmed_jax.errors import PixmedError
-from pixmed_jax.evaluation import baselines, cost, metrics, report
+from pixmed_jax.evaluation import baselines, cost, metrics, report, supervised
+from pixmed_jax.training.build import is_supervised
 from pixmed_jax.training.dry_run import network_sizes
 
 SPLITS = ("test", "val", "train")
@@ -29,6 +30,8 @@ def evaluate(workdir: Path, *, split: str = "test", seed: int = 0, step: str = "
     if split not in SPLITS:
         raise PixmedError(f"evaluate.split={split!r} is not one of {', '.join(SPLITS)}")
     config = run_folder.read_config(workdir)
+    if is_supervised(config):
+        return supervised.evaluate(workdir, config, split=split, step=step)
     generator = inference.load(workdir, step)
     dataset = open_dataset(**config["data"], seed=config["seed"])
     arrays, slices = dataset.load(dataset.rows[split], dataset.size)
@@ -123,6 +126,8 @@ def condition_bytes(maps: np.ndarray) -> float:
 
 def summary(result: Mapping[str, Any]) -> str:
     """The whole-image numbers in a line or two for the terminal."""
+    if "predicts" in result:
+        return supervised.summary(result)
     names = {"generated": result, **result["baselines"]}
     table = ", ".join(f"{name.replace('_', ' ')} {of['ssim']['full']:.3f}" for name, of in names.items())
     return f"SSIM on {result['n']} {result['split']} slices of {result['patients']} patients: {table}"

@@ -43,9 +43,9 @@ def write(workdir: Path, config: Mapping[str, Any], evaluation: Mapping[str, Any
         titles=_ROWS,
         tables=[(title, _table(name, form, evaluation)) for name, (title, form) in _UNITS.items()],
         grid=data_uri(grid),
-        history=[(f"step {int(p.stem.removeprefix('step_'))}", _file_uri(p)) for p in _some(steps, 4)],
+        history=[(f"step {int(p.stem.removeprefix('step_'))}", file_uri(p)) for p in some(steps, 4)],
         augmentations=[
-            (words, _file_uri(path))
+            (words, file_uri(path))
             for file, words in _AUGMENTATIONS.items()
             if (path := workdir / "grids" / file).exists()
         ],
@@ -91,13 +91,13 @@ def _curves(records: Sequence[Mapping[str, float]]) -> list[str]:
         ("score on held-out patients", sorted({k for r in records for k in r if k.startswith("held_out/")})),
     ]
     return [
-        _chart(title, {n: [(r["step"], r[n]) for r in records if r.get(n) is not None] for n in names})
+        chart(title, {n: [(r["step"], r[n]) for r in records if r.get(n) is not None] for n in names})
         for title, names in charts
         if names
     ]
 
 
-def _chart(title: str, lines: Mapping[str, Sequence[tuple[float, float]]]) -> str:
+def chart(title: str, lines: Mapping[str, Sequence[tuple[float, float]]]) -> str:
     figure = Figure(figsize=(4.6, 2.8), layout="constrained")
     axes = figure.subplots()
     for name, points in lines.items():
@@ -113,12 +113,12 @@ def _chart(title: str, lines: Mapping[str, Sequence[tuple[float, float]]]) -> st
     return chart_uri(figure)
 
 
-def _some(paths: Sequence[Path], number: int) -> list[Path]:
+def some(paths: Sequence[Path], number: int) -> list[Path]:
     """The first, the last and evenly spaced ones between."""
     if len(paths) <= number:
         return list(paths)
     return [paths[round(i * (len(paths) - 1) / (number - 1))] for i in range(number)]
 
 
-def _file_uri(path: Path) -> str:
+def file_uri(path: Path) -> str:
     return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()

@@ -14,8 +14,9 @@ import jax
 import numpy as np
 
 from pixmed_jax.models.layers import Conv, ConvTranspose, Depthwise, Norm
+from pixmed_jax.models.stylegan2 import EqualConv, EqualDense
 
-_CONVOLUTIONS = (Conv, ConvTranspose, Depthwise)
+_LAYERS = (Conv, ConvTranspose, Depthwise, EqualConv, nn.Dense, EqualDense)
 
 
 class Size(NamedTuple):
@@ -38,13 +39,12 @@ def size(module: nn.Module, init: Callable[[nn.Module], Any]) -> Size:
         nonlocal macs, activations
         y = call(*args, **kwargs)
         layer = context.module
-        counted = isinstance(layer, (*_CONVOLUTIONS, nn.Dense)) or (
-            isinstance(layer, Norm) and layer.kind != "none"
-        )
+        counted = isinstance(layer, _LAYERS) or (isinstance(layer, Norm) and layer.kind != "none")
         if context.method_name == "__call__" and counted:
             activations += math.prod(y.shape) * np.dtype(y.dtype).itemsize
             if not isinstance(layer, Norm):
-                applied_to = args[0] if isinstance(layer, ConvTranspose) else y
+                transposed = isinstance(layer, ConvTranspose) or getattr(layer, "resample", "") == "up"
+                applied_to = args[0] if transposed else y
                 kernel = layer.variables["params"]["kernel"]
                 macs += math.prod(kernel.shape) * math.prod(applied_to.shape[:-1])
         return y

@@ -208,7 +208,7 @@ def depthwise(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 # ---------------------------------------------------------------- modules
 class Conv(nn.Module):
-    """Convolution. Stride 2 halves an even image (kernel 3 or 4); stride 1 pads by `pad` on each side."""
+    """Convolution, padded by `pad` on each side; with stride 2 a kernel of 3 or 4 halves an even image."""
 
     features: int
     kernel_size: int
@@ -216,17 +216,18 @@ class Conv(nn.Module):
     pad: int = 1
     use_bias: bool = True
     dtype: Dtype = jnp.float32
+    kernel_init: Callable[..., jax.Array] = kernel_init
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
-        kernel = self.param("kernel", kernel_init, shape).astype(self.dtype)
+        kernel = self.param("kernel", self.kernel_init, shape).astype(self.dtype)
         x = x.astype(self.dtype)
-        if self.stride == 2:
+        if self.stride == 2 and self.kernel_size in (3, 4):
             y = down(x, kernel)
         else:
             y = lax.conv_general_dilated(
-                x, kernel, (1, 1), ((self.pad, self.pad),) * 2, dimension_numbers=_NHWC
+                x, kernel, (self.stride,) * 2, ((self.pad, self.pad),) * 2, dimension_numbers=_NHWC
             )
         return _biased(self, y)
 
@@ -276,6 +277,7 @@ class Norm(nn.Module):
     train: bool
     axis_name: str | None = None
     dtype: Dtype = jnp.float32
+    epsilon: float = 1e-5
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -283,14 +285,16 @@ class Norm(nn.Module):
             return nn.BatchNorm(
                 use_running_average=not self.train,
                 momentum=0.9,
-                epsilon=1e-5,
+                epsilon=self.epsilon,
                 scale_init=_scale_init,
                 axis_name=self.axis_name,
                 dtype=self.dtype,
                 name="batch",
             )(x)
         if self.kind == "instance":
-            return nn.InstanceNorm(epsilon=1e-5, scale_init=_scale_init, dtype=self.dtype, name="instance")(x)
+            return nn.InstanceNorm(
+                epsilon=self.epsilon, scale_init=_scale_init, dtype=self.dtype, name="instance"
+            )(x)
         if self.kind == "none":
             return x
         raise PixmedError(f"norm={self.kind!r} is unknown; use one of batch, instance, none")

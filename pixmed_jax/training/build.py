@@ -4,41 +4,54 @@ from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import optax
 
 from pixmed_jax import losses
 from pixmed_jax.errors import PixmedError, listing
 from pixmed_jax.models.dcgan import DCGANDiscriminator, DCGANGenerator
+from pixmed_jax.models.densenet import DenseNet, read_weights
 from pixmed_jax.models.patchgan import PatchGAN
+from pixmed_jax.models.segmenter import Segmenter
+from pixmed_jax.models.stylegan2 import StyleGAN2Discriminator, StyleGAN2Generator
 from pixmed_jax.models.unet import UNet
-from pixmed_jax.training import gan
+from pixmed_jax.training import gan, supervised
 from pixmed_jax.training.task import Task
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 # By the name in the config: the network, and whether a label is its condition, rather than a map.
-GENERATORS: dict[str, tuple[type[nn.Module], bool]] = {"unet": (UNet, False), "dcgan": (DCGANGenerator, True)}
+GENERATORS: dict[str, tuple[type[nn.Module], bool]] = {
+    "unet": (UNet, False),
+    "dcgan": (DCGANGenerator, True),
+    "stylegan2": (StyleGAN2Generator, True),
+}
 DISCRIMINATORS: dict[str, tuple[type[nn.Module], bool]] = {
     "patchgan": (PatchGAN, False),
     "dcgan": (DCGANDiscriminator, True),
+    "stylegan2": (StyleGAN2Discriminator, True),
 }
+# Supervised networks: what each predicts, and the condition that is its target.
+NETWORKS: dict[str, tuple[type[nn.Module], str, str]] = {
+    "densenet": (DenseNet, "labels", "label"),
+    "segmenter": (Segmenter, "masks", "tumor"),
+}
+WEIGHTS = "model.network.weights"
+
+
+def is_supervised(config: Mapping[str, Any]) -> bool:
+    """Whether a config is of a classifier or a segmenter, rather than of a generator."""
+    return "network" in config["model"]
 
 
 def networks(config: Mapping[str, Any], axis_name: str | None = None) -> tuple[nn.Module, nn.Module]:
     """Generator and discriminator of a config."""
-    data, train = config["data"], config["train"]
-    batch_size, parts = train["batch_size"], train["accumulate"]
-    if batch_size % parts:
-        raise PixmedError(
-            f"train.batch_size={batch_size} cannot be cut into train.accumulate={parts} equal parts"
-        )
-    if train["dtype"] not in DTYPES:
-        raise PixmedError(f"train.dtype={train['dtype']!r} is not one of {', '.join(DTYPES)}")
+    data = config["data"]
+    common = _common(config, axis_name)
     if config["loss"]["ssim"] and data["size"] < losses.WINDOW:
         raise PixmedError(
             f"data.size={data['size']} is smaller than SSIM's window; take {losses.WINDOW} or more"
         )
-    common = {"dtype": DTYPES[train["dtype"]], "axis_name": axis_name}
     generator, generator_settings = _network("generator", GENERATORS, "unet", config)
     discriminator, discriminator_settings = _network("discriminator", DISCRIMINATORS, "patchgan", config)
     if generator is UNet:
@@ -56,6 +69,69 @@ def networks(config: Mapping[str, Any], axis_name: str | None = None) -> tuple[n
         generator(out_channels=data["channels"], **common, **generator_settings),
         discriminator(**common, **discriminator_settings),
     )
+
+
+def network(
+    config: Mapping[str, Any], classes: int, axis_name: str | None = None
+) -> tuple[nn.Module, str, dict[str, Any]]:
+    """The network of a supervised config for so many classes, what it predicts, and the loss's settings."""
+    settings, size = _hashable(config["model"]["network"]), config["data"]["size"]
+    name = settings.pop("name")
+    if name not in NETWORKS:
+        raise PixmedError(f"model.network.name={name!r} is unknown; use one of {listing(sorted(NETWORKS))}")
+    module, kind, condition = NETWORKS[name]
+    if config["data"]["condition"] != condition:
+        raise PixmedError(
+            f"data.condition={config['data']['condition']}: model.network.name={name} learns to tell {kind}; "
+            f"set data.condition={condition}"
+        )
+    loss = _hashable(config["loss"])
+    if kind == "labels":
+        if classes < 2:
+            raise PixmedError(
+                "data.label_column: the data have one class, and a classifier needs two or more"
+            )
+        settings["imagenet"] = bool(settings.pop("weights", ""))
+        weights = loss["class_weights"]
+        if weights and len(weights) != classes:
+            raise PixmedError(
+                f"loss.class_weights={weights}: the data have {classes} classes; give {classes}"
+            )
+        halvings = len(settings["blocks"]) + 1
+    else:
+        halvings = settings["levels"] - 1
+    if size % 2**halvings:
+        raise PixmedError(
+            f"data.size={size} cannot be halved {halvings} times, as model.network.name={name} does; "
+            f"take a multiple of {2**halvings}"
+        )
+    return module(classes=classes, **_common(config, axis_name), **settings), kind, loss
+
+
+def start(config: Mapping[str, Any], state: Any) -> Any:
+    """A new state with the weights that `model.network.weights` names, where it names any."""
+    path = config["model"].get("network", {}).get("weights", "")
+    if not path:
+        return state
+
+    def with_weights(variables: Any) -> Any:  # twice: the step donates its state, so nothing may be shared
+        return jax.tree.map(lambda x, old: jax.device_put(x, old.sharding), new, variables)
+
+    new = read_weights(path, state.variables, WEIGHTS)
+    return state._replace(variables=with_weights(state.variables), ema=with_weights(state.ema))
+
+
+def _common(config: Mapping[str, Any], axis_name: str | None) -> dict[str, Any]:
+    """What every network takes; refuses a batch that cannot be cut and an unknown type."""
+    train = config["train"]
+    batch_size, parts = train["batch_size"], train["accumulate"]
+    if batch_size % parts:
+        raise PixmedError(
+            f"train.batch_size={batch_size} cannot be cut into train.accumulate={parts} equal parts"
+        )
+    if train["dtype"] not in DTYPES:
+        raise PixmedError(f"train.dtype={train['dtype']!r} is not one of {', '.join(DTYPES)}")
+    return {"dtype": DTYPES[train["dtype"]], "axis_name": axis_name}
 
 
 def _network(
@@ -93,19 +169,41 @@ def _check_power_of_two(size: int) -> None:
         raise PixmedError(f"data.size={size}: this generator makes 8, 16, 32, 64, 128 or 256 pixels")
 
 
-def make_task(config: Mapping[str, Any], axis_name: str | None = None) -> Task:
-    """The task that a config describes."""
+def make_task(config: Mapping[str, Any], axis_name: str | None = None, *, classes: int = 0) -> Task:
+    """The task that a config describes; supervised networks need to know the number of classes."""
+    if is_supervised(config):
+        module, kind, loss = network(config, classes, axis_name)
+        return supervised.make_task(
+            module,
+            _adamw(**config["optimizer"]),
+            kind=kind,
+            **loss,
+            ema_decay=config["train"]["ema_decay"],
+            accumulate=config["train"]["accumulate"],
+            axis_name=axis_name,
+        )
     generator, discriminator = networks(config, axis_name)
+    loss, optimizer = config["loss"], config["optimizer"]
     return gan.make_task(
         generator,
         discriminator,
-        optax.adam(**config["optimizer"]),
-        **config["loss"],
+        gan.adam(loss["path_every"] if loss.get("path_length") else 0, **optimizer),
+        **loss,
+        discriminator_optimizer=gan.adam(loss["r1_every"] if loss.get("r1") else 0, **optimizer),
         ema_decay=config["train"]["ema_decay"],
         accumulate=config["train"]["accumulate"],
         augment_discriminator=config["train"].get("augment_discriminator"),
         axis_name=axis_name,
     )
+
+
+def _adamw(
+    learning_rate: float, b1: float, b2: float, weight_decay: float, decay_steps: int
+) -> optax.GradientTransformation:
+    """Adam with decay of the kernels alone; the rate falls along a cosine to 0 at `decay_steps`, if not 0."""
+    rate = optax.cosine_decay_schedule(learning_rate, decay_steps) if decay_steps else learning_rate
+    kernels = lambda params: jax.tree.map(lambda x: x.ndim > 1, params)  # noqa: E731
+    return optax.adamw(rate, b1, b2, weight_decay=weight_decay, mask=kernels)
 
 
 def _hashable(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from pixmed_jax import inference
 from pixmed_jax.data.augment_settings import briefly
 from pixmed_jax.data.pipeline import batch_rows
 from pixmed_jax.models import count
-from pixmed_jax.training.build import make_task, networks
+from pixmed_jax.training.build import is_supervised, make_task, network, networks
 from pixmed_jax.training.loop import open_data, total_steps
 
 
@@ -41,24 +41,27 @@ def dry_run(config: dict[str, Any], workdir: Path) -> int:
     print(f"{'network':14}{'parameters':>14}{'MACs/image':>14}{'weights':>12}{'training':>12}")
     sizes = network_sizes(config, len(dataset.classes))
     for name, size in sizes.items():
-        # Training holds weights, gradients, two Adam moments and activations; the generator's average too.
-        copies = 5 if name == "generator" else 4
+        # Training holds weights, gradients, two Adam moments, activations, and an average of what predicts.
+        copies = 4 if name == "discriminator" else 5
         training = copies * 4 * size.parameters + part * size.activations
         print(
             f"{name:14}{size.parameters:14,}{size.macs / 1e6:12,.1f} M{4 * size.parameters / 1e6:9,.1f} MB"
             f"{training / 1e6:9,.0f} MB"
         )
-    make_task(config)  # refuses what no network would
+    make_task(config, classes=len(dataset.classes))  # refuses what no network would
     print(f"training: float32 state, and the activations of {part} images at a time kept for the gradient")
     return 0
 
 
 def network_sizes(config: dict[str, Any], classes: int) -> dict[str, count.Size]:
     """Size of each network of a config, for one image."""
-    generator, discriminator = networks(config)
     batch = inference.example_batch(config, classes)
     key = jax.random.key(0)
     keys = {"params": key, "dropout": key, "noise": key}
+    if is_supervised(config):
+        module, _, _ = network(config, classes)
+        return {"network": count.size(module, lambda m: m.init(keys, batch.images, train=True))}
+    generator, discriminator = networks(config)
     return {
         "generator": count.size(generator, lambda m: m.init(keys, batch.condition, train=True)),
         "discriminator": count.size(discriminator, lambda m: m.init(key, batch.condition, batch.images)),

@@ -3,9 +3,13 @@
 Both players are updated at once from the same parameters. The discriminator runs over the generated images
 once: its one forward pass is differentiated twice, with the cotangent of its own loss for its parameters and
 with that of the generator's loss for the images.
+
+Lazy terms (StyleGAN2, Section 3.1) are computed in every kth step, from the same parameters, and then make an
+update of their own after the player's main one, k times as large.
 """
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -21,6 +25,7 @@ from pixmed_jax.errors import PixmedError
 from pixmed_jax.training.task import Metrics, Task, skip_if_not_finite
 
 Params = Any
+_PATH_RATE = 0.01  # of the running mean of path lengths (StyleGAN2's official code)
 
 
 class GANState(NamedTuple):
@@ -33,6 +38,15 @@ class GANState(NamedTuple):
     generator_optimizer: optax.OptState
     discriminator_optimizer: optax.OptState
     ema: Params  # running average of `generator`, statistics included: what samples
+    lazy: Metrics  # what the lazy terms came to when they were last computed, path length's mean among it
+
+
+class Lazy(NamedTuple):
+    """A term of one player's loss, computed in every `every`th step only and then weighing as much more."""
+
+    every: int
+    loss: Callable  # (the player's parameters, state, statistics, batch, key) -> (value, {name: value})
+    names: tuple[str, ...]
 
 
 def make_task(
@@ -45,6 +59,11 @@ def make_task(
     ssim: float = 1.0,
     l1: float = 0.0,
     mse: float = 0.0,
+    r1: float = 0.0,
+    r1_every: int = 16,
+    path_length: float = 0.0,
+    path_every: int = 4,
+    discriminator_optimizer: optax.GradientTransformation | None = None,
     ema_decay: float = 0.999,
     accumulate: int = 1,
     augment_discriminator: Settings | None = None,
@@ -55,6 +74,10 @@ def make_task(
     gan: what both players make of the discriminator's logits, a name in `losses.ADVERSARIAL`.
     bce: what the generator minimises: "adversarial" (that loss), "pixel" (BCE of images), "both" or "none".
     ssim, l1, mse: weights of 1 - SSIM, L1 and MSE beside it; a term of weight 0 is not computed.
+    r1: gamma of the penalty on the discriminator's slope at real images, in every `r1_every`th step.
+    path_length: weight of path length regularisation in every `path_every`th step, for generators that have
+        `styles` and `paint`.
+    discriminator_optimizer: where it is not `optimizer`, as a lazy term asks for (see `adam`).
     accumulate: the batch is cut into so many equal parts whose gradients are averaged into one update. Batch
         norm then sees one part at a time, so its statistics are those of batch / accumulate images.
     augment_discriminator: what the discriminator sees, real or generated, is augmented by these settings.
@@ -67,6 +90,13 @@ def make_task(
     check_discriminator(augment_discriminator, "train.augment_discriminator")
     discriminator_loss, generator_loss = losses.ADVERSARIAL[gan]
     adversarial = bce in ("adversarial", "both")
+    if path_length and not hasattr(generator, "paint"):
+        raise PixmedError(
+            f"loss.path_length={path_length:g}: {type(generator).__name__} has no styles; set it to 0"
+        )
+    if min(r1_every, path_every) < 1:
+        raise PixmedError(f"loss.r1_every={r1_every}, loss.path_every={path_every}: give 1 or more")
+    optimizers = {"generator": optimizer, "discriminator": discriminator_optimizer or optimizer}
 
     def image_loss(generated: jax.Array, real: jax.Array) -> tuple[jax.Array, Metrics]:
         terms = {
@@ -79,10 +109,67 @@ def make_task(
         total = sum((terms[name][0] * value for name, value in values.items()), jnp.zeros(()))
         return total, {f"generator/{name}": value for name, value in values.items()}
 
+    def discriminate(params: Params, batch: Batch, images: jax.Array, key: jax.Array) -> jax.Array:
+        # Batch norm writes running averages that nobody reads; they are dropped here.
+        images, condition = seen_by_discriminator(images, batch.condition, key, augment_discriminator)
+        logits, _ = discriminator.apply({"params": params}, condition, images, mutable=["batch_stats"])
+        return logits
+
+    def r1_loss(
+        params: Params, state: GANState, stats: Mapping, batch: Batch, key: jax.Array
+    ) -> tuple[jax.Array, Metrics]:
+        penalty = losses.r1(lambda images: discriminate(params, batch, images, key), batch.images, r1)
+        return penalty / 2, {"discriminator/r1": penalty}  # the half of all that the discriminator minimises
+
+    def path_loss(
+        params: Params, state: GANState, stats: Mapping, batch: Batch, key: jax.Array
+    ) -> tuple[jax.Array, Metrics]:
+        """With half of the batch, as in the official code; the mean is the one before this step."""
+        key, styles_key, noise_key = jax.random.split(jax.random.fold_in(key, 2), 3)
+        apply = functools.partial(generator.apply, {"params": params, **stats})
+        rngs, dropped = {"noise": styles_key}, ["batch_stats"]
+        styles, _ = apply(batch.condition[::2], train=True, rngs=rngs, method="styles", mutable=dropped)
+
+        def paint(styles: jax.Array) -> Any:
+            return apply(styles, rngs={"noise": noise_key}, method="paint")
+
+        lengths = losses.path_lengths(paint, styles, key)
+        mean = state.lazy["generator/path_length"]
+        penalty = jnp.square(lengths - mean).mean()
+        mean = mean + _PATH_RATE * (jax.lax.stop_gradient(lengths).mean() - mean)
+        return path_length * penalty, {"generator/path_penalty": penalty, "generator/path_length": mean}
+
+    lazy_terms: dict[str, Lazy] = {}
+    if path_length:
+        names = ("generator/path_penalty", "generator/path_length")
+        lazy_terms["generator"] = Lazy(path_every, path_loss, names)
+    if r1:
+        lazy_terms["discriminator"] = Lazy(r1_every, r1_loss, ("discriminator/r1",))
+
+    def lazy_gradients(
+        state: GANState, stats: Mapping, batch: Batch, key: jax.Array
+    ) -> tuple[dict[str, Params], Metrics]:
+        """By player, the gradient of its lazy term (0 in the steps between), and what the terms come to."""
+        gradients: dict[str, Params] = {}
+        values: Metrics = {}
+        for player, (every, loss, names) in lazy_terms.items():
+
+            def due(params: Params, every: int = every, loss: Callable = loss) -> tuple[Params, Metrics]:
+                gradient, values = jax.grad(loss, has_aux=True)(params, state, stats, batch, key)
+                return jax.tree.map(lambda x: every * x, gradient), values
+
+            def between(params: Params, names: tuple[str, ...] = names) -> tuple[Params, Metrics]:
+                return jax.tree.map(jnp.zeros_like, params), {name: state.lazy[name] for name in names}
+
+            params = getattr(state, player)["params"]
+            gradients[player], told = jax.lax.cond(state.step % every == 0, due, between, params)
+            values |= told
+        return gradients, values
+
     def gradients(
         state: GANState, stats: Mapping, batch: Batch, key: jax.Array
-    ) -> tuple[tuple[Params, Params], Mapping, Metrics]:
-        """((generator's, discriminator's) gradients, the generator's new statistics, metrics) of one part."""
+    ) -> tuple[tuple[Params, Params, dict[str, Params]], Mapping, Metrics]:
+        """(generator's, discriminator's, lazy gradients), the generator's statistics, metrics of a part."""
 
         def generate(params: Params) -> tuple[jax.Array, Mapping]:
             return generator.apply(
@@ -93,20 +180,17 @@ def make_task(
                 mutable=["batch_stats"],
             )
 
-        def discriminate(params: Params, images: jax.Array) -> jax.Array:
-            # Batch norm writes running averages that nobody reads; they are dropped here.
-            images, condition = seen_by_discriminator(images, batch.condition, key, augment_discriminator)
-            logits, _ = discriminator.apply({"params": params}, condition, images, mutable=["batch_stats"])
-            return logits
-
+        lazy, lazy_values = lazy_gradients(state, stats, batch, key)
         fake, pull_generator, stats = jax.vjp(generate, state.generator["params"], has_aux=True)
         params = state.discriminator["params"]
-        fake_logits, pull_discriminator = jax.vjp(discriminate, params, fake)
+        fake_logits, pull_discriminator = jax.vjp(
+            lambda params, images: discriminate(params, batch, images, key), params, fake
+        )
 
         loss_fake, cotangent = jax.value_and_grad(discriminator_loss)(fake_logits, False)
         discriminator_gradient, _ = pull_discriminator(cotangent)
         loss_real, real_gradient = jax.value_and_grad(
-            lambda params: discriminator_loss(discriminate(params, batch.images), True)
+            lambda params: discriminator_loss(discriminate(params, batch, batch.images, key), True)
         )(params)
         discriminator_gradient = jax.tree.map(
             lambda a, b: (a + b) / 2, discriminator_gradient, real_gradient
@@ -123,8 +207,9 @@ def make_task(
             **parts,
             "discriminator/real": loss_real,
             "discriminator/fake": loss_fake,
+            **lazy_values,
         }
-        return (generator_gradient, discriminator_gradient), stats, metrics
+        return (generator_gradient, discriminator_gradient, lazy), stats, metrics
 
     def accumulated(state: GANState, batch: Batch, key: jax.Array) -> tuple[Any, Mapping, Metrics]:
         stats = {name: value for name, value in state.generator.items() if name != "params"}
@@ -154,17 +239,34 @@ def make_task(
         metrics["generator/gradient_norm"] = optax.tree.norm(grads[0])
         metrics["discriminator/gradient_norm"] = optax.tree.norm(grads[1])
         metrics["generator/statistics_norm"] = optax.tree.norm(stats)
-        return (grads, stats), metrics
+        for player, gradient in grads[2].items():
+            metrics[f"{player}/lazy_gradient_norm"] = optax.tree.norm(gradient)
+        return (grads, stats, {name: metrics[name] for name in state.lazy}), metrics
 
-    def apply(state: GANState, proposal: tuple[tuple[Params, Params], Mapping]) -> GANState:
-        grads, stats = proposal
+    def apply(state: GANState, proposal: tuple[tuple[Params, Params, dict], Mapping, Metrics]) -> GANState:
+        grads, stats, lazy = proposal
 
-        def update(variables: Params, gradient: Params, opt: optax.OptState) -> tuple[Params, optax.OptState]:
-            updates, opt = optimizer.update(gradient, opt, variables["params"])
-            return optax.apply_updates(variables["params"], updates), opt
+        def update(player: str, gradient: Params, opt: optax.OptState) -> tuple[Params, optax.OptState]:
+            def by(gradient: Params, params: Params, opt: optax.OptState) -> tuple[Params, optax.OptState]:
+                updates, opt = optimizers[player].update(gradient, opt, params)
+                return optax.apply_updates(params, updates), opt
 
-        g_params, g_opt = update(state.generator, grads[0], state.generator_optimizer)
-        d_params, d_opt = update(state.discriminator, grads[1], state.discriminator_optimizer)
+            params, opt = by(gradient, getattr(state, player)["params"], opt)
+            if player not in lazy_terms:
+                return params, opt
+            # An update of its own: added to the gradient, a term k times as large in every kth step would
+            # leave Adam's second moment no measure of either.
+            return jax.lax.cond(
+                state.step % lazy_terms[player].every == 0,
+                by,
+                lambda _, params, opt: (params, opt),
+                grads[2][player],
+                params,
+                opt,
+            )
+
+        g_params, g_opt = update("generator", grads[0], state.generator_optimizer)
+        d_params, d_opt = update("discriminator", grads[1], state.discriminator_optimizer)
         new_generator = {"params": g_params, **stats}
         # A young average follows quickly, or the random start would show for 1 / (1 - decay) steps.
         decay = jnp.minimum(ema_decay, (1 + state.step) / (10 + state.step))
@@ -174,6 +276,7 @@ def make_task(
             generator_optimizer=g_opt,
             discriminator_optimizer=d_opt,
             ema=optax.incremental_update(new_generator, state.ema, 1 - decay),
+            lazy=lazy,
         )
 
     def init(key: jax.Array, batch: Batch) -> GANState:
@@ -190,9 +293,10 @@ def make_task(
             key=key,
             generator=generator_variables,
             discriminator={"params": discriminator_params},
-            generator_optimizer=optimizer.init(generator_variables["params"]),
-            discriminator_optimizer=optimizer.init(discriminator_params),
+            generator_optimizer=optimizers["generator"].init(generator_variables["params"]),
+            discriminator_optimizer=optimizers["discriminator"].init(discriminator_params),
             ema=jax.tree.map(jnp.copy, generator_variables),  # a copy: the step donates its state
+            lazy={name: jnp.zeros(()) for term in lazy_terms.values() for name in term.names},
         )
 
     def predict(variables: Params, condition: jax.Array, keys: jax.Array) -> jax.Array:
@@ -215,6 +319,16 @@ def make_task(
         score=score,
         predicts="images",
     )
+
+
+def adam(every: int, *, learning_rate: float, b1: float, b2: float) -> optax.GradientTransformation:
+    """Adam for a player with a lazy term in every kth step, or with none (0).
+
+    The player has k + 1 updates where others have k, so rate and momenta are those that come to the same
+    over k steps (StyleGAN2, Appendix B): c = k / (k + 1).
+    """
+    c = every / (every + 1) if every else 1.0
+    return optax.adam(c * learning_rate, b1=b1**c, b2=b2**c)
 
 
 def _streams(key: jax.Array) -> dict[str, jax.Array]:

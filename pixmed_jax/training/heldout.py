@@ -41,6 +41,16 @@ class HeldOut:
         return {name: float(np.mean(values)) for name, values in scores.items()}, lambda: self._draw(outputs)
 
     def _draw(self, outputs: np.ndarray) -> Image.Image:
+        if self._task.predicts == "labels":
+            return pictures.judged(
+                *(x[:_ROWS] for x in (self._grey(slice(_ROWS)), self._labels, outputs)),
+                names=self._slices.label_names,
+            )
+        if self._task.predicts == "masks":
+            masks = {"mask": self._maps[:_ROWS], "predicted mask": outputs[:_ROWS].argmax(-1)}
+            shown = {name: pictures.colours(maps, self._dataset.classes) for name, maps in masks.items()}
+            names = [self._name(row) for row in range(len(outputs[:_ROWS]))]
+            return pictures.grid({"image": self._grey(slice(_ROWS)), **shown}, names)
         if self._maps.ndim == 1:
             return self._draw_labels(outputs)
         first = slice(0, _ROWS)

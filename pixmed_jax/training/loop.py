@@ -22,9 +22,8 @@ from pixmed_jax.data.pipeline import Arrays, make_batch
 from pixmed_jax.data.sources import Dataset, open_dataset
 from pixmed_jax.errors import PixmedError, listing
 from pixmed_jax.models import count
-from pixmed_jax.training import checkpoint
+from pixmed_jax.training import build, checkpoint
 from pixmed_jax.training import mesh as meshes
-from pixmed_jax.training.build import make_task
 from pixmed_jax.training.feed import Feed
 from pixmed_jax.training.heldout import HeldOut
 from pixmed_jax.training.records import Bar, Records
@@ -72,7 +71,8 @@ def train(config: dict[str, Any], workdir: Path, *, fresh: bool = False) -> int:
     with Interrupt() as interrupt:
         mesh = meshes.make_mesh(config["train"]["batch_size"])
         dataset = open_data(config)
-        run = Run(config, workdir, dataset, make_task(config), mesh)
+        task = build.make_task(config, classes=len(dataset.classes))
+        run = Run(config, workdir, dataset, task, mesh)
         steps = total_steps(config, len(dataset.rows["train"]))
         _check_rates(config)
         if meshes.is_first():
@@ -129,7 +129,7 @@ def _start(run: Run) -> Any:
     batch = inference.example_batch(run.config, len(run.dataset.classes))
     saved = checkpoint.newest_intact(run.workdir / "checkpoints")
     if saved is None:
-        return jax.jit(run.task.init, out_shardings=sharding)(key, batch)
+        return build.start(run.config, jax.jit(run.task.init, out_shardings=sharding)(key, batch))
     _tell(f"resuming {run.workdir} from step {saved.step}")
     return checkpoint.restore(saved, meshes.like(jax.eval_shape(run.task.init, key, batch), sharding))
 

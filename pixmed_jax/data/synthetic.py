@@ -1,0 +1,251 @@
+"""A sampled folder as training data, beside real slices or instead of them; never to validate or test on.
+
+    DIR/images/ DIR/masks/      as `--mode=sample` writes them (png or png16); masks are optional for labels
+    DIR/manifest.csv            file, label, patient_group, source, low, high, tumor_source, tumor_group
+    DIR/trained_on.json         {"step", "config", "files": {file: patient}}: what the generator has seen
+
+A generator hands on what it was trained on, and an edit whose anatomy and tumour it took. So a folder is
+refused where any of these belongs to the validation or test split of the run that would train on it: by
+patient, or by file where the run's own split is by slice. Names are compared as they are; a patient who has
+another name in another dataset is not recognised.
+Errors: PixmedError.
+"""
+
+import json
+import sys
+import warnings
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pixmed_jax.data import decode, folder
+from pixmed_jax.data.slices import Source
+from pixmed_jax.errors import PixmedError, listing
+from pixmed_jax.progress import watched
+
+MANIFEST, TRAINED_ON = "manifest.csv", "trained_on.json"
+NO_TUMOR = "no_tumor"  # label of a slice whose tumour was removed; the data may not leave a label blank
+HOW = ("add", "replace")
+_MOST = 2**27  # bytes of trained_on.json
+PREFIX = "synthetic/"  # before a file's name, which a real slice may have too
+
+
+class Synthetic(NamedTuple):
+    """`source` with names that no real slice has; patients and files behind it, {file: patient}."""
+
+    source: Source
+    behind: Mapping[str, str]
+
+
+def join(
+    real: Source,
+    rows: Mapping[str, np.ndarray],
+    directory: str | Path,
+    *,
+    how: str,
+    by: str,
+    labelled: bool,
+    trust: bool,
+) -> tuple[Source, dict[str, np.ndarray], dict[str, str]]:
+    """The source with a folder's slices after its own, the splits with these in "train", and who is behind.
+
+    how: "add" to the training slices or "replace" them. by: what the run's split goes by. labelled: labels
+    are what is learnt, so slices without a tumour are dropped, unless the labels know them. trust: take a
+    folder without trained_on.json.
+    """
+    if how not in HOW:
+        raise PixmedError(f"data.synthetic={how!r} is unknown; use one of {', '.join(HOW)}")
+    root = Path(directory)
+    made = read(root, real.label_names, labelled=labelled, masked=real.masked and not labelled, trust=trust)
+    _refuse_leaks(root, made.behind, real, rows, by)
+    count = len(real.files)
+    added = np.arange(count, count + len(made.source.files))
+    kept = rows["train"] if how == "add" else rows["train"][:0]
+    print(
+        f"{root}: {len(added)} synthetic slices train, beside {len(kept)} real ones",
+        file=sys.stderr,
+        flush=True,
+    )
+    return (
+        _chain(real, made.source),
+        {**rows, "train": np.concatenate([kept, added])},
+        dict(made.behind),
+    )
+
+
+def read(
+    root: Path, label_names: Sequence[str], *, labelled: bool, masked: bool, trust: bool = False
+) -> Synthetic:
+    """Index a sampled folder by its manifest; every faulty row or file is told in one line."""
+    if not root.is_dir():
+        raise PixmedError(f"{root}: no such folder; set data.synthetic_dir to what --mode=sample wrote")
+    table = root / MANIFEST
+    if not table.is_file():
+        raise PixmedError(f"{table}: missing; set data.synthetic_dir to what --mode=sample wrote")
+    behind = _trained_on(root, trust)
+    columns, entries = folder.read_table(table, "data.synthetic_dir")
+    missing = [name for name in ("file", "label") if name not in columns]
+    if missing:
+        raise PixmedError(f"{table}: no column {listing(missing)}; sample again")
+    names = [entry["file"] or "" for entry in entries]
+    # By whom a slice was drawn is not all: whose anatomy and whose tumour it shows counts as well.
+    for file, group in (("source", "patient_group"), ("tumor_source", "tumor_group")):
+        behind |= {e[file] or "": e.get(group) or "" for e in entries if e.get(file)}
+
+    faults = _faults(root, names, masked)
+    one = len(label_names) == 1
+    known = {name: i for i, name in enumerate(label_names)}
+    tumorless = [e["label"] == NO_TUMOR and NO_TUMOR not in known for e in entries]
+    unknown = {
+        repr(e["label"] or "")
+        for e, without in zip(entries, tumorless, strict=True)
+        if not (one or without or e["label"] in known)
+    }
+    if unknown:
+        faults.append(f"labels {listing(sorted(unknown))} are not among {listing(label_names)}")
+    if faults:
+        raise PixmedError(f"{root}: {'; '.join(faults)}; sample again, or correct {MANIFEST}")
+    chosen = [i for i, without in enumerate(tumorless) if not (labelled and without)]
+    if len(chosen) < len(entries):
+        told = f"{len(entries) - len(chosen)} of {len(entries)} slices are labelled {NO_TUMOR} and left out"
+        print(f"{root}: {told}", file=sys.stderr, flush=True)
+    if not chosen:
+        raise PixmedError(f"{root}: no slices to train on; sample again, or leave out data.synthetic_dir")
+    names = [names[i] for i in chosen]
+    labels = np.array([known.get(entries[i]["label"] or "", 0) for i in chosen], np.int32)
+    limits = [_limits(table, entries[i]) for i in chosen]
+    return Synthetic(
+        Source(
+            files=tuple(PREFIX + name for name in names),
+            labels=labels,
+            label_names=tuple(label_names),
+            groups=tuple(entries[i].get("patient_group") or PREFIX + str(entries[i]["file"]) for i in chosen),
+            planes=("",) * len(names),
+            read=partial(_read, root, names, labels, masked),
+            limits=lambda row: limits[row],
+            masked=masked,
+        ),
+        behind,
+    )
+
+
+def _trained_on(root: Path, trust: bool) -> dict[str, str]:
+    """{file: patient} of what the generator was trained on."""
+    path = root / TRAINED_ON
+    if not path.is_file():
+        if trust:
+            return {}
+        raise PixmedError(
+            f"{path}: missing, so nobody knows whom the generator was trained on; sample again, or say "
+            "data.synthetic_trust=true if none of them is in this run's val and test splits"
+        )
+    try:
+        if path.stat().st_size > _MOST:
+            raise ValueError(f"over {_MOST} bytes")
+        told: Any = json.loads(path.read_text(encoding="utf-8"))
+        files = told["files"]
+        if not isinstance(files, dict) or not all(isinstance(group, str) for group in files.values()):
+            raise ValueError("'files' is no table of patients")
+        return dict(files)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise PixmedError(f"{path}: unreadable ({error}); sample again") from None
+
+
+def _faults(root: Path, names: Sequence[str], masked: bool) -> list[str]:
+    """What is wrong with the files that a manifest names."""
+    twice = sorted(name for name, count in Counter(names).items() if count > 1)
+    faults = [f"{len(twice)} files have several rows ({listing(twice)})"] if twice else []
+    if masked and not (root / "masks").is_dir():
+        return [*faults, "has no masks, and this network is trained on them"]
+    odd, broken = [], []
+    for name in watched(names, len(names), "reading headers"):
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts or "\\" in name or path.suffix.lower() != ".png":
+            odd.append(repr(name))
+            continue
+        try:
+            size = decode.read_size(root / "images" / name)
+            if masked and decode.read_size(root / "masks" / name) != size:
+                broken.append(f"{name}: its mask has another size")
+        except PixmedError as error:
+            broken.append(str(error))
+    if odd:
+        faults.append(f"{len(odd)} names are not those of PNG files in images/ ({listing(odd)})")
+    if broken:
+        faults.append(f"{len(broken)} files are unusable ({listing(broken)})")
+    return faults
+
+
+def _limits(table: Path, entry: Mapping[str, str | None]) -> tuple[float, float]:
+    try:
+        low, high = float(entry.get("low") or 0), float(entry.get("high") or 255)
+    except ValueError:
+        low = high = np.nan
+    if not (np.isfinite([low, high]).all() and low < high):
+        raise PixmedError(
+            f"{table}: {entry['file']} has low {entry['low']!r}, high {entry['high']!r}; sample again"
+        )
+    return low, high
+
+
+def _read(
+    root: Path, names: Sequence[str], labels: np.ndarray, masked: bool, row: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """`Source.read`."""
+    image = decode.read_image(root / "images" / names[row])
+    if not masked:
+        return image, np.zeros(image.shape[:2], np.uint8)
+    path = root / "masks" / names[row]
+    mask = decode.read_mask(path)
+    values = np.flatnonzero(np.bincount(mask.ravel()))
+    if not set(values) <= {0, 255}:
+        raise PixmedError(
+            f"{path}: values {listing([str(v) for v in values])} instead of 0 and 255; sample again"
+        )
+    return image, (mask > 0) * np.uint8(labels[row] + 1)
+
+
+def _refuse_leaks(
+    root: Path, behind: Mapping[str, str], real: Source, rows: Mapping[str, np.ndarray], by: str
+) -> None:
+    by_file = by == "slice" or real.groups == real.files
+    if by_file and not set(real.files) & set(behind):
+        warnings.warn(
+            f"{root}: nobody can tell whether its generator has seen this run's val and test slices: "
+            "their patients are unknown here, and no file has a name that it was trained on",
+            stacklevel=2,
+        )
+    ours = real.files if by_file else real.groups
+    theirs = set(behind) if by_file else set(behind.values()) - {""}
+    for split in ("test", "val"):
+        shared = sorted({ours[row] for row in rows[split]} & theirs)
+        if shared:
+            what = "slices" if by_file else "patients"
+            raise PixmedError(
+                f"{root}: its generator or its masks come from {len(shared)} {what} of this run's {split}"
+                f" split ({listing(shared, 5)}); train the generator with this run's data.split and seed, "
+                "and sample with --sample.split=train"
+            )
+
+
+def _chain(real: Source, made: Source) -> Source:
+    count = len(real.files)
+
+    def limits(row: int) -> tuple[float, float]:
+        source, at = (real, row) if row < count else (made, row - count)
+        assert source.limits is not None
+        return source.limits(at)
+
+    return real._replace(
+        files=real.files + made.files,
+        labels=np.concatenate([real.labels, made.labels]),
+        groups=real.groups + made.groups,
+        planes=real.planes + made.planes,
+        given=real.given + ("train",) * len(made.files) if real.given else (),
+        read=lambda row: real.read(row) if row < count else made.read(row - count),
+        limits=limits if real.limits else None,
+    )

@@ -1,0 +1,230 @@
+"""Synthetic slices train and never test; whoever the generator has seen is in no split that judges."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pixmed_jax.data import phantom
+from pixmed_jax.data.sources import open_dataset
+from pixmed_jax.errors import PixmedError
+
+OPTIONS = {"size": 32, "load_scale": 1.0, "channels": 1, "seed": 0}
+SPLIT = {"train": (0, 1, 2, 3), "val": (4,), "test": (5,)}  # patients
+HEAD = ("file", "label", "patient_group", "source", "low", "high", "tumor_source", "tumor_group")
+
+
+@pytest.fixture
+def root(tmp_path) -> Path:
+    """Twelve slices of six patients, split as SPLIT says."""
+    home = {patient: name for name, patients in SPLIT.items() for patient in patients}
+    rows = ["file,label,patient_group,part"]
+    for patient in range(6):
+        for i, s in enumerate(phantom.patient_slices(patient, size=64, count=2)):
+            name = f"{2 * patient + i:02}.png"
+            for kind, pixels in (("images", s.image), ("masks", s.mask * np.uint8(255))):
+                (tmp_path / "data" / kind).mkdir(parents=True, exist_ok=True)
+                Image.fromarray(pixels).save(tmp_path / "data" / kind / name)
+            rows.append(f"{name},{phantom.LABEL_NAMES[patient % 3]},p{patient},{home[patient]}")
+    (tmp_path / "data" / "meta.csv").write_text("\n".join(rows))
+    return tmp_path / "data"
+
+
+def row(i: int, label: str = "glioma", who: int = 1, tumor: int = 1, **changes) -> dict[str, str]:
+    told = (
+        f"{i:05}.png",
+        label,
+        f"p{who}",
+        f"{2 * who:02}.png",
+        "0",
+        "255",
+        f"{2 * tumor:02}.png",
+        f"p{tumor}",
+    )
+    return dict(zip(HEAD, told, strict=True)) | changes
+
+
+def write(path: Path, rows, trained_on=(0, 1, 2, 3), masks: bool = True) -> Path:
+    """A sampled folder: image i is i + 1 everywhere, its mask the upper left corner."""
+    for kind in ("images", "masks") if masks else ("images",):
+        (path / kind).mkdir(parents=True, exist_ok=True)
+    for i, entry in enumerate(rows):
+        name = Path(entry["file"]).name or "none.png"
+        Image.fromarray(np.full((32, 32), i + 1, np.uint8)).save(path / "images" / name, format="PNG")
+        if masks:
+            mask = np.zeros((32, 32), np.uint8)
+            mask[:9, :9] = 255 * (entry["label"] != "no_tumor")
+            Image.fromarray(mask).save(path / "masks" / name, format="PNG")
+    with (path / "manifest.csv").open("w", newline="") as file:
+        table = csv.DictWriter(file, HEAD)
+        table.writeheader()
+        table.writerows(rows)
+    if trained_on is not None:
+        files = {f"{2 * p + i:02}.png": f"p{p}" for p in trained_on for i in (0, 1)}
+        (path / "trained_on.json").write_text(json.dumps({"step": 1, "config": "", "files": files}))
+    return path
+
+
+def opened(root: Path, sampled: Path | None = None, **changes):
+    made = {"synthetic_dir": str(sampled)} if sampled else {}
+    options = {"split": {}, "split_column": "part", "condition": "tumor", **OPTIONS, **made, **changes}
+    return open_dataset(source="folder", dir=str(root), **options)
+
+
+def names(dataset, split: str) -> list[str]:
+    return [dataset.source.files[i] for i in dataset.rows[split]]
+
+
+@pytest.mark.parametrize("how", ["add", "replace"])
+def test_synthetic_slices_train_only(root, tmp_path, how, capsys):
+    rows = [row(0, "pituitary"), row(1, "meningioma"), row(2)]
+    alone, both = opened(root), opened(root, write(tmp_path / "s", rows), synthetic=how)
+    made = ["synthetic/00000.png", "synthetic/00001.png", "synthetic/00002.png"]
+    assert names(both, "train") == (names(alone, "train") if how == "add" else []) + made
+    for split in ("val", "test"):
+        assert names(both, split) == names(alone, split)
+    arrays, slices = both.load(both.rows["train"], 32)
+    first = len(names(both, "train")) - 3
+    assert arrays.images[first:, 0, 0, 0].tolist() == [1, 2, 3]
+    found = [slices.label_names[i] for i in arrays.labels[first:]]
+    assert found == ["pituitary", "meningioma", "glioma"]
+    assert slices.groups[first:] == ("p1",) * 3
+    assert (np.asarray(arrays.maps[first:]) > 0).sum((1, 2)).tolist() == [81] * 3
+    assert (slices.masks[first:].max((1, 2)) - 1).tolist() == arrays.labels[first:].tolist()
+    beside = 8 if how == "add" else 0
+    assert f"3 synthetic slices train, beside {beside} real ones" in capsys.readouterr().err
+    if how == "add":
+        np.testing.assert_array_equal(arrays.images[:first], alone.load(alone.rows["train"], 32)[0].images)
+    # What the next generator would be trained on is on record.
+    assert set(both.description()["behind"].values()) == {"p0", "p1", "p2", "p3"}
+    assert "behind" not in alone.description()
+
+
+@pytest.mark.parametrize(
+    ("rows", "trained_on", "split"),
+    [
+        ([row(0)], (0, 1, 5), "test"),  # the generator has seen patient 5
+        ([row(0)], (4,), "val"),
+        ([row(0, who=5)], (0,), "test"),  # the anatomy is patient 5's
+        ([row(0), row(1, tumor=4)], (0,), "val"),  # the tumour is patient 4's
+    ],
+)
+def test_whoever_judges_was_not_seen(root, tmp_path, rows, trained_on, split):
+    with pytest.raises(PixmedError, match=f"1 patients of this run's {split} split") as caught:
+        opened(root, write(tmp_path / "s", rows, trained_on))
+    assert "\n" not in str(caught.value) and "--sample.split=train" in str(caught.value)
+
+
+def test_a_split_by_slice_compares_files(root, tmp_path):
+    """Patient 5's slices are 10 and 11, which no generator has seen here; 08 is one it has."""
+    made = write(tmp_path / "s", [row(0)], trained_on=(0,))
+    with pytest.warns(UserWarning, match="by=slice"):
+        opened(root, made, split={"by": "slice"})
+    (made / "trained_on.json").write_text('{"files": {"08.png": "p0"}}')
+    with (
+        pytest.warns(UserWarning, match="by=slice"),
+        pytest.raises(PixmedError, match=r"1 slices of this run's val split \(08.png\)"),
+    ):
+        opened(root, made, split={"by": "slice"})
+
+
+def test_data_without_patients_cannot_tell_and_say_so(tmp_path):
+    for i in range(12):
+        path = tmp_path / "classes" / ("glioma", "pituitary")[i % 2] / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.random.default_rng(i).integers(0, 255, (32, 32), np.uint8)).save(path)
+    made = write(tmp_path / "s", [row(0)], masks=False)
+    with pytest.warns(UserWarning) as told:
+        dataset = open_dataset(
+            source="classes", dir=str(tmp_path / "classes"), split={"by": "slice"}, condition="tumor",
+            synthetic_dir=str(made), **OPTIONS,
+        )  # fmt: skip
+    assert any("their patients are unknown here" in str(w.message) for w in told)
+    arrays, _ = dataset.load(dataset.rows["train"], 32)
+    assert arrays.images[-1, 0, 0, 0] == 1 and not arrays.maps.any()
+
+
+def test_a_folder_that_does_not_say_whom_it_has_seen(root, tmp_path):
+    made = write(tmp_path / "s", [row(0)], trained_on=None)
+    with pytest.raises(PixmedError, match=r"trained_on.json: missing.*data.synthetic_trust=true"):
+        opened(root, made)
+    assert len(names(opened(root, made, synthetic_trust=True), "train")) == 9
+    # Trust is about the generator; the manifest still speaks of the masks.
+    write(made, [row(0, who=5)], trained_on=None)
+    with pytest.raises(PixmedError, match="this run's test split"):
+        opened(root, made, synthetic_trust=True)
+    for text in ("{", "[]", '{"files": ["a"]}', '{"files": {"a": 1}}', "[" * 100_000):
+        (made / "trained_on.json").write_text(text)
+        with pytest.raises(PixmedError, match=r"trained_on.json: unreadable") as caught:
+            opened(root, made)
+        assert "\n" not in str(caught.value)
+
+
+def test_slices_without_a_tumour(root, tmp_path, capsys):
+    """A segmenter learns from an empty mask; there is no class for a classifier to learn."""
+    from pixmed_jax.data.synthetic import read
+
+    made = write(tmp_path / "s", [row(0), row(1, "no_tumor"), row(2)])
+    dataset = opened(root, made)
+    arrays, _ = dataset.load(dataset.rows["train"], 32)
+    assert np.asarray(arrays.maps[-3:]).any((1, 2)).tolist() == [True, False, True]
+    found = read(made, ("glioma", "meningioma"), labelled=True, masked=False).source
+    assert found.files == ("synthetic/00000.png", "synthetic/00002.png")
+    assert "1 of 3 slices are labelled no_tumor and left out" in capsys.readouterr().err
+    known = read(made, ("glioma", "no_tumor"), labelled=True, masked=False).source
+    assert known.labels.tolist() == [0, 1, 0]
+
+
+def test_limits_are_the_manifests(root, tmp_path):
+    made = write(tmp_path / "s", [row(0, low="-100", high="400"), row(1)])
+    dataset = opened(root, made)
+    _, slices = dataset.load(dataset.rows["train"], 32)
+    assert slices.limits[-2:].tolist() == [[-100, 400], [0, 255]]
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda p: write(p, [row(0, "meningiom")]), "labels 'meningiom' are not among"),
+        (lambda p: write(p, [row(0, "")]), "labels '' are not among"),
+        (lambda p: write(p, [row(0), row(0)]), r"1 files have several rows \(00000.png\)"),
+        (lambda p: write(p, [row(0, file="../x.png")]), "1 names are not those of PNG files"),
+        (lambda p: write(p, [row(0, file="/x.png")]), "1 names are not those of PNG files"),
+        (lambda p: write(p, [row(0, file="00000.nii.gz")]), "1 names are not those of PNG files"),
+        (lambda p: write(p, [row(0, low="nan")]), "has low 'nan', high '255'"),
+        (lambda p: write(p, [row(0, low="9", high="8")]), "has low '9', high '8'"),
+        (lambda p: write(p, []), "no slices to train on"),
+        (lambda p: (write(p, [row(0)]) / "images/00000.png").unlink(), "1 files are unusable"),
+        (lambda p: (write(p, [row(0)]) / "images/00000.png").write_bytes(b"PNG"), "1 files are unusable"),
+        (
+            lambda p: Image.new("L", (31, 32)).save(write(p, [row(0)]) / "masks/00000.png"),
+            "its mask has another size",
+        ),
+        (lambda p: write(p, [row(0)], masks=False), "has no masks, and this network is trained on them"),
+        (lambda p: (write(p, [row(0)]) / "manifest.csv").unlink(), "manifest.csv: missing"),
+        (lambda p: (write(p, [row(0)]) / "manifest.csv").write_text("a,b\n"), "no column file, label"),
+    ],
+)
+def test_faults_are_told_in_a_line(root, tmp_path, change, told):
+    change(tmp_path / "s")
+    with pytest.raises(PixmedError, match=told) as caught:
+        opened(root, tmp_path / "s")
+    assert "\n" not in str(caught.value) and str(tmp_path / "s") in str(caught.value)
+
+
+def test_a_mask_of_other_values_is_refused_when_it_is_read(root, tmp_path):
+    made = write(tmp_path / "s", [row(0)])
+    Image.new("L", (32, 32), 7).save(made / "masks/00000.png")
+    dataset = opened(root, made)
+    with pytest.raises(PixmedError, match="values 7 instead of 0 and 255"):
+        dataset.load(dataset.rows["train"], 32)
+
+
+def test_settings_that_do_not_exist(root, tmp_path):
+    with pytest.raises(PixmedError, match=r"s: no such folder; set data.synthetic_dir"):
+        opened(root, tmp_path / "s")
+    with pytest.raises(PixmedError, match=r"data\.synthetic='mix' is unknown; use one of add, replace"):
+        opened(root, write(tmp_path / "s", [row(0)]), synthetic="mix")
