@@ -6,6 +6,8 @@
 There are no masks: `read` gives one of zeros, and `Source.masked` is false. Nobody knows the patients, so
 `splits.split` asks for data.split.by=slice. Where the set brings its own test images they are the "test" of
 `Source.given`; every tenth training image of a class, by a hash of its name, is "val".
+Such sets are gathered from many places, and some of their pictures are tinted: with `grey` (`data.channels=1`)
+colours become their luminance, so that all slices are of one kind.
 Errors: PixmedError.
 """
 
@@ -22,9 +24,10 @@ from pixmed_jax.errors import PixmedError, listing
 
 _HALVES = {"training": "train", "train": "train", "testing": "test", "test": "test"}
 _VALIDATION = 10  # one training image in so many
+_LUMINANCE = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as in JPEG
 
 
-def source(directory: str | Path, *, rule: str = "auto") -> Source:
+def source(directory: str | Path, *, rule: str = "auto", grey: bool = False) -> Source:
     """Index a folder by the names and headers of its files."""
     root = Path(directory)
     if not root.is_dir():
@@ -64,9 +67,9 @@ def source(directory: str | Path, *, rule: str = "auto") -> Source:
         label_names=names,
         groups=files,
         planes=("",) * len(files),
-        read=partial(_read, paths, parsed),
+        read=partial(_read, paths, parsed, grey),
         given=tuple(given) if set(given) >= {"train", "test"} else (),
-        limits=lambda row: _limits(decode.read_image(paths[row]), parsed, str(paths[row])),
+        limits=lambda row: _limits(_image(paths[row], grey), parsed, str(paths[row])),
         masked=False,
     )
 
@@ -84,9 +87,16 @@ def _limits(image: np.ndarray, rule: str | Limits, name: str) -> Limits:
     return intensity.percentiles(image[None], name) if rule == "percentiles" else full
 
 
-def _read(paths: list[Path], rule: str | Limits, row: int) -> tuple[np.ndarray, np.ndarray]:
+def _image(path: Path, grey: bool) -> np.ndarray:
+    image = decode.read_image(path)
+    if not grey or image.ndim == 2:
+        return image
+    return np.rint(image @ _LUMINANCE).astype(image.dtype)
+
+
+def _read(paths: list[Path], rule: str | Limits, grey: bool, row: int) -> tuple[np.ndarray, np.ndarray]:
     """`Source.read`: the image, and a mask without a tumour."""
-    image = decode.read_image(paths[row])
+    image = _image(paths[row], grey)
     if rule not in ("auto", "full"):
         image = intensity.encode(image, _limits(image, rule, str(paths[row])))
     return image, np.zeros(image.shape[:2], np.uint8)

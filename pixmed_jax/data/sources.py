@@ -129,7 +129,7 @@ def open_dataset(
 
         index = brain_tumor_mri_builder.source(data_dir=dir or None, rule=intensity)
     elif source == "classes":
-        index = classes.source(dir, rule=intensity)
+        index = classes.source(dir, rule=intensity, grey=channels == 1)
     else:
         known = "phantom, folder, brain_tumor_mri, classes"
         raise PixmedError(f"data.source={source!r} is unknown; use one of {known}")
