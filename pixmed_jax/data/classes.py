@@ -6,7 +6,7 @@
 There are no masks: `read` gives one of zeros, and `Source.masked` is false. Nobody knows the patients, so
 `splits.split` asks for data.split.by=slice. Where the set brings its own test images they are the "test" of
 `Source.given`; every tenth training image of a class, by a hash of its name, is "val".
-Such sets are gathered from many places, and some of their pictures are tinted: with `grey` (`data.channels=1`)
+Such sets are gathered from many places, and some pictures are tinted: with `grey` (`data.channels=1`)
 colours become their luminance, so that all slices are of one kind.
 Errors: PixmedError.
 """
