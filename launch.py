@@ -48,6 +48,7 @@ STAGES: dict[str, dict[str, Any]] = {
     "check_data": {
         "images": "images", "masks": "masks", "meta": "meta.csv", "file_column": "file",
         "label_column": "label", "patient_column": "patient_group", "split_column": "",
+        "axis": "stored", "class_name": "",
     },
 }
 # fmt: on

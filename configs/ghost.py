@@ -10,6 +10,7 @@ meta.csv with labels and patients). BUILD_NOTES.md says how the paper was read w
 The paper's ablations are presets too: `no_ghost` (Table 4: the same U-Net of plain convolutions), and the
 generator's losses of Figure 6, `bce` (adversarial alone) and `mse` (pixels alone); `quick` is BCE + SSIM. At
 full size: --config=configs/ghost.py:paper --config.model.generator.ghost_levels='()' or --config.loss.ssim=0.
+With +augment behind a preset, as in :paper+augment, training slices are augmented; so in every experiment.
 """
 
 from pixmed_jax.defaults import ADVERSARIAL, experiment, merged

@@ -2,7 +2,8 @@
 
     python launch.py --config=configs/study.py            quick: embedded phantoms, an hour on two CPU cores
     python launch.py --config=configs/study.py --config.data.source=folder --config.data.dir=DIR
-                                                          the same on your slices
+                                                          the same on your slices (--config.run="('ghost',)":
+                                                          some of the systems only)
     python launch.py --config=configs/study.py:paper --config.data.dir=DIR
                                                           256x256, the papers' schedules, DenseNet201: a GPU
 What `data` says here holds for every part; `systems.NAME` and `downstream.NAME` are those configs whole. Arms
@@ -45,13 +46,15 @@ def get_config(preset: str = "quick") -> ConfigDict:
         classifier, seeds = part("classifier", "paper"), {"systems": (0,), "downstream": (0, 1, 2)}
         data = {**SHARED, "source": "folder", "size": 256}
     if preset == "test":
-        systems = {n: merged(c, TEST) for n, c in systems.items() if n in ("ghost", "no_ghost", "dcgan")}
+        ghost = part("ghost", "test")
+        systems = {"ghost": ghost, "no_ghost": merged(ghost, PAPER["no_ghost"]), "dcgan": systems["dcgan"]}
+        systems = {n: merged(c, TEST) for n, c in systems.items()}
         classifier, data = part("classifier", "test"), {**SHARED, "size": 32, "patients": 12}
     arms = tuple(n for n in systems if n not in ("no_ghost", "bce", "mse"))
     return ConfigDict(
         {
             "name": "study", "preset": preset, "data": data, "seeds": seeds,
-            "systems": systems, "arms": arms, "downstream": {"classifier": classifier},
+            "run": tuple(systems), "systems": systems, "arms": arms, "downstream": {"classifier": classifier},
             "samples": {"number": 12 if preset == "test" else 600, "split": "train", "balance": True},
         }
     )  # fmt: skip

@@ -1,7 +1,7 @@
 """A folder of slices looked at before any training: what it holds, all its defects, and its copies.
 
     W/check_data/report.html            the page to look at; needs no other file
-    W/check_data/files.csv              one row per image: FILE_COLUMNS
+    W/check_data/files.csv              one row per image or slice of a volume: FILE_COLUMNS
     W/check_data/duplicates.csv         file, other, transform, similarity (see data/duplicates.py)
     W/check_data/duplicates_within.csv  the same columns; only where a second folder is given
 
@@ -28,9 +28,9 @@ from scipy import ndimage, sparse
 
 from pixmed_jax import pages, pictures
 from pixmed_jax import workdir as run_folder
-from pixmed_jax.data import decode, duplicates
+from pixmed_jax.data import duplicates
 from pixmed_jax.data.duplicates import Copy
-from pixmed_jax.data.survey import Record, Survey, read_mask, survey
+from pixmed_jax.data.survey import NO_LABELS, Record, Survey, survey
 from pixmed_jax.errors import PixmedError
 
 FILE_COLUMNS = (
@@ -46,9 +46,12 @@ _SAME_PATIENT = 0.97  # similarity from which two slices of one patient count as
 _OUTLINE = (255, 90, 60)
 
 
-def check_data(data: str, workdir: str, *, against: str | None = None, **options: str) -> str:
+def check_data(
+    data: str, workdir: str, *, against: str | None = None, class_name: str = "", **options: str
+) -> str:
     """Read, compare, write `workdir`/check_data; returns the lines to print.
 
+    class_name: what the masks show where no label says it, for the page; a tumour by default.
     `options` are those of `survey`, for both folders.
     """
     target = Path(workdir).absolute() / "check_data"
@@ -60,6 +63,8 @@ def check_data(data: str, workdir: str, *, against: str | None = None, **options
     within = [c for c in duplicates.copies(found.textures) if not _neighbours(found, c)]
     between = duplicates.copies(found.textures, second.textures) if second else []
     _flag_copies(found, within)
+    if class_name:
+        found.faults[:] = [fault for fault in found.faults if fault.what != NO_LABELS]
 
     tables = {"files.csv": [FILE_COLUMNS, *(_row(record) for record in found.records)]}
     names = [record.file for record in found.records]
@@ -69,7 +74,7 @@ def check_data(data: str, workdir: str, *, against: str | None = None, **options
         tables["duplicates_within.csv"] = [COPY_COLUMNS, *_named(within, names, names)]
     else:
         tables["duplicates.csv"] = [COPY_COLUMNS, *_named(within, names, names)]
-    page = _page(found, second, within, between, target)
+    page = _page(found, second, within, between, target, class_name)
 
     with run_folder.replaced(target, "give another --workdir") as draft:
         for name, rows in tables.items():
@@ -85,8 +90,15 @@ def _summary(
 ) -> Iterable[str]:
     counts = {fault.what: len(fault.names) or 1 for fault in found.faults}
     copied, known = len({c.file for c in within}), len({c.file for c in between})
+    volumes = len({record.item for record in found.records if record.is_slice})
     yield (
-        f"{found.root}: {len(found.records):,} images; {copied:,} are copies of others in it"
+        f"{found.root}: {len(found.records):,} images"
+        + (
+            f" ({sum(r.is_slice for r in found.records):,} of them slices of {volumes:,} volumes)"
+            if volumes
+            else ""
+        )
+        + f"; {copied:,} are copies of others in it"
         + (f", {known:,} of images in {second.root}" if second else "")
     )
     yield f"written: {target / 'report.html'} and the tables beside it"
@@ -95,8 +107,13 @@ def _summary(
 
 
 def _neighbours(found: Survey, copy: Copy) -> bool:
-    """Whether a pair may as well be two slices of one patient: a millimetre apart they are alike by 0.9."""
+    """Whether a pair may as well be two slices of one patient: a millimetre apart they are alike by 0.9.
+
+    Slices of one volume are never copies, however thin they are.
+    """
     file, other = found.records[copy.file], found.records[copy.other]
+    if file.is_slice and file.item == other.item:
+        return True
     return bool(file.patient) and file.patient == other.patient and copy.similarity < _SAME_PATIENT
 
 
@@ -118,11 +135,18 @@ def _flag_copies(found: Survey, within: Sequence[Copy]) -> None:
 
 def _row(record: Record) -> tuple[Any, ...]:
     shown = {
+        "kind": _kind(record),
+        "minimum": f"{record.minimum:.6g}",
+        "maximum": f"{record.maximum:.6g}",
         "mean": f"{record.mean:.2f}",
         "tumour_pixels": "" if record.tumour_pixels < 0 else record.tumour_pixels,
         "defects": "; ".join(record.defects),
     }
     return tuple(shown.get(name, getattr(record, name)) for name in FILE_COLUMNS)
+
+
+def _kind(record: Record) -> str:
+    return f"{record.kind} from {record.stored}" if record.stored else record.kind
 
 
 def _named(
@@ -140,7 +164,12 @@ def _write(path: Path, text: str) -> None:
 
 
 def _page(
-    found: Survey, second: Survey | None, within: Sequence[Copy], between: Sequence[Copy], target: Path
+    found: Survey,
+    second: Survey | None,
+    within: Sequence[Copy],
+    between: Sequence[Copy],
+    target: Path,
+    class_name: str,
 ) -> str:
     records = found.records
     readable = [record for record in records if record.height]
@@ -150,10 +179,13 @@ def _page(
         name=found.root.name,
         other=second.root.name if second else "",
         n=len(records),
+        thing=class_name or "tumour",
         unreadable=len(records) - len(readable),
-        bytes=sum((found.root / record.file).stat().st_size for record in records),
+        bytes=found.bytes,
+        volumes=len({r.item for r in records if r.is_slice}),
+        left_out=sum(1 for r in records if r.left_out),
         sizes=Counter(f"{r.width} × {r.height}" for r in readable).most_common(),
-        kinds=Counter(r.kind for r in readable).most_common(),
+        kinds=Counter(map(_kind, readable)).most_common(),
         patients=len({r.patient for r in records} - {""}),
         masks=sum(1 for r in records if r.mask),
         faults=[
@@ -161,9 +193,9 @@ def _page(
             for fault in sorted(found.faults, key=lambda fault: -(len(fault.names) or 1))
         ],
         n_defects=sum(len(fault.names) or 1 for fault in found.faults),
-        classes=_classes(found),
-        balance=_balance(records),
-        charts=_charts(readable),
+        classes=_classes(found, class_name or "no label"),
+        balance=_balance([r for r in records if not r.left_out], class_name or "no label"),
+        charts=_charts(readable, class_name or "tumour"),
         within=_section(found, found, within),
         across=_across(records, within),
         groups=_groups(within, len(records)),
@@ -175,14 +207,14 @@ def _page(
     )
 
 
-def _classes(found: Survey) -> list[tuple[str, int, list[str]]]:
+def _classes(found: Survey, unlabelled: str) -> list[tuple[str, int, list[str]]]:
     """(label, images, pictures) by label; the pictures are spread over patients and files."""
     rows = defaultdict(list)
     for record in found.records:
-        if record.height:
+        if record.height and not record.left_out:
             rows[record.label].append(record)
     return [
-        (label or "no label", len(some), [_picture(found.root, r) for r in _spread(some, _PER_CLASS)])
+        (label or unlabelled, len(some), [_picture(found, r) for r in _spread(some, _PER_CLASS)])
         for label, some in sorted(rows.items())
     ]
 
@@ -194,7 +226,9 @@ def _spread(items: Sequence[Any], number: int) -> list[Any]:
     return [items[round(i * (len(items) - 1) / max(1, number - 1))] for i in range(number)]
 
 
-def _balance(records: Sequence[Record]) -> tuple[list[str], list[tuple[str, list[tuple[int, int]]]]]:
+def _balance(
+    records: Sequence[Record], unlabelled: str
+) -> tuple[list[str], list[tuple[str, list[tuple[int, int]]]]]:
     """(splits, [(label, [(images, patients) per split, then in all])]), last the sum of all labels."""
     splits = sorted(
         {r.split for r in records}, key=lambda s: ({"train": 0, "val": 1, "test": 2}.get(s, 3), s)
@@ -206,7 +240,7 @@ def _balance(records: Sequence[Record]) -> tuple[list[str], list[tuple[str, list
         return len(some), len({r.patient for r in some} - {""})
 
     columns = [*splits, None] if len(splits) > 1 else [None]
-    rows = [(label or "no label", [cell(label, s) for s in columns]) for label in labels]
+    rows = [(label or unlabelled, [cell(label, s) for s in columns]) for label in labels]
     if len(labels) > 1:
         rows.append(("all", [cell(None, s) for s in columns]))
     return [s or "no split" for s in columns[:-1]] + ["all"], rows
@@ -261,8 +295,8 @@ def _pair(first: Survey, second: Survey, copy: Copy) -> dict[str, str]:
         "other": other.file,
         "transform": copy.transform.replace("_", " "),
         "similarity": f"{copy.similarity:.3f}",
-        "picture": _picture(first.root, file, outline=False),
-        "other_picture": _picture(second.root, other, outline=False),
+        "picture": _picture(first, file, outline=False),
+        "other_picture": _picture(second, other, outline=False),
     }
 
 
@@ -281,42 +315,46 @@ def _groups(within: Sequence[Copy], n: int) -> list[int]:
     return sorted(sizes[sizes > 1].tolist(), reverse=True)
 
 
-def _picture(root: Path, record: Record, *, outline: bool = True) -> str:
+def _picture(found: Survey, record: Record, *, outline: bool = True) -> str:
     """A small picture of an image, its tumour outlined, as a data URI."""
-    image = decode.read_image(root / record.file)
-    if image.dtype == np.uint16:  # often 12 bits of it are used
-        image = (image / max(1, np.percentile(image, 99.8)) * 255).clip(0, 255).astype(np.uint8)
+    image = found.reader.image(record.item, record.index)
+    # Often 12 of 16 bits are used, and fluorescence is dim in 8.
+    image = (image / max(1, np.percentile(image, 99.8)) * 255).clip(0, 255).astype(np.uint8)
     shown = Image.fromarray(image).convert("RGB")
     scale = _SIDE / max(shown.size)
     size = (max(1, round(shown.width * scale)), max(1, round(shown.height * scale)))
     pixels = np.array(shown.resize(size, Image.Resampling.BICUBIC))
     if outline and record.tumour_pixels > 0:
-        mask = Image.fromarray((read_mask(root, record) > 0).astype(np.uint8) * 255)
+        mask = Image.fromarray((found.reader.raw_mask(record.item, record.index) > 0).astype(np.uint8) * 255)
         inside = np.asarray(mask.resize(size, Image.Resampling.BILINEAR)) > 127
         pixels[ndimage.binary_dilation(inside) & ~inside] = _OUTLINE
     return pictures.data_uri(Image.fromarray(pixels), "JPEG")
 
 
-def _charts(readable: Sequence[Record]) -> list[str]:
-    """Histograms as data URIs: intensities, and tumour sizes by label."""
-    ranges = {
-        name: [100 * getattr(r, name) / (2**r.bits - 1) for r in readable]
-        for name in ("minimum", "mean", "maximum")
-    }
-    charts = [_chart("intensities of each image", "% of the type's range", ranges)]
+def _charts(readable: Sequence[Record], thing: str) -> list[str]:
+    """Histograms as data URIs: intensities, and sizes of the masks by label."""
+    charts = []
+    names = ("minimum", "mean", "maximum")
+    if files := [r for r in readable if not r.stored]:
+        ranges = {name: [100 * getattr(r, name) / (2**r.bits - 1) for r in files] for name in names}
+        charts.append(_chart("intensities of each image", "% of the type's range", ranges))
+    if slices := [r for r in readable if r.stored]:
+        ranges = {name: [getattr(r, name) for r in slices] for name in names}
+        charts.append(_chart("intensities of each slice", "in the files' own units", ranges))
     tumours: Mapping[str, list[float]] = defaultdict(list)
     for record in readable:
         if record.tumour_share:
             tumours[record.label or "all"].append(100 * record.tumour_share)
     if tumours:
-        charts.append(_chart("tumour size", "% of the image's pixels", dict(sorted(tumours.items()))))
+        charts.append(_chart(f"{thing} size", "% of the image's pixels", dict(sorted(tumours.items()))))
     return charts
 
 
 def _chart(title: str, axis: str, values: Mapping[str, Sequence[float]]) -> str:
     figure = Figure(figsize=(4.6, 2.8), layout="constrained")
     axes = figure.subplots()
-    bins = np.linspace(0, max(1e-6, *(max(some) for some in values.values())), 41).tolist()
+    top = max(1e-6, *(max(some) for some in values.values()))
+    bins = np.linspace(min(0.0, *(min(some) for some in values.values())), top, 41).tolist()
     for name, some in values.items():
         axes.hist(some, bins=bins, histtype="stepfilled", alpha=0.5, label=name)
     axes.set_title(title, fontsize=10, loc="left")

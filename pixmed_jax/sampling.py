@@ -1,6 +1,7 @@
 """A checkpoint and masks in, a synthetic dataset out.
 
-    OUTPUT/images/00000.png      8-bit grey (RGB where the training images had colours)
+    OUTPUT/images/00000.png      8-bit grey (RGB where the training images had colours); of the mask of slice
+                                 12 in case7.nii.gz 00000_case7_012.png
     OUTPUT/masks/00000.png       0 and 255: the tumour, in the layout that `data.source=folder` reads
     OUTPUT/conditions/00000.png  palette picture of the label map that the generator was given
     OUTPUT/trained_on.json       files and patients that the generator was trained on, where known
@@ -35,7 +36,8 @@ from PIL import Image
 from pixmed_jax import config as configs
 from pixmed_jax import inference, pictures
 from pixmed_jax import workdir as run_folder
-from pixmed_jax.data import edits, intensity, volumes
+from pixmed_jax.data import arrays, edits, intensity, nifti, volumes
+from pixmed_jax.data import masks as encodings
 from pixmed_jax.data.decode import SUFFIXES, read_mask
 from pixmed_jax.data.regions import is_tumor, known_heads
 from pixmed_jax.data.sources import open_dataset
@@ -54,8 +56,9 @@ _SCENES = 1024  # slices kept taken apart: 80 kB each at 128 x 128
 class Conditions(NamedTuple):
     """Label maps [N, S, S] uint8, or labels [N], to draw from; the label, patient group and file of each.
 
-    `limits` [N, 2] are the values that 0 and 1 stand for in the images. `scene` takes one of the maps apart
-    for an edit; masks without their slices have none.
+    `limits` [N, 2] are the values that 0 and 1 stand for in the images. `suffixes` go into the names of what
+    is drawn from each: the volume and the slice. `scene` takes one of the maps apart for an edit; masks
+    without their slices have none.
     """
 
     maps: np.ndarray
@@ -64,6 +67,7 @@ class Conditions(NamedTuple):
     files: tuple[str, ...]
     limits: np.ndarray
     scene: Callable[[int], edits.Scene] | None = None
+    suffixes: tuple[str, ...] = ()
 
 
 def sample(
@@ -83,7 +87,8 @@ def sample(
 ) -> Path:
     """Write `number` synthetic slices and return their folder.
 
-    masks: a folder of masks; without it those of the run's `split` are used.
+    masks: a folder of masks, pictures or volumes; without it those of the run's `split` are used. Volumes are
+        cut along the run's `data.axis`; their slices without a tumour are left out.
     label: the class of binary masks in `masks`, for a model that knows several; or of every image, where the
         label is all that the model is told.
     number: how many; 0 means one per mask. More than there are masks reuses them, each time with a new seed.
@@ -97,7 +102,7 @@ def sample(
     if format not in FORMATS:
         raise PixmedError(f"sample.format={format!r} is not one of {', '.join(FORMATS)}")
     if format == "nifti":
-        volumes.library("nibabel")
+        arrays.library("nibabel")
     for name, value, least in (("number", number, 0), ("seed", seed, 0), ("batch_size", batch_size, 1)):
         if value < least:
             raise PixmedError(f"sample.{name}={value}: give {least} or more")
@@ -145,7 +150,8 @@ def sample(
                 batch_size=batch_size,
             )
             for i, (image, drawn) in enumerate(zip(images, part, strict=True), start):
-                name, limits = f"{i:05d}{FORMATS[format]}", conditions.limits[drawn.row]
+                stem = f"{i:05d}" + (conditions.suffixes[drawn.row] if conditions.suffixes else "")
+                name, limits = stem + FORMATS[format], conditions.limits[drawn.row]
                 _write(draft, name, image, drawn.map, generator, limits, format)
                 told = _told(drawn, conditions)
                 units = [f"{value:.15g}" for value in limits]
@@ -238,27 +244,61 @@ def _of_labels(labels: Sequence[str], generator: inference.Generator) -> Conditi
 
 
 def _from_folder(folder: Path, label: str, generator: inference.Generator) -> Conditions:
-    """Label maps from a folder of mask pictures of any size; every faulty one is named."""
+    """Label maps from a folder of mask pictures and volumes of any size; every faulty one is named."""
     if not folder.is_dir():
-        raise PixmedError(f"sample.masks={folder}: no such folder; give one with mask pictures")
+        raise PixmedError(f"sample.masks={folder}: no such folder; give one with masks")
     tumors = [name for name in generator.classes if is_tumor(name)]
     if label and label not in tumors:
         raise PixmedError(f"sample.label={label!r} is not one of {', '.join(tumors)}")
-    paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES)
+    paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES or volumes.is_volume(p))
     if not paths:
-        raise PixmedError(f"{folder}: holds no mask pictures ({', '.join(sorted(SUFFIXES))})")
-    maps, faults = [], []
-    for path in paths:
+        known = ", ".join(sorted(SUFFIXES | volumes.SUFFIXES))
+        raise PixmedError(f"{folder}: holds no mask pictures or volumes ({known})")
+    maps, files, suffixes, faults = [], [], [], []
+    for path in watched(paths, len(paths), "reading masks"):
         try:
-            maps.append(_as_map(read_mask(path), path, label, generator))
+            if path.suffix.lower() in SUFFIXES:
+                slices = [(path.name, "", read_mask(path))]
+            else:
+                slices = _mask_slices(path, generator.config["data"].get("axis", "stored"), len(tumors))
+            for name, suffix, mask in slices:
+                maps.append(_as_map(mask, folder / name, label, generator))
+                files.append(name)
+                suffixes.append(suffix)
         except PixmedError as error:
             faults.append(str(error))
     if faults:
         raise PixmedError(listing(faults))
     values = np.stack(maps)
     labels = tuple(next((tumors[v - 1] for v in np.unique(m) if 0 < v <= len(tumors)), "") for m in values)
-    limits = np.tile(generator.limits, (len(paths), 1))
-    return Conditions(values, labels, ("",) * len(paths), tuple(p.name for p in paths), limits)
+    limits = np.tile(generator.limits, (len(files), 1))
+    return Conditions(values, labels, ("",) * len(files), tuple(files), limits, suffixes=tuple(suffixes))
+
+
+def _mask_slices(path: Path, axis: str, tumors: int) -> list[tuple[str, str, np.ndarray]]:
+    """(name, suffix for what is drawn of it, mask [H, W] uint8) of the slices of a volume with a tumour.
+
+    The tumour is 255, or the values 1 to `tumors`, or the channels of a one-hot mask.
+    """
+    array = volumes.open_array(path, "mask")
+    pictures = volumes.stack(array, array.read(), axis)
+    deep = len(pictures) > 1
+    known = arrays.suffix(path) in volumes.SUFFIXES
+    stem = path.name[: -len(arrays.suffix(path))] if known else path.name
+    found = []
+    for k, stored in enumerate(pictures):
+        values = (
+            stored if (array.slope, array.intercept) == (1, 0) else stored * array.slope + array.intercept
+        )
+        mask = encodings.as_uint8(np.ascontiguousarray(values), str(path))
+        mask = encodings.from_one_hot(mask, str(path)) if mask.ndim == 3 else mask
+        if deep and not ((mask == 255) | ((mask > 0) & (mask <= tumors))).any():
+            continue
+        name = f"{path.name}#{k:03d}" if deep else path.name
+        found.append((name, f"_{stem}_{k:03d}" if deep else "", mask))
+    if not found:
+        raise PixmedError(f"{path}: no slice shows a tumour; leave it out, or check the run's data.axis")
+    return found
 
 
 def _as_map(mask: np.ndarray, path: Path, label: str, generator: inference.Generator) -> np.ndarray:
@@ -320,18 +360,18 @@ def _write(
     tumors = [i + 1 for i, name in enumerate(generator.classes) if is_tumor(name)]
     mask = np.isin(condition, tumors)
     if format == "nifti":
-        (folder / "masks" / name).write_bytes(volumes.nifti_bytes(mask.astype(np.uint8)))
+        (folder / "masks" / name).write_bytes(nifti.nifti_bytes(mask.astype(np.uint8)))
     else:
         Image.fromarray(np.where(mask, 255, 0).astype(np.uint8)).save(folder / "masks" / name)
     palette = Image.fromarray(condition.astype(np.uint8), mode="P")
     palette.putpalette(pictures.palette(generator.classes).tobytes())
-    palette.save(folder / "conditions" / f"{name.partition('.')[0]}.png")
+    palette.save(folder / "conditions" / f"{name.removesuffix(FORMATS[format])}.png")
 
 
 def _write_image(path: Path, image: np.ndarray, limits: Sequence[float], format: str) -> None:
     if format == "nifti":
         low, high = limits
-        path.write_bytes(volumes.nifti_bytes(intensity.encode(image, (0, 1)), (float(low), float(high))))
+        path.write_bytes(nifti.nifti_bytes(intensity.encode(image, (0, 1)), (float(low), float(high))))
         return
     eight = np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)
     Image.fromarray(intensity.encode(image, (0, 1)) if format == "png16" else eight).save(path)

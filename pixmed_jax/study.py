@@ -41,16 +41,16 @@ class Part(NamedTuple):
 
 def parts(config: Mapping[str, Any], workdir: Path) -> Iterator[Part]:
     """All runs in the order in which they depend on each other."""
-    for name, system in config["systems"].items():
+    for name in config["run"]:
         for seed in config["seeds"]["systems"]:
             yield Part(
                 f"{name}, seed {seed}",
                 _system_folder(workdir, name, seed),
-                merged(system, {"seed": seed, "data": config["data"]}),
+                merged(config["systems"][name], {"seed": seed, "data": config["data"]}),
                 config["samples"],
             )
     for network, settings in config["downstream"].items():
-        for arm in (REAL, *config["arms"]):
+        for arm in (REAL, *(arm for arm in config["arms"] if arm in config["run"])):
             for seed in config["seeds"]["downstream"]:
                 extra = {}
                 if arm != REAL:
@@ -141,9 +141,11 @@ def _system_folder(workdir: Path, name: str, seed: int) -> Path:
 
 
 def _check(config: Mapping[str, Any]) -> None:
-    unknown = [name for name in config["arms"] if name not in config["systems"]]
-    if unknown:
-        raise PixmedError(f"arms: {listing(unknown)} is no system; there are {', '.join(config['systems'])}")
+    for key in ("run", "arms"):
+        unknown = [name for name in config[key] if name not in config["systems"]]
+        if unknown:
+            known = ", ".join(config["systems"])
+            raise PixmedError(f"{key}: {listing(unknown)} is no system of this study; there are {known}")
 
 
 def _prepare(workdir: Path, config: dict[str, Any], *, fresh: bool) -> None:

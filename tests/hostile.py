@@ -23,7 +23,7 @@ import pydicom
 import scipy.io
 from PIL import Image
 from test_decode import png_header
-from test_volumes import dicom, mat73
+from volume_files import dicom, mat73
 
 from pixmed_jax.data import folder
 from pixmed_jax.errors import PixmedError

@@ -127,6 +127,33 @@ def test_fixed_limits_and_splits(web, tmp_path):
         builder.source(data_dir=str(tmp_path / "data"), rule="window")
 
 
+def test_percentiles_are_found_once_a_slice(web, tmp_path, monkeypatch):
+    source = builder.source(data_dir=str(tmp_path / "data"))
+    seen = []
+    found = builder.intensity.percentiles
+    monkeypatch.setattr(builder.intensity, "percentiles", lambda *of: seen.append(of[1]) or found(*of))
+    load(source, range(8), 12)
+    assert sorted(seen) == list(source.files)
+
+
+def test_the_authors_folds(web, tmp_path):
+    """Patients 100360 (1 and 3), MR040240 (2 and 3) and MR018024 (4 and 1) cross them."""
+    source = builder.source(data_dir=str(tmp_path / "data"), split_column="fold")
+    assert source.given == tuple(map(str, FOLDS))
+    with pytest.raises(PixmedError, match=r"3 patients are in several of the given folds: 100360 \(1 \+ 3\)"):
+        split(source, given=source.given, folds=5)
+    with pytest.warns(UserWarning, match="3 patients were in several"):
+        rows = split(source, given=source.given, folds=5, crossing="move")  # equals go to the first fold
+    assert {name: [source.files[row] for row in r] for name, r in rows.items()} == {
+        "train": ["0005"],
+        "val": ["0002", "0003", "0007"],
+        "test": ["0001", "0004", "0006", "0008"],
+    }
+    with pytest.raises(PixmedError, match=r"data\.split_column='set': these data bring fold"):
+        builder.source(data_dir=str(tmp_path / "data"), split_column="set")
+    assert builder.source(data_dir=str(tmp_path / "data")).given == ()
+
+
 def test_everything_is_in_the_records(web, tmp_path):
     builder.source(data_dir=str(tmp_path / "data"))
     made = builder.BrainTumorMri(data_dir=str(tmp_path / "data"))

@@ -10,11 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.io
 from PIL import Image
 
 from pixmed_jax import check_data as stage
 from pixmed_jax.check_data import check_data
-from pixmed_jax.data import phantom
+from pixmed_jax.data import folder, phantom
+from pixmed_jax.data.sources import open_dataset
 from pixmed_jax.data.survey import survey
 from pixmed_jax.errors import PixmedError
 
@@ -129,6 +131,13 @@ def test_all_defects_of_pixels_are_listed_and_the_rest_is_read(tmp_path, slices)
     assert last.startswith("defects: 12: ") and "masks are empty (1)" in last
 
 
+def test_a_link_to_itself_is_a_defect(tmp_path, slices):
+    root = pairs(tmp_path, slices)
+    (root / "images" / "00.png").unlink()
+    (root / "images" / "00.png").symlink_to(root / "images" / "00.png")
+    assert kinds(root) == {"images cannot be read": ["images/00.png: not a file"]}
+
+
 def test_rgb_with_equal_channels_is_grey_and_class_masks_are_masks(tmp_path, slices):
     root = pairs(tmp_path, slices)
     put(root / "images" / "00.png", np.repeat(slices[0].image[..., None], 3, -1))
@@ -137,23 +146,137 @@ def test_rgb_with_equal_channels_is_grey_and_class_masks_are_masks(tmp_path, sli
     assert kinds(root) == {}
 
 
-def test_files_that_are_no_pictures_are_one_fault_and_not_lone(tmp_path, slices):
-    root = pairs(tmp_path, slices)
-    for kind in ("images", "masks"):
-        np.save(root / kind / "volume.npy", np.zeros((4, 8, 8), np.uint8))
-    (root / "masks" / "03.png").unlink()
-    np.save(root / "masks" / "03.npy", slices[3].mask)
-    found = [fault for fault in survey(root, meta="").faults if "no pictures" in fault.what]
-    told = "3 files are no pictures and are not checked (images/volume.npy, masks/03.npy, masks/volume.npy)"
-    assert [(fault.what, fault.names) for fault in found] == [(told, [])]
-    assert set(kinds(root, meta="")) == {told, "no labels", "no patients"}
-    records = survey(root, meta="").records
-    assert [record.file for record in records] == [f"images/{i:02}.png" for i in range(12)]
-    assert records[3].mask == "" and records[3].tumour_pixels == -1
-    for picture in (root / "images").glob("*.png"):
-        picture.unlink()
-    with pytest.raises(PixmedError, match=r"files are no pictures and are not checked"):
-        survey(root, meta="")
+def volumes(root: Path) -> dict[str, np.ndarray]:
+    """Heads of three patients as NIfTI, .npy and .mat, 24 x 20 x 6, with a tumour in slices 2 and 3.
+
+    NIfTI stores [x, y, z], where x runs along the rows of a picture.
+    """
+    made = {}
+    for patient, name in enumerate(("a.nii.gz", "b.npy", "c.mat")):
+        flat = [s.image for s in phantom.patient_slices(patient, size=64, count=6)]
+        values = np.stack([image[8:56:2, 12:52:2] for image in flat], -1).astype(np.int16) * 5 - 100
+        mask = np.zeros(values.shape, np.uint8)
+        mask[5:9, 6:10, 2:4] = 1
+        mask[5, 6, 3] = 0
+        for kind, array in (("images", values), ("masks", mask)):
+            path = root / kind / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if name.endswith(".npy"):
+                np.save(path, array)
+            elif name.endswith(".mat"):
+                scipy.io.savemat(path, {"image" if kind == "images" else "mask": array})
+            else:
+                nibabel = pytest.importorskip("nibabel")
+                nibabel.save(nibabel.Nifti1Image(array.swapaxes(0, 1), np.diag([-1.0, -1, 1, 1])), path)
+        made[name] = values
+    return made
+
+
+def test_volumes_are_read_slice_by_slice(tmp_path):
+    root = tmp_path / "data"
+    made = volumes(root)
+    text = check_data(str(root), str(tmp_path / "run"))
+    first, *_, last = text.splitlines()
+    assert first == (f"{root}: 18 images (18 of them slices of 3 volumes); 0 are copies of others in it")
+    assert last == "defects: 1: no labels (1)"
+    rows = table(tmp_path / "run" / "check_data" / "files.csv")
+    assert [row["file"] for row in rows] == [f"images/{name}#{k:03}" for name in made for k in range(6)]
+    for row in rows:
+        name, k = row["file"].removeprefix("images/").split("#")
+        values = made[name][..., int(k)]
+        assert (float(row["minimum"]), float(row["maximum"])) == (values.min(), values.max())
+        assert float(row["mean"]) == pytest.approx(values.mean(), abs=0.005)
+        assert row["kind"] == "16 bit grey from int16" and row["mask"] == f"masks/{name}"
+        assert int(row["tumour_pixels"]) == {2: 16, 3: 15}.get(int(k), 0)
+        assert row["patient"] == f"images/{name}"
+    assert {(row["width"], row["height"]) for row in rows} == {("20", "24")}
+    page = Page((tmp_path / "run" / "check_data" / "report.html").read_text())
+    assert "18 images, slices of 3 volumes among them (12 without a tumour" in page.text
+    assert "no label 6 " in " ".join(page.text.split())  # as training counts them
+    assert sum(tag == "img" and attrs.get("alt") == "no label" for tag, attrs in page.tags) == 6
+    names = {record.file.removeprefix("images/") for record in survey(root).records if record.tumour_pixels}
+    assert names == set(folder.source(root).files)
+
+
+def test_volumes_that_copy_each_other_and_pictures(tmp_path):
+    root = tmp_path / "data"
+    made = volumes(root)
+    np.save(root / "images" / "d.npy", made["b.npy"][::-1].astype(np.float32) / 7)  # upside down, other units
+    np.save(root / "masks" / "d.npy", np.load(root / "masks" / "b.npy")[::-1])
+    thin = np.repeat(np.random.default_rng(0).integers(0, 999, (24, 20, 1)), 6, axis=2)
+    np.save(root / "images" / "e.npy", thin)  # slices of one volume are alike, and no copies
+    np.save(root / "masks" / "e.npy", np.load(root / "masks" / "b.npy"))
+    check_data(str(root), str(tmp_path / "run"))
+    rows = table(tmp_path / "run" / "check_data" / "duplicates.csv")
+    assert {(r["file"], r["other"], r["transform"]) for r in rows} >= {
+        (f"images/d.npy#{k:03}", f"images/b.npy#{k:03}", "flip_top_bottom") for k in range(6)
+    }
+    assert all(r["file"].split("#")[0] != r["other"].split("#")[0] for r in rows)
+    kept = open_dataset(
+        source="folder", dir=str(root), leave_out=str(tmp_path / "run" / "check_data" / "duplicates.csv"),
+        allow_empty_masks=True, size=24, load_scale=1.0, channels=1, seed=0,
+        split={"fractions": (0.4, 0.3, 0.3)}, condition="tumor",
+    )  # fmt: skip
+    assert not any(name.startswith("d.npy") for name in kept.source.files)
+
+
+def test_defects_of_volumes_are_told_once_each(tmp_path):
+    root = tmp_path / "data"
+    made = volumes(root)
+    for name in ("d", "e", "f", "g", "h"):
+        np.save(root / "images" / f"{name}.npy", made["b.npy"])
+        np.save(root / "masks" / f"{name}.npy", np.load(root / "masks" / "b.npy"))
+    np.save(root / "masks" / "d.npy", np.zeros((24, 20, 6), np.uint8))
+    np.save(root / "masks" / "e.npy", np.ones((24, 20, 5), np.uint8))
+    np.save(root / "images" / "f.npy", np.where(np.arange(6) == 3, np.nan, made["b.npy"]))
+    np.save(root / "masks" / "g.npy", np.load(root / "masks" / "b.npy") * 77 + np.uint8(3))
+    path = root / "images" / "h.npy"
+    path.write_bytes(path.read_bytes()[:500])
+    np.save(root / "images" / "k.npy", np.zeros((24, 20, 6), np.uint8))
+    np.save(root / "masks" / "k.npy", np.load(root / "masks" / "b.npy"))
+    put(root / "images" / "m.png", np.arange(480, dtype=np.uint8).reshape(24, 20))
+    np.save(root / "masks" / "m.npy", np.load(root / "masks" / "b.npy"))
+    found = {what: names for what, names in kinds(root).items() if not what.startswith("images of another")}
+    assert found == {
+        "no labels": [],
+        "mask volumes are empty": ["masks/d.npy"],
+        "masks have another size than their image": [
+            "masks/e.npy: 5 slices of 24x20 for an image of 6 slices of 24x20",
+        ],
+        "images cannot be read": [
+            "images/f.npy: 480 values are NaN or infinite",
+            "images/h.npy: 372 bytes cannot hold the 5760 its header says",
+        ],
+        "masks cannot be read": ["masks/m.npy: 15 pixels lie in several channels (3 and 4)"],
+        "masks have no background": ["masks/g.npy"],
+        "masks hold values that are no class (interpolated?)": ["masks/g.npy: values 3, 80"],
+        "volumes are constant": ["images/k.npy: every value is 0"],
+    }
+    records = {record.file: record for record in survey(root).records}
+    assert records["images/f.npy#003"].defects == ["images cannot be read"]
+    assert records["images/e.npy#000"].tumour_pixels == -1 and records["images/m.png"].tumour_pixels == -1
+
+
+def test_a_series_is_a_volume_and_its_patient_is_hashed(tmp_path):
+    pytest.importorskip("pydicom")
+    from volume_files import nifti, series
+
+    values = np.random.default_rng(0).integers(0, 1000, (12, 10, 4)).astype(np.int16)
+    affine = np.diag([2.0, 2, 5, 1])
+    series(tmp_path / "images" / "one", values, affine)
+    mask = np.zeros_like(values, np.uint8)
+    mask[1:3, 1:3, 2] = 1
+    nifti(tmp_path / "masks" / "one.nii.gz", mask, affine)
+    found = survey(tmp_path)
+    assert [record.file for record in found.records] == [f"images/one#{k:03}" for k in range(4)]
+    assert [record.tumour_pixels for record in found.records] == [0, 0, 4, 0]
+    (patient,) = {record.patient for record in found.records}
+    assert patient.startswith("patient-") and "1234567" not in patient
+    assert found.bytes == sum(path.stat().st_size for path in (tmp_path / "images" / "one").iterdir())
+    axial = survey(tmp_path, axis="sagittal").records
+    assert len(axial) == 12 and (axial[0].height, axial[0].width) == (4, 10)
+    with pytest.raises(PixmedError, match=r"axis='z': give stored"):
+        survey(tmp_path, axis="z")
 
 
 def test_a_mask_for_each_class(tmp_path, slices):
@@ -322,11 +445,14 @@ def test_nothing_to_read_is_an_error_that_leaves_nothing(tmp_path, slices):
     (tmp_path / "empty").mkdir()
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "a.png").write_bytes(b"x")
+    (tmp_path / "cut").mkdir()
+    (tmp_path / "cut" / "a.nii").write_bytes(b"x")
     pairs(tmp_path / "good", slices[:2])
     for data, against, told in (
         ("absent", None, "no such folder"),
-        ("empty", None, "no PNG, JPEG, TIFF or BMP files"),
+        ("empty", None, "no PNG, JPEG, TIFF, BMP, DICOM, NIfTI, .mat, .npy or .npz files"),
         ("broken", None, "none of 1 images can be read: a.png: not a whole"),
+        ("cut", None, "none of 1 images can be read: a.nii: not a NIfTI file"),
         ("good", "absent", "no such folder"),
     ):
         with pytest.raises(PixmedError, match=told) as caught:
@@ -395,6 +521,11 @@ def test_from_the_command_line(tmp_path, slices):
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="real data are not here")
 def test_real_nuclei(tmp_path):
-    lines = check_data(str(REAL / "nuclei-dsb2018-256"), str(tmp_path)).splitlines()
+    root = str(REAL / "nuclei-dsb2018-256")
+    lines = check_data(root, str(tmp_path / "named"), class_name="nucleus").splitlines()
+    assert lines[-1] == "defects: 1: no patients (1)"
+    text = (tmp_path / "named" / "check_data" / "report.html").read_text()
+    assert "umour" not in text and "tumor" not in text and "nucleus" in Page(text).text
+    lines = check_data(root, str(tmp_path)).splitlines()
     assert lines[0].endswith("334 images; 0 are copies of others in it")
     assert lines[-1] == "defects: 2: no labels (1); no patients (1)"

@@ -55,6 +55,24 @@ def test_the_sets_own_split(root):
     assert moved <= {"Training/glioma/new.png"}
 
 
+def test_a_folder_of_its_own_validates(root):
+    for i in range(3):
+        put(root / "valid" / "glioma" / f"v{i}.png")
+    source = classes.source(root)
+    found = {file for file, name in zip(source.files, source.given, strict=True) if name == "val"}
+    assert found == {f"valid/glioma/v{i}.png" for i in range(3)}  # and no training image besides
+
+
+@pytest.mark.parametrize("rule", ["auto", "percentiles"])
+def test_limits_of_an_image_that_was_read_cost_no_second_decoding(root, rule, monkeypatch):
+    source = classes.source(root, rule=rule)
+    expected = source.limits(7)
+    source = classes.source(root, rule=rule)
+    source.read(7)
+    monkeypatch.setattr(classes.decode, "read_image", None)
+    assert source.limits(7) == expected
+
+
 def test_without_halves_there_is_no_split_of_its_own(tmp_path):
     for label in "ab":
         put(tmp_path / label / "1.png")

@@ -7,10 +7,11 @@ import runs
 
 from pixmed_jax import config as configs
 from pixmed_jax.data.sources import open_dataset
-from pixmed_jax.defaults import COMMON, experiment, merged
+from pixmed_jax.defaults import ADVERSARIAL, COMMON, SUPERVISED, experiment, merged
 from pixmed_jax.training.dry_run import network_sizes
 
-CONFIGS = sorted(runs.ROOT.glob("configs/*.py"))
+# A study is made of the others; test_study.py looks at it.
+CONFIGS = [path for path in sorted(runs.ROOT.glob("configs/*.py")) if path.stem != "study"]
 
 
 def test_sections_are_merged_and_later_ones_count():
@@ -39,6 +40,22 @@ def test_presets_lie_on_quick_and_quick_on_what_all_share():
         get_config("huge")
 
 
+def test_presets_lie_on_each_other_and_augmentation_on_any():
+    get_config = experiment("mine", {}, big={"data": {"size": 512}})
+    both = get_config("big+augment")
+    assert (both.preset, both.data.size, both.data.augment.rotation.p) == ("big+augment", 512, 0.5)
+    assert get_config("augment").data.size == COMMON["data"]["size"]
+    off = get_config("big")
+    assert not any(of.p for of in off.data.augment.values())
+    off.data.augment.rotation.p = 0.3  # as a flag does
+    assert get_config("big").data.augment.rotation.p == 0
+    ghost = experiment("ghost", ADVERSARIAL)()
+    ghost.data.augment.rotation.p = 0.3
+    assert not any(of.p for of in ghost.train.augment_discriminator.values())
+    with pytest.raises(ValueError, match="no preset 'huge', there are quick, big, augment"):
+        get_config("big+huge")
+
+
 def presets(path):
     """Names of all presets of a config, as its refusal of an unknown one lists them."""
     try:
@@ -58,7 +75,8 @@ def test_every_preset_of_every_config_makes_networks(path, preset):
     assert (config["name"], config["preset"]) == (path.stem, preset)
     sizes = network_sizes(config, 3)
     assert all(size.parameters > 1000 for size in sizes.values())
-    assert set(config["data"]) == set(COMMON["data"])
+    own = SUPERVISED["data"] if "network" in config["model"] else {}
+    assert set(config["data"]) == {*COMMON["data"], *own}
 
 
 def test_the_keys_of_data_are_what_a_dataset_takes(tmp_path_factory):

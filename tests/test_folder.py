@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pixmed_jax.data import folder
+from pixmed_jax.data import folder, tables
 from pixmed_jax.data.splits import split
 from pixmed_jax.errors import PixmedError
 
@@ -70,6 +70,13 @@ def test_without_a_table_each_file_is_its_own_group(root):
         assert source.groups == source.files
     (root / "meta.csv").unlink()
     assert folder.source(root).groups == ("a.png", "b.png", "c.png")
+
+
+def test_the_class_of_masks_that_nothing_names(root, capsys):
+    source = folder.source(root, meta="", class_name="nucleus")
+    assert source.label_names == ("nucleus",)
+    assert "255 = nucleus" in capsys.readouterr().err
+    assert folder.source(root, class_name="nucleus").label_names == ("glioma", "meningioma")
 
 
 def test_suffixes_subfolders_and_hidden_files(tmp_path):
@@ -171,7 +178,7 @@ def test_tables_that_are_none(root, content):
 
 
 def test_a_table_without_end_is_not_read(root, monkeypatch):
-    monkeypatch.setattr(folder, "_MAX_TABLE", 50)
+    monkeypatch.setattr(tables, "_MAX_TABLE", 50)
     assert "over 50 bytes; set data.meta" in fault(root)
 
 

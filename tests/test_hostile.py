@@ -15,9 +15,10 @@ pytest.importorskip("nibabel")
 pytest.importorskip("pydicom")
 
 import hostile
-from test_volumes import nifti
+from volume_files import nifti
 
 from pixmed_jax.data import volumes
+from pixmed_jax.errors import PixmedError
 
 MEGABYTES = 100  # of memory that all of them together may cost; the bombs unpack to 512 and more each
 
@@ -68,7 +69,5 @@ def test_a_bomb_behind_the_voxels_is_never_unpacked(tmp_path):
 def test_without_the_library_the_extra_is_named(tmp_path, monkeypatch):
     nifti(tmp_path / "a.nii", np.zeros((4, 4, 4), np.int16))
     monkeypatch.setitem(sys.modules, "nibabel", None)
-    with pytest.raises(
-        volumes.PixmedError, match=r'nibabel is not installed; pip install "pixmed-jax\[medical\]"'
-    ):
+    with pytest.raises(PixmedError, match=r'nibabel is not installed; pip install "pixmed-jax\[medical\]"'):
         volumes.open_array(tmp_path / "a.nii")

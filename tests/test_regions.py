@@ -87,6 +87,42 @@ def test_a_head_cut_by_the_edge_reaches_it_and_does_not_run_along_it():
     assert found[0].sum() == pytest.approx(outline[0].sum(), abs=4)
 
 
+def necked(size: int) -> np.ndarray:
+    """A head whose neck, three eighths of the picture wide, leaves it at the bottom."""
+    outline = ellipse(size, 0.4, 0.5, 0.35, 0.3)
+    outline[size // 2 :, size * 5 // 16 : size * 11 // 16] = True
+    return outline
+
+
+@pytest.mark.parametrize("turns", range(4))
+@pytest.mark.parametrize("size", [64, 128])
+def test_a_neck_cut_by_the_edge_keeps_its_corners_and_what_is_dark_in_it(size, turns):
+    outline = necked(size)
+    image = np.where(outline, 180, 3)
+    image[size * 3 // 4 :, size * 7 // 16 : size * 9 // 16] = 3  # an airway, open to the edge
+    found = np.rot90(regions.head(np.rot90(image, turns).astype(np.uint8)), -turns)
+    assert overlap(found, outline) > 0.96
+    assert (found[-1] != outline[-1]).sum() <= 2  # one pixel at each corner
+
+
+def test_air_beside_another_object_at_the_edge_stays_outside():
+    outline = necked(128)
+    drawn = outline.copy()
+    drawn[100:, 108:126] = True  # 20 pixels from the neck
+    found = regions.head(np.where(drawn, 180, 3).astype(np.uint8))
+    assert not found[105:, 92:].any()
+    assert overlap(found, outline) > 0.96
+
+
+def test_a_wide_gap_at_the_edge_stays_outside():
+    outline = necked(128)
+    outline[60:, 8:120] = True
+    outline[90:, 34:94] = False  # 60 of 128 pixels: not what a head has dark
+    found = regions.head(np.where(outline, 180, 3).astype(np.uint8))
+    assert not found[120:, 40:88].any()
+    assert overlap(found, outline) > 0.96
+
+
 @pytest.mark.parametrize("value", [0, 9])
 def test_a_black_slice_has_no_head(value):
     image = np.zeros((64, 64), np.uint8)
@@ -110,6 +146,7 @@ def test_condition_tumor(two):
     maps, names = regions.label_map(masks, images, condition="tumor", label_names=("g", "m"))
     assert names == ("tumor",)
     np.testing.assert_array_equal(maps, masks > 0)
+    assert regions.class_names("tumor", ("nucleus",), False) == ("nucleus",)
     maps, names = regions.label_map(masks, images, label_names=("g", "m"), class_channels=True)
     assert names == ("g", "m")
     assert maps.dtype == np.uint8

@@ -98,7 +98,8 @@ def test_same_seed_same_bytes_other_seed_other_images(run, tmp_path):
     )
     assert first == again and len(first) == 17  # five of each picture, a manifest, and who was trained on
     for name in first:
-        assert (first[name] == other[name]) is name.startswith(("masks", "conditions")), name
+        same = name.startswith(("masks", "conditions", "trained_on"))
+        assert (first[name] == other[name]) is same, name
 
 
 def test_a_longer_sampling_begins_with_the_shorter(run, tmp_path):
@@ -327,6 +328,59 @@ def test_masks_that_do_not_fit_the_model(monkeypatch, tmp_path, classes, mask, l
         sample(tmp_path, masks=given, label=label, output=str(tmp_path / "out"))
     assert "\n" not in str(error.value)
     assert not (tmp_path / "out").exists()
+
+
+def test_volumes_of_masks_give_their_slices_with_a_tumour(monkeypatch, tmp_path):
+    """NIfTI stores [x, y, z], where x runs along the rows of a picture."""
+    nibabel = pytest.importorskip("nibabel")
+    use(monkeypatch, "a", "b", "head")
+    given = tmp_path / "masks"
+    given.mkdir()
+    volume = np.zeros((8, 8, 4), np.uint8)
+    volume[1:7, 1:7] = 3  # the head, in every slice
+    volume[2:4, 3:6, 1] = 1
+    volume[5, 2, 3] = 2
+    nibabel.save(nibabel.Nifti1Image(volume, np.diag([-1.0, -1, 1, 1])), given / "case.7.nii.gz")
+    np.save(given / "flat.npy", volume[..., 3])
+    Image.fromarray(volume[..., 1]).save(given / "m.png")
+    monkeypatch.setattr(Echo, "config", {"data": {"axis": "stored"}})
+    output = sample(tmp_path, masks=str(given), number=5, output=str(tmp_path / "out"))
+    names = ["00000_case.7_001", "00001_case.7_003", "00002", "00003", "00004_case.7_001"]
+    expected = [volume[..., 1].T, volume[..., 3].T, volume[..., 3], volume[..., 1], volume[..., 1].T]
+    table = rows(output)
+    assert [row["file"] for row in table] == [f"{name}.png" for name in names]
+    sources = ["case.7.nii.gz#001", "case.7.nii.gz#003", "flat.npy", "m.png", "case.7.nii.gz#001"]
+    assert [row["source"] for row in table] == sources
+    assert [row["label"] for row in table] == ["a", "b", "b", "a", "a"]
+    for name, map_ in zip(names, expected, strict=True):
+        np.testing.assert_array_equal(pixels(output / "conditions" / f"{name}.png"), map_)
+        tumor = np.where((map_ == 1) | (map_ == 2), 255, 0)
+        np.testing.assert_array_equal(pixels(output / "masks" / f"{name}.png"), tumor)
+    again = folder.source(output, meta="manifest.csv", patient_column="")
+    assert again.files == tuple(f"{name}.png" for name in names)
+
+
+def test_axes_of_volumes_of_masks(monkeypatch, tmp_path):
+    use(monkeypatch, "a")
+    monkeypatch.setattr(Echo, "config", {"data": {"axis": "0"}})
+    volume = np.zeros((5, 8, 8), np.uint8)
+    volume[3, 2:5, 1:4] = 255
+    (tmp_path / "masks").mkdir()
+    np.save(tmp_path / "masks" / "v.npy", volume)
+    output = sample(tmp_path, masks=str(tmp_path / "masks"), output=str(tmp_path / "out"))
+    assert [row["source"] for row in rows(output)] == ["v.npy#003"]
+    np.testing.assert_array_equal(pixels(output / "masks" / "00000_v_003.png"), volume[3])
+    monkeypatch.setattr(Echo, "config", {"data": {"axis": "axial"}})
+    with pytest.raises(PixmedError, match=r"v\.npy: says nothing of planes"):
+        sample(tmp_path, masks=str(tmp_path / "masks"), output=str(tmp_path / "out"))
+    monkeypatch.setattr(Echo, "config", {"data": {}})
+    for volume, told in (
+        (np.zeros((8, 8, 5)), "no slice shows a tumour"),
+        (np.full((8, 8, 5), 0.5), "holds 0.5"),
+    ):
+        np.save(tmp_path / "masks" / "v.npy", volume)
+        with pytest.raises(PixmedError, match=rf"v\.npy: {told}"):
+            sample(tmp_path, masks=str(tmp_path / "masks"), output=str(tmp_path / "out"))
 
 
 def test_maps_of_anatomy_give_masks_of_the_tumour(monkeypatch, tmp_path):

@@ -229,3 +229,80 @@ def test_five_folds_of_real_patients():
     for rows in tested:
         shares = np.bincount(data.labels[rows]) / np.bincount(data.labels)
         np.testing.assert_allclose(shares, 0.2, atol=0.04)
+
+
+def test_given_folds_are_the_parts():
+    """Names are ordered as numbers: 10 follows 2. Fold i is tested, the next one validates."""
+    data = patients([2] * 8)
+    column = [("1", "2", "10", "9")[i // 2 % 4] for i in range(16)]  # patient k is in fold k mod 4
+    order = ["1", "2", "9", "10"]
+    for fold in range(4):
+        got = splits.split(data, given=column, folds=4, fold=fold)
+        held = {name: {column[row] for row in rows} for name, rows in got.items()}
+        assert held["test"] == {order[fold]} and held["val"] == {order[(fold + 1) % 4]}
+        assert held["train"] == set(order) - held["test"] - held["val"]
+        assert sorted(np.concatenate(list(got.values())).tolist()) == list(range(16))
+    names = ["b", "a", "c"]
+    assert splits.split(source(["p", "q", "r"]), given=names, folds=3, fold=0)["test"].tolist() == [1]
+
+
+def test_patients_that_cross_given_folds_are_told_and_never_leak():
+    data = source(["p", "p", "p", "q", "r", "r", "s"])
+    column = ["2", "1", "2", "1", "3", "1", "2"]
+    with pytest.raises(
+        PixmedError,
+        match=r"2 patients are in several of the given folds: p \(1 \+ 2\), "
+        r"r \(1 \+ 3\); .* data\.split\.crossing=move",
+    ):
+        splits.split(data, given=column, folds=3)
+    for fold, tested in enumerate(([3, 4, 5], [0, 1, 2, 6])):  # r has one slice in each: the first
+        with pytest.warns(UserWarning, match=r"2 patients .* are moved, 2 slices in all: p \(1 \+ 2\)"):
+            got = splits.split(
+                data._replace(groups=(*data.groups, "t"), files=(*data.files, "t.png"),
+                              labels=np.zeros(8, int)),
+                given=[*column, "3"], folds=3, fold=fold, crossing="move",
+            )  # fmt: skip
+        assert got["test"].tolist() == tested
+        homes = [{"pppqrrst"[row] for row in rows} for rows in got.values()]
+        assert sum(map(len, homes)) == 5
+    for fold in (1, 2):  # "3" held half of r only, and validates or is tested
+        with pytest.raises(PixmedError, match="given fold '3' is empty"), pytest.warns(UserWarning):
+            splits.split(data, given=column, folds=3, fold=fold, crossing="move")
+    with pytest.warns(UserWarning, match="several splits"):
+        assert splits.split(data, given=column, folds=3, by="slice")["test"].tolist() == [1, 3, 5]
+
+
+@pytest.mark.parametrize(
+    ("column", "options", "told"),
+    [
+        ("1234", {"folds": 5}, r"bring 4 folds \('1', '2', '3', '4'\); set data\.split\.folds=4"),
+        ("123", {"folds": 3}, "given folds have 3 values for 4 slices"),
+        (
+            "1123",
+            {},
+            r"among them '1', '2', '3'; give train.* or set data\.split\.folds=3 if these are folds",
+        ),
+        ("1123", {"folds": 3, "crossing": "drop"}, r"data\.split\.crossing='drop' is unknown; use error or"),
+    ],
+)
+def test_given_folds_that_make_no_sense(column, options, told):
+    with pytest.raises(PixmedError, match=told):
+        splits.split(source(["p", "q", "r", "s"]), given=list(column), **options)
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="real data are not here")
+def test_the_folds_of_the_brain_tumor_dataset():
+    """The authors' folds tear patients with two ids; grouped folds, made by hand, do not."""
+    data = folder.source(REAL, split_column="grouped_fold")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tested = [splits.split(data, given=data.given, folds=4, fold=i)["test"] for i in range(4)]
+    for name, rows in zip("1245", tested, strict=True):  # the patients of fold 3 are held out elsewhere
+        assert {data.given[row] for row in rows} == {name}
+    data = folder.source(REAL, split_column="official_fold")
+    with pytest.raises(PixmedError, match=r"\d+ patients are in several of the given folds: MR"):
+        splits.split(data, given=data.given, folds=5)
+    with pytest.warns(UserWarning, match="are moved"):
+        got = splits.split(data, given=data.given, folds=5, crossing="move")
+    homes = [{data.groups[row] for row in rows} for rows in got.values()]
+    assert sum(map(len, homes)) == 169

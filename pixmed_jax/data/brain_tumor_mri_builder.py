@@ -24,7 +24,7 @@ import numpy as np
 import scipy.io
 import tensorflow_datasets as tfds
 
-from pixmed_jax.data import download, intensity, volumes
+from pixmed_jax.data import arrays, download, intensity, mat
 from pixmed_jax.data.phantom_builder import quiet
 from pixmed_jax.data.slices import Source
 from pixmed_jax.errors import PixmedError, listing
@@ -119,17 +119,17 @@ def _archives(root: Path) -> list[Path]:
 
 def _folds(path: Path) -> np.ndarray:
     """The authors' fold of each slice, from 1; `cvind` of a MATLAB file of either kind."""
-    with volumes.guarded(path):
+    with arrays.guarded(path):
         if path.read_bytes()[:10] == b"MATLAB 7.3":
-            with volumes.library("h5py").File(path, "r") as file:
-                return volumes.read_hdf5(file["cvind"], str(path)).ravel().astype(np.int32)
+            with arrays.library("h5py").File(path, "r") as file:
+                return mat.read_hdf5(file["cvind"], str(path)).ravel().astype(np.int32)
         return scipy.io.loadmat(path, variable_names=["cvind"])["cvind"].ravel().astype(np.int32)
 
 
 def _records(archives: list[Path]) -> Iterator[tuple[int, dict[str, Any]]]:
     """(number, record) of every .mat in the zip files."""
     for path in archives:
-        with volumes.guarded(path), zipfile.ZipFile(path) as archive:
+        with arrays.guarded(path), zipfile.ZipFile(path) as archive:
             for member in archive.infolist():
                 found = _MEMBER.fullmatch(member.filename)
                 if found is None:
@@ -141,14 +141,14 @@ def _records(archives: list[Path]) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _record(content: bytes, name: str) -> dict[str, Any]:
-    with volumes.library("h5py").File(io.BytesIO(content), "r") as file:
+    with arrays.library("h5py").File(io.BytesIO(content), "r") as file:
         values = {}
         for key in ("image", "label", "PID", "tumorBorder", "tumorMask"):
-            volumes.check_own(file, "cjdata", name)
-            volumes.check_own(file["cjdata"], key, name)
+            mat.check_own(file, "cjdata", name)
+            mat.check_own(file["cjdata"], key, name)
             dataset = file["cjdata"][key]
-            volumes.hdf5_array(dataset, name)
-            values[key] = volumes.read_hdf5(dataset, name)
+            mat.hdf5_array(dataset, name)
+            values[key] = mat.read_hdf5(dataset, name)
     label = int(values["label"].item())
     image, mask = values["image"], values["tumorMask"]
     if image.dtype != np.int16 or mask.shape != image.shape or mask.max() > 1 or not 1 <= label <= 3:
@@ -204,12 +204,17 @@ def _index(builder: BrainTumorMri) -> list[dict[str, Any]]:
     return rows
 
 
-def source(*, data_dir: str | None = None, rule: str = "auto") -> Source:
+def source(*, data_dir: str | None = None, rule: str = "auto", split_column: str = "") -> Source:
     """The dataset's index; downloaded and converted on first use, under `data_dir` or TFDS's own folder.
 
     Its files are called `0001` and so on, by the authors' numbers. `rule` is one of `intensity`; "auto"
-    takes the percentiles of each slice.
+    takes the percentiles of each slice. `split_column="fold"` gives the authors' folds; 15 patient groups,
+    those with two ids, have slices in several of them.
     """
+    if split_column not in ("", "fold"):
+        raise PixmedError(
+            f"data.split_column={split_column!r}: these data bring fold, the authors' five; or leave it empty"
+        )
     parsed = intensity.parse(rule)
     if parsed in ("full", "window"):
         raise PixmedError(
@@ -221,13 +226,22 @@ def source(*, data_dir: str | None = None, rule: str = "auto") -> Source:
         records = builder.as_data_source(split="train")
     names = tuple(f"{fact['number']:04d}" for fact in facts)
 
-    def limits_of(image: np.ndarray, row: int) -> intensity.Limits:
-        return intensity.percentiles(image[None], names[row]) if isinstance(parsed, str) else parsed
+    limits: dict[int, intensity.Limits] = {}  # of the slices that were read: whoever reads asks for them
 
     def read(row: int) -> tuple[np.ndarray, np.ndarray]:
         record = records[facts[row]["row"]]
-        image = intensity.encode(record["image"], limits_of(record["image"], row))
+        if row not in limits:
+            if isinstance(parsed, str):
+                limits[row] = intensity.percentiles(record["image"][None], names[row])
+            else:
+                limits[row] = parsed
+        image = intensity.encode(record["image"], limits[row])
         return image, record["mask"] * np.uint8(facts[row]["label"] + 1)
+
+    def limits_of(row: int) -> intensity.Limits:
+        if row not in limits:
+            read(row)
+        return limits[row]
 
     return Source(
         files=names,
@@ -236,5 +250,6 @@ def source(*, data_dir: str | None = None, rule: str = "auto") -> Source:
         groups=tuple(fact["group"] for fact in facts),
         planes=("",) * len(facts),
         read=read,
-        limits=lambda row: limits_of(records[facts[row]["row"]]["image"], row),
+        given=tuple(str(fact["fold"]) for fact in facts) if split_column else (),
+        limits=limits_of,
     )

@@ -1,18 +1,15 @@
 """A folder of images by class, for classifiers: the layout of the Kaggle brain tumour set.
 
     directory/CLASS/*.jpg                          or
-    directory/Training/CLASS/*.jpg and directory/Testing/CLASS/*.jpg
+    directory/Training/CLASS/*.jpg, directory/Testing/CLASS/*.jpg and perhaps directory/Validation/CLASS/*.jpg
 
 There are no masks: `read` gives one of zeros, and `Source.masked` is false. Nobody knows the patients, so
 `splits.split` asks for data.split.by=slice. Where the set brings its own test images they are the "test" of
-`Source.given`; every tenth training image of a class, by a hash of its name, is "val".
-Such sets are gathered from many places, and some pictures are tinted: with `grey` (`data.channels=1`)
-colours become their luminance, so that all slices are of one kind.
+`Source.given`; without a folder for it, every tenth training image, by a hash of its name, is "val".
 Errors: PixmedError.
 """
 
 import zlib
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +19,8 @@ from pixmed_jax.data.intensity import Limits
 from pixmed_jax.data.slices import Source
 from pixmed_jax.errors import PixmedError, listing
 
-_HALVES = {"training": "train", "train": "train", "testing": "test", "test": "test"}
+SPLIT_FOLDERS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
+SPLIT_FOLDERS |= {"val": "val", "valid": "val", "validation": "val"}
 _VALIDATION = 10  # one training image in so many
 _LUMINANCE = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as in JPEG
 
@@ -36,21 +34,26 @@ def source(directory: str | Path, *, rule: str = "auto", grey: bool = False) -> 
     if parsed == "window":
         raise PixmedError("data.intensity=window: pictures name none; use full, percentiles or two numbers")
     folders = [path for path in sorted(root.iterdir()) if path.is_dir() and path.name[0] != "."]
-    halves = {path: _HALVES[path.name.lower()] for path in folders if path.name.lower() in _HALVES}
-    if halves and len(halves) < len(folders):
-        others = listing([path.name for path in folders if path not in halves])
+    splits = {
+        path: SPLIT_FOLDERS[path.name.lower()] for path in folders if path.name.lower() in SPLIT_FOLDERS
+    }
+    if splits and len(splits) < len(folders):
+        others = listing([path.name for path in folders if path not in splits])
         raise PixmedError(f"{root}: has {others} beside a training and a test folder; set data.dir")
     paths, labels, given = [], [], []
-    for half in halves or {root: ""}:
-        for path in sorted(half.glob("*/*")):
+    for folder in splits or {root: ""}:
+        for path in sorted(folder.glob("*/*")):
             if path.suffix.lower() in decode.SUFFIXES and path.name[0] != ".":
                 paths.append(path)
                 labels.append(path.parent.name)
-                given.append(_split(path, halves[half]) if halves else "")
+                given.append(splits.get(folder, ""))
+                if given[-1] == "train" and "val" not in splits.values() and _validates(path):
+                    given[-1] = "val"
     if len(set(labels)) < 2:
         raise PixmedError(
             f"{root}: images of {len(set(labels))} classes; set data.dir to a folder with one folder for each"
         )
+    reader = _Reader(paths, parsed, grey)
     broken = []
     for path in paths:
         try:
@@ -67,36 +70,45 @@ def source(directory: str | Path, *, rule: str = "auto", grey: bool = False) -> 
         label_names=names,
         groups=files,
         planes=("",) * len(files),
-        read=partial(_read, paths, parsed, grey),
+        read=reader.read,
         given=tuple(given) if set(given) >= {"train", "test"} else (),
-        limits=lambda row: _limits(_image(paths[row], grey), parsed, str(paths[row])),
+        limits=reader.limits,
         masked=False,
     )
 
 
-def _split(path: Path, half: str) -> str:
-    chosen = half == "train" and zlib.crc32(path.name.encode()) % _VALIDATION == 0
-    return "val" if chosen else half
+def _validates(path: Path) -> bool:
+    return zlib.crc32(path.name.encode()) % _VALIDATION == 0
 
 
-def _limits(image: np.ndarray, rule: str | Limits, name: str) -> Limits:
-    if not isinstance(rule, str):
-        return rule
-    full = intensity.type_range(image.dtype)
-    assert full is not None, "decode gives uint8 or uint16"
-    return intensity.percentiles(image[None], name) if rule == "percentiles" else full
+class _Reader:
+    """Decodes the images; the limits of those that were read are kept, since whoever reads asks for them."""
 
+    def __init__(self, paths: list[Path], rule: str | Limits, grey: bool):
+        self._paths = paths
+        self._grey = grey
+        self._rule = rule
+        self._limits: dict[int, Limits] = {}
 
-def _image(path: Path, grey: bool) -> np.ndarray:
-    image = decode.read_image(path)
-    if not grey or image.ndim == 2:
-        return image
-    return np.rint(image @ _LUMINANCE).astype(image.dtype)
+    def read(self, row: int) -> tuple[np.ndarray, np.ndarray]:
+        """`Source.read`: the image, and a mask without a tumour."""
+        image = decode.read_image(self._paths[row])
+        if self._grey and image.ndim == 3:
+            image = np.rint(image @ _LUMINANCE).astype(image.dtype)
+        self._limits[row] = self._find_limits(image, str(self._paths[row]))
+        if self._rule not in ("auto", "full"):
+            image = intensity.encode(image, self._limits[row])
+        return image, np.zeros(image.shape[:2], np.uint8)
 
+    def limits(self, row: int) -> Limits:
+        """`Source.limits`; costs a decoding unless the image was read."""
+        if row not in self._limits:
+            self.read(row)
+        return self._limits[row]
 
-def _read(paths: list[Path], rule: str | Limits, grey: bool, row: int) -> tuple[np.ndarray, np.ndarray]:
-    """`Source.read`: the image, and a mask without a tumour."""
-    image = _image(paths[row], grey)
-    if rule not in ("auto", "full"):
-        image = intensity.encode(image, _limits(image, rule, str(paths[row])))
-    return image, np.zeros(image.shape[:2], np.uint8)
+    def _find_limits(self, image: np.ndarray, name: str) -> Limits:
+        if not isinstance(self._rule, str):
+            return self._rule
+        full = intensity.type_range(image.dtype)
+        assert full is not None, "decode gives uint8 or uint16"
+        return intensity.percentiles(image[None], name) if self._rule == "percentiles" else full

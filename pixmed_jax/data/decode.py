@@ -22,6 +22,7 @@ FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
 MAX_SIDE = 8192  # so at most 2**26 pixels
 MAX_BYTES = 2**28
 # pillow's modes of 1-, 8- and 16-bit files; it reads colour of 16 bits a channel as 8 bits, by the high byte.
+COLOURED = np.uint32(1 << 24)  # tells blue, 0x0000FF, from the grey value 255
 GREY = frozenset({"1", "L", "LA", "I;16", "I;16B"})
 COLOUR = frozenset({"P", "PA", "RGB", "RGBA"})
 
@@ -43,11 +44,19 @@ def read_image(path: Path) -> np.ndarray:
         return _native(image)
 
 
-def read_mask(path: Path) -> np.ndarray:
-    """[H, W] uint8, the values as stored. Colour files are accepted where their three channels agree."""
+def read_mask(path: Path, *, colours: bool = False) -> np.ndarray:
+    """[H, W] uint8, the values as stored. Colour files are accepted where their three channels agree.
+
+    With `colours` they are accepted in any case; those whose channels differ give [H, W] uint32: 0x1RRGGBB,
+    or 0 for black.
+    """
     with _checked(path) as image:
         if image.mode in {"RGB", "RGBA"}:
             values = np.asarray(image)[..., :3]
+            if np.ptp(values, axis=-1).any() and colours:
+                red, green, blue = np.moveaxis(values.astype(np.uint32), -1, 0)
+                rgb = red << 16 | green << 8 | blue
+                return np.where(rgb > 0, rgb | COLOURED, np.uint32(0))
             if np.ptp(values, axis=-1).any():
                 raise PixmedError(f"{path}: the mask is a colour image; save it as grey or palette PNG")
             return values[..., 0].copy()

@@ -4,10 +4,13 @@
     classes    0 to K: v is `label_names[v - 1]` of a table with K labels; without labels, the values 1 .. K
                (or a few others up to 16, such as 1, 2, 4) are classes of their own, "class 1" and so on
     one-hot    a channel (last axis) or a file (NAME_CLASS) for each class, with or without the background's
+    colours    RGB files in red, green, blue, yellow, magenta, cyan or white on black: one colour is the
+               tumour as in a binary mask, of several each is a class of its own, called by its colour
 
 What fits none of these is refused with the values found: a mask that was smoothed or resized with
 interpolation has grown classes that nobody drew.
-Layout: masks [..., H, W] of any type, one-hot [..., H, W, K]; results uint8, 0 = background.
+Layout: masks [..., H, W] of any type, one-hot [..., H, W, K]; results uint8, 0 = background. Masks in colours
+are uint32, 0x1RRGGBB, with 0 for black.
 Errors: PixmedError.
 """
 
@@ -20,6 +23,13 @@ from pixmed_jax.errors import PixmedError, listing
 
 MAX_CLASSES = 16  # of masks whose classes no table names
 BACKGROUND = "background"
+# By the channels that are lit: those of one channel first.
+_COLOURS = {
+    (1, 0, 0): "red", (0, 1, 0): "green", (0, 0, 1): "blue",
+    (1, 1, 0): "yellow", (1, 0, 1): "magenta", (0, 1, 1): "cyan", (1, 1, 1): "white",
+}  # fmt: skip
+_MOST = 256  # colours kept of a mask; far fewer are refused already
+_GREY = 0x010101  # times a grey value: its colour
 
 
 class Encoding(NamedTuple):
@@ -33,10 +43,13 @@ class Encoding(NamedTuple):
     own: bool = False
 
 
-def recognise(found: Sequence[set[int]], names: Sequence[str], classes: Sequence[str] = ()) -> Encoding:
+def recognise(
+    found: Sequence[set[int]], names: Sequence[str], classes: Sequence[str] = (), class_name: str = "tumor"
+) -> Encoding:
     """The encoding of masks with these values each.
 
     names: the labels of a table, or none. classes: names of one-hot masks, whose values are 1 .. K then.
+    class_name: what binary masks show where nothing names it.
     """
     union = set().union(*found) - {0}
     if names:
@@ -47,7 +60,7 @@ def recognise(found: Sequence[set[int]], names: Sequence[str], classes: Sequence
     if len(union) > 1 and 1 in union and max(union) <= MAX_CLASSES:
         values = tuple(sorted(union))
         return Encoding(tuple(f"class {v}" for v in values), values, own=True)
-    return Encoding(("tumor",))
+    return Encoding((class_name or "tumor",))
 
 
 def describe(encoding: Encoding, found: Sequence[set[int]]) -> str:
@@ -56,7 +69,7 @@ def describe(encoding: Encoding, found: Sequence[set[int]]) -> str:
         pairs = zip(encoding.values, encoding.names, strict=True)
         return "0 = background, " + listing([f"{v} = {name}" for v, name in pairs])
     tumor = sorted(set().union(*found) & {1, 255})
-    label = "tumor" if len(encoding.names) == 1 else "tumour of the slice's label"
+    label = encoding.names[0] if len(encoding.names) == 1 else "tumour of the slice's label"
     return f"0 = background, {' or '.join(map(str, tumor)) or 'nothing else'} = {label}"
 
 
@@ -126,7 +139,65 @@ def from_one_hot(channels: np.ndarray, name: str) -> np.ndarray:
     return (hot.argmax(axis=-1) + first).astype(np.uint8) * (covered > 0)
 
 
+def colours(found: Sequence[set[int]], names: Sequence[str] = ()) -> dict[int, str]:
+    """{0xRRGGBB: its name} of the colours in masks with these values each, in the order of their classes.
+
+    Empty where no mask has colours. names: the labels of a table, or none. Grey values count as colours.
+    Every channel has to be dark or lit, and lit ones equally bright: others come from smoothing or from
+    JPEG, and the colours that were drawn can only be guessed.
+    """
+    union = set().union(*found)
+    if max(union, default=0) <= 255:
+        return {}
+    drawn = {_rgb(value) for value in union} - {0}
+    channels = {value: (value >> 16, value >> 8 & 255, value & 255) for value in drawn}
+    told = listing([f"#{value:06x}" for value in sorted(drawn, reverse=True)], 8)
+    if 0 not in union or len({part for parts in channels.values() for part in parts} - {0}) > 1:
+        raise PixmedError(
+            f"masks hold the colours {told}{' and no black' * (0 not in union)}; colours of classes are red, "
+            "green, blue, yellow, magenta, cyan or white on black, equally bright: save them without "
+            "smoothing and not as JPEG, or as 0 to K"
+        )
+    lit = {tuple(int(part > 0) for part in parts): value for value, parts in channels.items()}
+    chosen = {lit[shape]: name for shape, name in _COLOURS.items() if shape in lit}
+    if len(chosen) > 1 and names:
+        raise PixmedError(
+            f"masks hold the colours {listing(list(chosen.values()), 8)}, and which of them is "
+            f"{listing(list(names))} is not said; save them as 0 to {len(names)}, or set "
+            "data.label_column='' to take each colour for a class"
+        )
+    return chosen
+
+
+def _rgb(value: int) -> int:
+    """0xRRGGBB of a value in a mask, colour or grey."""
+    return value & 0xFFFFFF if value > 255 else value * _GREY
+
+
+def numbers(found: Mapping[int, int], classes: Mapping[int, str]) -> dict[int, int]:
+    """`counts` of a mask in colours, by the numbers that `from_colours` gives."""
+    place = {0: 0, **{value: i for i, value in enumerate(classes, 1)}}
+    return {place[_rgb(value)]: number for value, number in found.items()}
+
+
+def from_colours(mask: np.ndarray, classes: Mapping[int, str], name: str) -> np.ndarray:
+    """A mask [H, W] of uint32 colours or of uint8 greys -> uint8, v = the v-th colour."""
+    mask = mask & np.uint32(0xFFFFFF) if mask.dtype == np.uint32 else mask * np.uint32(_GREY)
+    order = sorted({0, *classes})
+    if not np.isin(mask, order).all():
+        odd = sorted(set(np.unique(mask).tolist()) - set(order))
+        raise PixmedError(
+            f"{name}: holds the colours {listing([f'#{value:06x}' for value in odd], 8)} beside those of the "
+            "other masks; save it without smoothing"
+        )
+    place = {0: 0, **{value: i + 1 for i, value in enumerate(classes)}}
+    return np.array([place[value] for value in order], np.uint8)[np.searchsorted(order, mask)]
+
+
 def counts(mask: np.ndarray) -> Mapping[int, int]:
-    """{value: number of pixels} of a uint8 mask."""
+    """{value: number of pixels} of a mask, uint8 or uint32 colours."""
+    if mask.dtype == np.uint32:
+        values, numbers = np.unique(mask, return_counts=True)
+        return dict(zip(values[:_MOST].tolist(), numbers[:_MOST].tolist(), strict=True))
     found = np.bincount(mask.ravel())
     return {int(v): int(found[v]) for v in np.flatnonzero(found)}

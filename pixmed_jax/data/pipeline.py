@@ -10,7 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from pixmed_jax.data import augment as augmentation
+from pixmed_jax.data.augment_settings import Settings, enabled
 from pixmed_jax.errors import PixmedError
+
+_AUGMENT = 0xA06  # folded into a batch's key; far from the numbers that cropping makes of it
 
 
 class Arrays(NamedTuple):
@@ -50,7 +54,9 @@ def batch_rows(seed: int, step: int, batch_size: int, count: int) -> np.ndarray:
 
 
 def to_float(images: jax.Array) -> jax.Array:
-    """uint8 or uint16 -> float32 in [0, 1]."""
+    """uint8 or uint16 -> float32 in [0, 1]; floats are that already."""
+    if jnp.issubdtype(images.dtype, jnp.floating):
+        return images
     return images.astype(jnp.float32) / jnp.iinfo(images.dtype).max
 
 
@@ -83,11 +89,19 @@ def whole_batch(arrays: Arrays, *, classes: int, channels: int) -> Batch:
 
 
 def make_batch(
-    arrays: Arrays, rows: jax.Array | None, key: jax.Array, *, size: int, classes: int, channels: int
+    arrays: Arrays,
+    rows: jax.Array | None,
+    key: jax.Array,
+    *,
+    size: int,
+    classes: int,
+    channels: int,
+    augment: Settings | None = None,
 ) -> Batch:
     """The given rows (all without), each cropped at its own random place, image and mask alike.
 
-    Together with loading at 286/256 of `size` this is the paper's joint resize and random crop.
+    Together with loading at 286/256 of `size` this is the paper's joint resize and random crop. Where
+    `augment` has operations that are switched on, the crop is part of their geometry.
     """
     images, maps, labels = (jnp.asarray(x) if rows is None else jnp.asarray(x)[rows] for x in arrays)
     room = images.shape[1] - size
@@ -97,6 +111,10 @@ def make_batch(
         start = (corner[0], corner[1]) + (0,) * (image.ndim - 2)
         return jax.lax.dynamic_slice(image, start, (size, size, *image.shape[2:]))
 
-    images = jax.vmap(crop)(images, corners)
-    maps = jax.vmap(crop)(maps, corners) if maps.ndim == 3 else maps
+    if augment is not None and enabled(augment):
+        keys = augmentation.image_keys(jax.random.fold_in(key, _AUGMENT), len(images))
+        images, maps = augmentation.pairs(to_float(images), maps, keys, augment, size=size, corners=corners)
+    else:
+        images = jax.vmap(crop)(images, corners)
+        maps = jax.vmap(crop)(maps, corners) if maps.ndim == 3 else maps
     return whole_batch(Arrays(images, maps, labels), classes=classes, channels=channels)

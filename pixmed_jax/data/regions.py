@@ -9,7 +9,7 @@ Errors: PixmedError for a condition that does not exist.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -37,9 +37,11 @@ def head(image: np.ndarray) -> np.ndarray:
     if not body.any():
         return body
     # A closing (nose, ears, dark skull), then an opening (streaks of motion and flow), both by discs. They go
-    # through distances, whose cost does not grow with the radius, and have air around the edge of the image.
-    margin = 2 * radius + 1
-    grown = ndimage.distance_transform_edt(~np.pad(body, margin)) <= 2 * radius
+    # through distances, whose cost does not grow with the radius. What the picture's edge cuts goes on behind
+    # it, or the opening would round it off there.
+    margin = 4 * radius + 1
+    grown = ndimage.distance_transform_edt(~np.pad(body, margin, mode="edge")) <= 2 * radius
+    _bridge(grown, margin, size // 4)
     core = ndimage.distance_transform_edt(ndimage.binary_fill_holes(grown)) > 3 * radius
     region = ndimage.distance_transform_edt(~core) <= radius if core.any() else core
     labels, _ = ndimage.label(region[margin:-margin, margin:-margin])
@@ -47,11 +49,29 @@ def head(image: np.ndarray) -> np.ndarray:
     return np.asarray(labels == 1 + areas[1:].argmax())
 
 
+def _bridge(grown: np.ndarray, margin: int, widest: int) -> None:
+    """Join, behind each edge of the picture, what the edge cuts apart.
+
+    Between parts of a head lies what is dark in it (airways, marrow, a neck far from the coil), open to the
+    edge: it is then enclosed. Air between two objects is not, and stays what it is.
+    """
+    for turn in range(4):
+        turned = np.rot90(grown, turn)  # a view
+        inside = np.flatnonzero(turned[margin])
+        gaps = np.flatnonzero((np.diff(inside) > 1) & (np.diff(inside) <= widest))
+        for left, right in zip(inside[gaps], inside[gaps + 1], strict=True):
+            turned[:margin, left:right] = True
+
+
 def heads(images: np.ndarray) -> np.ndarray:
     """bool [N, S, S]: the head of each slice of images [N, S, S, C]."""
+    return np.stack(list(_each(lambda row: head(images[row].mean(axis=-1)), len(images), "outlining heads")))
+
+
+def _each(found: Callable[[int], np.ndarray], count: int, what: str) -> Iterator[np.ndarray]:
+    """What a function finds for each row, in their order, by several threads at once."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # most of the work leaves the interpreter lock
-        found = pool.map(head, (image.mean(axis=-1) for image in images))
-        return np.stack(list(watched(found, len(images), "outlining heads")))
+        yield from watched(pool.map(found, range(count)), count, what)
 
 
 def known_heads(maps: np.ndarray, images: np.ndarray, condition: str) -> np.ndarray:
@@ -70,12 +90,14 @@ def class_names(
     """What the values 1 .. K of a label map stand for; 0 is background.
 
     With `class_channels` a tumour keeps the value of its class in `label_names`; without, every tumour is 1,
-    "tumor". Condition "tumor+head" appends "head", the head without its tumour; "anatomy" appends
-    "tissue_1" .. , the same from dark to bright. Condition "label" is no map: a slice's label is all of it.
+    "tumor", or the only name in `label_names`. Condition "tumor+head" appends "head", the head without its
+    tumour; "anatomy" appends "tissue_1" .. , the same from dark to bright. Condition "label" is no map: a
+    slice's label is all of it.
     """
     if condition not in CONDITIONS:
         raise PixmedError(f"data.condition={condition!r} is unknown; use one of {listing(CONDITIONS)}")
-    names = tuple(label_names) if class_channels or condition == "label" else ("tumor",)
+    own = class_channels or condition == "label" or len(label_names) == 1
+    names = tuple(label_names) if own else ("tumor",)
     taken = [name for name in names if not is_tumor(name)]
     if taken:
         raise PixmedError(f"the label {taken[0]!r} is the name of a class of anatomy; rename it in data.meta")
@@ -113,9 +135,7 @@ def label_map(
             return outline.astype(np.uint8)
         return tissues(image, outline, masks[row] > 0, tissue_classes)
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # most of the work leaves the interpreter lock
-        found = pool.map(around, range(len(maps)))
-        for map_, anatomy in zip(maps, watched(found, len(maps), "finding anatomy"), strict=True):
-            free = (map_ == 0) & (anatomy > 0)
-            map_[free] = tumors + anatomy[free]
+    for map_, anatomy in zip(maps, _each(around, len(maps), "finding anatomy"), strict=True):
+        free = (map_ == 0) & (anatomy > 0)
+        map_[free] = tumors + anatomy[free]
     return maps, names

@@ -29,7 +29,7 @@ class Source(NamedTuple):
     label_names: the tumour classes; `("tumor",)` where the data name none.
     groups:      N patient groups; slices of one patient share one.
     planes:      N strings such as "axial", or "" where unknown.
-    given:       N of "train", "val", "test" where the data bring their own split, else empty.
+    given:       N of "train", "val", "test", or names of folds, where the data bring their own, else empty.
     limits:      row -> the values (in the file's units) that stored 0 and the type's maximum stand for, as in
                  `intensity`; None where that is the range of the type for all.
     masked:      false for data that have no masks: `read` then gives masks of zeros.

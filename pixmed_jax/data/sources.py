@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pixmed_jax.data import classes, folder
+from pixmed_jax.data import augment_settings, classes, folder, tables
 from pixmed_jax.data.pipeline import Arrays
 from pixmed_jax.data.regions import class_names, label_map
 from pixmed_jax.data.slices import Slices, Source, load
@@ -91,6 +91,7 @@ def open_dataset(
     label_column: str = "label",
     patient_column: str = "patient_group",
     split_column: str = "",
+    class_name: str = "tumor",
     allow_empty_masks: bool = False,
     leave_out: str = "",
     synthetic_dir: str = "",
@@ -103,9 +104,11 @@ def open_dataset(
     class_channels: bool = False,
     tissues: int = 4,
     split: Mapping[str, Any],
+    augment: augment_settings.Settings | None = None,
     seed: int,
 ) -> Dataset:
-    """`config.data` as keyword arguments; `patients` counts for phantoms only."""
+    """`config.data` as keyword arguments; `patients` counts for phantoms only, `augment` is only checked."""
+    augment_settings.check(augment, "data.augment")
     if source == "phantom":
         from pixmed_jax.data import phantom_builder  # imports TFDS, which only phantoms need
 
@@ -120,6 +123,7 @@ def open_dataset(
             label_column=label_column,
             patient_column=patient_column,
             split_column=split_column,
+            class_name=class_name,
             allow_empty_masks=allow_empty_masks,
             axis=axis,
             rule=intensity,
@@ -127,7 +131,9 @@ def open_dataset(
     elif source == "brain_tumor_mri":
         from pixmed_jax.data import brain_tumor_mri_builder
 
-        index = brain_tumor_mri_builder.source(data_dir=dir or None, rule=intensity)
+        index = brain_tumor_mri_builder.source(
+            data_dir=dir or None, rule=intensity, split_column=split_column
+        )
     elif source == "classes":
         index = classes.source(dir, rule=intensity, grey=channels == 1)
     else:
@@ -167,7 +173,7 @@ def _without(index: Source, path: Path, images: str) -> Source:
     A file may be named as the source names it or with the folder of images before it. A list of copies that
     was made the other way round (this set being its `other`) leaves out those of its column `other`.
     """
-    columns, rows = folder.read_table(path, "data.leave_out")
+    columns, rows = tables.read_table(path, "data.leave_out")
     if "file" not in columns:
         raise PixmedError(f"{path}: no column 'file'; set data.leave_out to a list as check_data writes it")
     known = set(index.files)

@@ -2,11 +2,13 @@
 
 Slices of one patient look alike, so a patient belongs to one split only; `by="slice"` gives that up, with a
 warning. A split is {"train", "val", "test"} -> sorted row numbers of the `Source` (int64), and depends on
-names, labels and the seed alone, not on the order of the rows.
+names, labels and the seed alone, not on the order of the rows. Folds that the data bring are called by the
+names in their column, and counted from 0 in the order of these: numbers as numbers.
 Errors: PixmedError.
 """
 
 import math
+import sys
 import warnings
 from collections.abc import Mapping, Sequence
 
@@ -28,14 +30,18 @@ def split(
     given: Sequence[str] | None = None,
     folds: int = 0,
     fold: int = 0,
+    crossing: str = "error",
 ) -> dict[str, np.ndarray]:
     """Rows of each split, with slice counts near `fractions` in total and for each label.
 
     by:    "patient" keeps the groups of the source whole, "slice" warns and moves slices one by one.
-    given: "train", "val" or "test" per row, for a split made elsewhere; fractions and seed are then unused.
+    given: "train", "val" or "test" per row, for a split made elsewhere, or with `folds` the name of a fold;
+           fractions and seed are then unused.
     folds: cut the data into that many equal parts instead; part `fold` is the test split, the next one (the
            first after the last) the validation split, the others train. The parts depend on the seed, not on
-           `fold`, so over all folds each slice is tested once.
+           `fold`, so over all folds each slice is tested once. Where folds are given, these are the parts.
+    crossing: what becomes of patients with slices in several given folds: "error", or "move", each to the
+           fold that has most of its slices (the first of equals), with a warning.
     A fraction of 0 leaves its split empty.
     """
     if by not in ("patient", "slice"):
@@ -50,10 +56,22 @@ def split(
             "the data name no patients, so a split by patient is impossible; give data.meta with "
             "data.patient_column, or accept leakage with data.split.by=slice"
         )
+    if crossing not in ("error", "move"):
+        raise PixmedError(f"data.split.crossing={crossing!r} is unknown; use error or move")
     if folds or fold:
-        _check_folds(folds, fold, given)
+        _check_folds(folds, fold)
     names = np.array(source.files if by == "slice" else source.groups)
-    if given is not None:
+    if given is not None and folds:
+        found, part = _given_folds(given, names, folds, crossing)
+        chosen = _parts(part, folds, fold)
+        tested, validated = found[fold], found[(fold + 1) % folds]
+        for name in (tested, validated):
+            if found.index(name) not in part:
+                raise PixmedError(
+                    f"the given fold {name!r} is empty once its patients are moved; leave it out"
+                )
+        print(f"given folds: {tested!r} is the test split, {validated!r} validates", file=sys.stderr)
+    elif given is not None:
         chosen = _check_given(given, len(names))
     else:
         keys, unit_of_row = np.unique(names, return_inverse=True)  # sorted: the order of rows is forgotten
@@ -62,7 +80,7 @@ def split(
         if folds:
             _check_units(len(keys), folds, by, "take fewer data.split.folds")
             part = _assign(units, np.full(folds, 1 / folds), seed)
-            chosen = np.select([part == fold, part == (fold + 1) % folds], [2, 1], 0)[unit_of_row]
+            chosen = _parts(part, folds, fold)[unit_of_row]
         else:
             chosen = _assign(units, _check_fractions(fractions, len(keys), by), seed)[unit_of_row]
     rows = {name: np.flatnonzero(chosen == i) for i, name in enumerate(SPLITS)}
@@ -92,6 +110,7 @@ def _check_given(given: Sequence[str], count: int) -> np.ndarray:
             f"the given split has {len(given)} values for {count} slices"
             + (f", among them {listing([repr(value) for value in unknown])}" if unknown else "")
             + "; give train, val or test for each slice"
+            + (f", or set data.split.folds={len(set(given))} if these are folds" if unknown else "")
         )
     return np.array([SPLITS.index(value) for value in given], np.int64)
 
@@ -104,18 +123,55 @@ def _check_fractions(fractions: Sequence[float], n_units: int, by: str) -> np.nd
     return shares
 
 
-def _check_folds(folds: int, fold: int, given: Sequence[str] | None) -> None:
+def _parts(part: np.ndarray, folds: int, fold: int) -> np.ndarray:
+    """Index into SPLITS, from the part that each row or unit is in."""
+    return np.select([part == fold, part == (fold + 1) % folds], [2, 1], 0)
+
+
+def _given_folds(
+    given: Sequence[str], names: np.ndarray, folds: int, crossing: str
+) -> tuple[list[str], np.ndarray]:
+    """Names of the folds, and the fold per row; `names` are the units that one fold has to hold whole."""
+    found = sorted(set(given), key=int if all(map(str.isdecimal, given)) else str)
+    shown = listing([repr(name) for name in found])
+    if len(given) != len(names):
+        raise PixmedError(f"the given folds have {len(given)} values for {len(names)} slices; give one each")
+    if set(found) <= set(SPLITS):
+        raise PixmedError(
+            "the data bring their own split, so there is nothing for data.split.folds to cut; "
+            "set it to 0, or leave out data.split_column"
+        )
+    if len(found) != folds:
+        raise PixmedError(f"the data bring {len(found)} folds ({shown}); set data.split.folds={len(found)}")
+    part = np.array([found.index(name) for name in given], np.int64)
+    units, unit_of_row = np.unique(names, return_inverse=True)
+    counts = np.zeros((len(units), folds), np.int64)
+    np.add.at(counts, (unit_of_row, part), 1)
+    torn = np.flatnonzero(np.count_nonzero(counts, axis=1) > 1)
+    if not len(torn):
+        return found, part
+    told = listing([f"{units[i]} ({' + '.join(found[k] for k in np.flatnonzero(counts[i]))})" for i in torn])
+    if crossing == "error":
+        raise PixmedError(
+            f"{len(torn)} patients are in several of the given folds: {told}; correct the folds, or set "
+            "data.split.crossing=move to put each into the fold that has most of its slices"
+        )
+    kept = counts.argmax(axis=1)[unit_of_row]
+    warnings.warn(
+        f"{len(torn)} patients were in several of the given folds and are moved, {(kept != part).sum()} "
+        f"slices in all: {told}",
+        stacklevel=3,
+    )
+    return found, kept
+
+
+def _check_folds(folds: int, fold: int) -> None:
     if folds < len(SPLITS):
         raise PixmedError(
             f"data.split.folds={folds}: give 3 or more (test, val and train), or 0 for no folds"
         )
     if not 0 <= fold < folds:
         raise PixmedError(f"data.split.fold={fold}: give 0 to {folds - 1}")
-    if given is not None:
-        raise PixmedError(
-            "the data bring their own split, so there is nothing for data.split.folds to cut; set it to 0"
-            ", or leave out data.split_column"
-        )
 
 
 def _check_units(n_units: int, wanted: int, by: str, remedy: str) -> None:

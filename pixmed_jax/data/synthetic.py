@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pixmed_jax.data import decode, folder
+from pixmed_jax.data import decode, tables
 from pixmed_jax.data.slices import Source
 from pixmed_jax.errors import PixmedError, listing
 from pixmed_jax.progress import watched
@@ -87,7 +87,7 @@ def read(
     if not table.is_file():
         raise PixmedError(f"{table}: missing; set data.synthetic_dir to what --mode=sample wrote")
     behind = _trained_on(root, trust)
-    columns, entries = folder.read_table(table, "data.synthetic_dir")
+    columns, entries = tables.read_table(table, "data.synthetic_dir")
     missing = [name for name in ("file", "label") if name not in columns]
     if missing:
         raise PixmedError(f"{table}: no column {listing(missing)}; sample again")

@@ -12,10 +12,15 @@ from PIL import Image
 from pixmed_jax import config as configs
 from pixmed_jax import pages
 from pixmed_jax import workdir as run_folder
+from pixmed_jax.data.augment_settings import briefly
 from pixmed_jax.pictures import chart_uri, data_uri
 
 _UNITS = {"ssim": ("SSIM", "{:.3f}"), "psnr": ("PSNR, dB", "{:.2f}"), "mse": ("MSE", "{:.5f}")}
 _REGIONS = {"full": "whole image", "head": "inside the head", "tumor": "inside the tumour"}
+_AUGMENTATIONS = {
+    "augmentation.png": "What training makes of one of its slices",
+    "augmentation_discriminator.png": "What the discriminator sees of a slice, real or generated",
+}
 _ROWS = {
     "generated": "generated",
     "mean_image": "mean training image",
@@ -39,8 +44,13 @@ def write(workdir: Path, config: Mapping[str, Any], evaluation: Mapping[str, Any
         tables=[(title, _table(name, form, evaluation)) for name, (title, form) in _UNITS.items()],
         grid=data_uri(grid),
         history=[(f"step {int(p.stem.removeprefix('step_'))}", file_uri(p)) for p in some(steps, 4)],
+        augmentations=[
+            (words, file_uri(path))
+            for file, words in _AUGMENTATIONS.items()
+            if (path := workdir / "grids" / file).exists()
+        ],
         curves=_curves(records),
-        settings=configs.flatten(config),
+        settings=briefly(configs.flatten(config)),
         environment=json.loads((workdir / "env.json").read_text()),
     )
     path = workdir / "report" / "index.html"

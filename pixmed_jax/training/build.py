@@ -192,6 +192,7 @@ def make_task(config: Mapping[str, Any], axis_name: str | None = None, *, classe
         discriminator_optimizer=gan.adam(loss["r1_every"] if loss.get("r1") else 0, **optimizer),
         ema_decay=config["train"]["ema_decay"],
         accumulate=config["train"]["accumulate"],
+        augment_discriminator=config["train"].get("augment_discriminator"),
         axis_name=axis_name,
     )
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from pixmed_jax import config as configs
 from pixmed_jax import inference
+from pixmed_jax.data.augment_settings import briefly
 from pixmed_jax.data.pipeline import batch_rows
 from pixmed_jax.models import count
 from pixmed_jax.training.build import is_supervised, make_task, network, networks
@@ -16,7 +17,7 @@ from pixmed_jax.training.loop import open_data, total_steps
 
 def dry_run(config: dict[str, Any], workdir: Path) -> int:
     """Print it all; returns 0. Raises PixmedError for what would stop the training at its start."""
-    for key, value in configs.flatten(config).items():
+    for key, value in briefly(configs.flatten(config)).items():
         print(f"{key} = {value!r}")
     dataset = open_data(config)
     print(f"\nworkdir {workdir}, {len(dataset.source.files)} slices")

@@ -18,6 +18,8 @@ import jax.numpy as jnp
 import optax
 
 from pixmed_jax import losses
+from pixmed_jax.data.augment import seen_by_discriminator
+from pixmed_jax.data.augment_settings import Settings, check_discriminator
 from pixmed_jax.data.pipeline import Batch
 from pixmed_jax.errors import PixmedError
 from pixmed_jax.training.task import Metrics, Task, skip_if_not_finite
@@ -64,6 +66,7 @@ def make_task(
     discriminator_optimizer: optax.GradientTransformation | None = None,
     ema_decay: float = 0.999,
     accumulate: int = 1,
+    augment_discriminator: Settings | None = None,
     axis_name: str | None = None,
 ) -> Task:
     """Task of a generator `(condition, train, noise) -> images` against `(condition, images) -> logits`.
@@ -77,12 +80,14 @@ def make_task(
     discriminator_optimizer: where it is not `optimizer`, as a lazy term asks for (see `adam`).
     accumulate: the batch is cut into so many equal parts whose gradients are averaged into one update. Batch
         norm then sees one part at a time, so its statistics are those of batch / accumulate images.
+    augment_discriminator: what the discriminator sees, real or generated, is augmented by these settings.
     axis_name: for use under `jax.pmap`; gradients, statistics and metrics are averaged over that axis.
     """
     if bce not in ("adversarial", "pixel", "both", "none"):
         raise PixmedError(f"loss.bce={bce!r} is unknown; use one of adversarial, pixel, both, none")
     if gan not in losses.ADVERSARIAL:
         raise PixmedError(f"loss.gan={gan!r} is unknown; use one of {', '.join(losses.ADVERSARIAL)}")
+    check_discriminator(augment_discriminator, "train.augment_discriminator")
     discriminator_loss, generator_loss = losses.ADVERSARIAL[gan]
     adversarial = bce in ("adversarial", "both")
     if path_length and not hasattr(generator, "paint"):
@@ -104,15 +109,16 @@ def make_task(
         total = sum((terms[name][0] * value for name, value in values.items()), jnp.zeros(()))
         return total, {f"generator/{name}": value for name, value in values.items()}
 
-    def discriminate(params: Params, batch: Batch, images: jax.Array) -> jax.Array:
+    def discriminate(params: Params, batch: Batch, images: jax.Array, key: jax.Array) -> jax.Array:
         # Batch norm writes running averages that nobody reads; they are dropped here.
-        logits, _ = discriminator.apply({"params": params}, batch.condition, images, mutable=["batch_stats"])
+        images, condition = seen_by_discriminator(images, batch.condition, key, augment_discriminator)
+        logits, _ = discriminator.apply({"params": params}, condition, images, mutable=["batch_stats"])
         return logits
 
     def r1_loss(
         params: Params, state: GANState, stats: Mapping, batch: Batch, key: jax.Array
     ) -> tuple[jax.Array, Metrics]:
-        penalty = losses.r1(lambda images: discriminate(params, batch, images), batch.images, r1)
+        penalty = losses.r1(lambda images: discriminate(params, batch, images, key), batch.images, r1)
         return penalty / 2, {"discriminator/r1": penalty}  # the half of all that the discriminator minimises
 
     def path_loss(
@@ -178,13 +184,13 @@ def make_task(
         fake, pull_generator, stats = jax.vjp(generate, state.generator["params"], has_aux=True)
         params = state.discriminator["params"]
         fake_logits, pull_discriminator = jax.vjp(
-            lambda params, images: discriminate(params, batch, images), params, fake
+            lambda params, images: discriminate(params, batch, images, key), params, fake
         )
 
         loss_fake, cotangent = jax.value_and_grad(discriminator_loss)(fake_logits, False)
         discriminator_gradient, _ = pull_discriminator(cotangent)
         loss_real, real_gradient = jax.value_and_grad(
-            lambda params: discriminator_loss(discriminate(params, batch, batch.images), True)
+            lambda params: discriminator_loss(discriminate(params, batch, batch.images, key), True)
         )(params)
         discriminator_gradient = jax.tree.map(
             lambda a, b: (a + b) / 2, discriminator_gradient, real_gradient

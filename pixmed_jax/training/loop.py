@@ -16,6 +16,8 @@ from jax.sharding import Mesh
 from pixmed_jax import config as configs
 from pixmed_jax import inference
 from pixmed_jax import workdir as run_folder
+from pixmed_jax.data import augment_picture
+from pixmed_jax.data.augment_settings import enabled
 from pixmed_jax.data.pipeline import Arrays, make_batch
 from pixmed_jax.data.sources import Dataset, open_dataset
 from pixmed_jax.errors import PixmedError, listing
@@ -138,7 +140,15 @@ def jit_step(task: Task, config: dict[str, Any], classes: int, mesh: Mesh, *, st
 
     def step(state: Any, arrays: Arrays, rows: jax.Array | None) -> tuple[Any, dict[str, jax.Array]]:
         key = jax.random.fold_in(jax.random.key(config["seed"]), state.step)
-        batch = make_batch(arrays, rows, key, size=data["size"], classes=classes, channels=data["channels"])
+        batch = make_batch(
+            arrays,
+            rows,
+            key,
+            size=data["size"],
+            classes=classes,
+            channels=data["channels"],
+            augment=data.get("augment"),
+        )
         return task.step(state, batch)
 
     everywhere, cut = meshes.replicated(mesh), meshes.sharded(mesh)
@@ -199,6 +209,8 @@ def _run(run: Run, state: Any, steps: int, interrupt: Interrupt) -> int:
     try:
         if first == 0:
             look(0, draw=True)
+            if first_process:
+                _show_augmentation(config, dataset, workdir / "grids", records)
         for step in range(first + 1, steps + 1):
             began = time.monotonic()
             state, metrics = step_function(state, *feed(step - 1))
@@ -234,6 +246,20 @@ def _run(run: Run, state: Any, steps: int, interrupt: Interrupt) -> int:
         writer.close()
     _tell(f"trained {steps} steps in {workdir}")
     return 0
+
+
+def _show_augmentation(config: dict[str, Any], dataset: Dataset, folder: Path, records: Records) -> None:
+    """Pictures of what is done to a training slice, for people."""
+    sections = {
+        "augmentation": config["data"].get("augment"),
+        "augmentation_discriminator": config["train"].get("augment_discriminator"),
+    }
+    for name, settings in sections.items():
+        if settings and enabled(settings):
+            _tell(f"drawing grids/{name}.png ...")
+            picture = augment_picture.of_training(dataset, settings)
+            picture.save(folder / f"{name}.png")
+            records.picture(0, name, picture)
 
 
 def _headline(values: dict[str, float]) -> dict[str, float]:

@@ -1,0 +1,174 @@
+"""DICOM files, of a slice or of several frames, and series of such files; the axes are [column, row, slice].
+
+Errors: PixmedError in one line that names the file and never what is in it: headers hold names of patients.
+Library: pydicom.
+"""
+
+import mmap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pixmed_jax.data.arrays import AS_STORED, Array, check, guarded, library, opened
+from pixmed_jax.data.intensity import Limits
+from pixmed_jax.errors import PixmedError
+
+_DEFLATED = "1.2.840.10008.1.2.1.99"
+_HEADER = (
+    "Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "BitsAllocated", "BitsStored",
+    "PixelRepresentation", "PhotometricInterpretation", "RescaleSlope", "RescaleIntercept", "WindowCenter",
+    "WindowWidth", "VOILUTFunction", "PatientID", "StudyInstanceUID", "SeriesInstanceUID", "InstanceNumber",
+    "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "PlanarConfiguration", "HighBit",
+)  # fmt: skip
+
+
+def _dicom_data(path: Path, *, pixels: bool) -> Any:
+    """The dataset of a file, with the elements that count alone, or with its pixels too."""
+    pydicom = library("pydicom")
+    pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE  # its warnings quote values
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
+        # A map gives no more bytes than there are, whatever length an element claims.
+        if view[128:132] != b"DICM":
+            raise PixmedError(f"{path}: not a DICOM file; export or download it again")
+        meta = pydicom.filereader.read_file_meta_info(path)
+        if str(meta.get("TransferSyntaxUID", "")) == _DEFLATED:
+            raise PixmedError(f"{path}: is deflated as a whole; export it as explicit VR little endian")
+        tags = [*_HEADER, "PixelData"] if pixels else list(_HEADER)
+        return pydicom.dcmread(view, specific_tags=tags, stop_before_pixels=not pixels)
+
+
+def _numbers(data: Any, name: str, count: int) -> np.ndarray | None:
+    """The first `count` numbers of an element, None where it is missing or empty; ValueError for others."""
+    value = data.get(name)
+    if value is None or value == "":
+        return None
+    values = np.atleast_1d(np.asarray(value, np.float64))[:count]
+    if len(values) != count or not np.isfinite(values).all():
+        raise ValueError(name)
+    return values
+
+
+def read_dicom(path: Path, wanted: str) -> Array:
+    data = _dicom_data(path, pixels=False)
+    if data.get("Rows") is None or data.get("Columns") is None:
+        raise PixmedError(f"{path}: holds no pixels (a report, a plan or contours?); export it as images")
+    kind = str(data.get("PhotometricInterpretation", ""))
+    samples, bits = int(data.get("SamplesPerPixel", 1)), int(data.get("BitsAllocated", 0))
+    if (kind, samples) not in (("MONOCHROME1", 1), ("MONOCHROME2", 1), ("RGB", 3)) or bits not in (8, 16):
+        raise PixmedError(
+            f"{path}: pixels of a kind that is not read; export as MONOCHROME2 or RGB, 8 or 16 bit"
+        )
+    frames = int(data.get("NumberOfFrames") or 1)
+    signed, used = bool(data.get("PixelRepresentation", 0)), int(data.get("BitsStored", bits))
+    if not 1 <= used <= bits:
+        raise PixmedError(f"{path}: stores {used} of {bits} bits; export it again")
+    dtype = np.dtype(f"{'i' if signed else 'u'}{bits // 8}")
+    shape = (int(data.Columns), int(data.Rows), frames) + ((3,) if samples == 3 else ())
+    slope, intercept = _numbers(data, "RescaleSlope", 1), _numbers(data, "RescaleIntercept", 1)
+    a, b = 1.0 if slope is None else float(slope[0]), 0.0 if intercept is None else float(intercept[0])
+    if a == 0:
+        raise PixmedError(f"{path}: scales all its values to {b:g}; export it again")
+    ends = (-(2 ** (used - 1)), 2 ** (used - 1) - 1) if signed else (0, 2**used - 1)
+
+    def read() -> np.ndarray:
+        whole = _dicom_data(path, pixels=True)
+        if "PixelData" not in whole:
+            raise PixmedError(f"{path}: holds no pixels; export it again")
+        syntax = whole.file_meta.TransferSyntaxUID
+        if not library("pydicom.pixels").get_decoder(syntax).is_available:
+            raise PixmedError(
+                f"{path}: is packed as {syntax.name}, for which there is no decoder here; "
+                "export it uncompressed (gdcmconv --raw, dcmdjpeg)"
+            )
+        pixels = whole.pixel_array.reshape(frames, shape[1], shape[0], samples)
+        return np.moveaxis(pixels, 0, 2).swapaxes(0, 1).reshape(shape)
+
+    return Array(
+        str(path), shape, dtype, read, AS_STORED, dicom=True, placed=False, slope=a, intercept=b,
+        full=(min(a * end + b for end in ends), max(a * end + b for end in ends)),
+        window=_window(data),
+        inverted=kind == "MONOCHROME1",
+        patient=str(data.get("PatientID") or ""),
+        study=str(data.get("StudyInstanceUID") or ""),
+    )  # fmt: skip
+
+
+def _window(data: Any) -> Limits | None:
+    """The ends of the first window, PS3.3 C.11.2.1.2.1 and .3; a sigmoid has none."""
+    center, width = _numbers(data, "WindowCenter", 1), _numbers(data, "WindowWidth", 1)
+    function = str(data.get("VOILUTFunction") or "LINEAR")
+    if center is None or width is None or width[0] <= (function == "LINEAR") or function == "SIGMOID":
+        return None
+    if function == "LINEAR":
+        return float(center[0] - 0.5 - (width[0] - 1) / 2), float(center[0] - 0.5 + (width[0] - 1) / 2)
+    return float(center[0] - width[0] / 2), float(center[0] + width[0] / 2)
+
+
+def open_series(folder: Path, paths: Sequence[Path]) -> Array:
+    """The slices of one DICOM series as a volume, in the order in which they lie in the patient."""
+    arrays = {path: opened(path, read_dicom) for path in paths}
+    placed = []
+    series = set()
+    with guarded(folder):
+        for path in paths:
+            data = _dicom_data(path, pixels=False)
+            series.add(str(data.get("SeriesInstanceUID", "")))
+            position, turn = (
+                _numbers(data, "ImagePositionPatient", 3),
+                _numbers(data, "ImageOrientationPatient", 6),
+            )
+            spacing = _numbers(data, "PixelSpacing", 2)
+            placed.append((path, position, turn, spacing, int(data.get("InstanceNumber") or 0)))
+    first = arrays[paths[0]]
+    if len(series) > 1:
+        raise PixmedError(f"{folder}: {len(series)} DICOM series in one folder; give each its own")
+    for path, array in arrays.items():
+        same = (array.shape, array.dtype, array.inverted) == (first.shape, first.dtype, first.inverted)
+        if not same or array.shape[2:] != (1,):
+            raise PixmedError(f"{path}: differs from the rest of its series in size or kind; remove it")
+    shape = (*first.shape[:2], len(paths))
+    check(str(folder), shape, np.dtype(np.float32))
+    order, affine = _placed(placed)
+    # One pair of slope and intercept for all, or the values themselves where the slices differ (PET does).
+    alike = len({(a.slope, a.intercept) for a in arrays.values()}) == 1
+
+    def read() -> np.ndarray:
+        values = np.empty(shape, first.dtype if alike else np.float32)
+        for i, path in enumerate(order):
+            array = arrays[path]
+            plane = array.read()[..., 0]
+            values[..., i] = plane if alike else plane * array.slope + array.intercept
+        return values
+
+    return first._replace(
+        name=str(folder),
+        shape=shape,
+        dtype=first.dtype if alike else np.dtype(np.float32),
+        read=read,
+        affine=affine,
+        placed=affine is not AS_STORED,
+        slope=first.slope if alike else 1.0,
+        intercept=first.intercept if alike else 0.0,
+        full=first.full if alike else None,
+    )
+
+
+def _placed(slices: list[tuple]) -> tuple[list[Path], np.ndarray]:
+    """The files in order, and the affine in RAS (DICOM's own x and y point the other way)."""
+    _, _, turn, spacing, _ = slices[0]
+    if any(position is None or turn is None for _, position, turn, _, _ in slices):
+        return [path for path, *_ in sorted(slices, key=lambda s: (s[4], s[0].name))], AS_STORED
+    along_row, along_column = turn[:3], turn[3:]
+    normal = np.cross(along_row, along_column)
+    ordered = sorted(slices, key=lambda s: (float(s[1] @ normal), s[0].name))
+    step = ordered[-1][1] - ordered[0][1] if len(ordered) > 1 else normal
+    row_spacing, column_spacing = (1.0, 1.0) if spacing is None else spacing
+    affine = np.eye(4)
+    affine[:3, 0], affine[:3, 1] = along_row * column_spacing, along_column * row_spacing
+    affine[:3, 2], affine[:3, 3] = step / max(1, len(ordered) - 1), ordered[0][1]
+    affine = np.diag([-1.0, -1, 1, 1]) @ affine
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
+        affine = AS_STORED
+    return [path for path, *_ in ordered], affine

@@ -1,0 +1,33 @@
+"""What is wrong with some files, told together: all faults of a folder or table in one error.
+
+Errors: PixmedError.
+"""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from pixmed_jax.errors import PixmedError, listing
+
+
+class Fault(NamedTuple):
+    """What is wrong with some files; without names, with the folder or table as a whole."""
+
+    what: str
+    names: list[str]
+    remedy: str
+
+    def __str__(self) -> str:
+        found = f"{len(self.names)} {self.what} ({listing(self.names)})" if self.names else self.what
+        return f"{found}, {self.remedy}"
+
+
+def raise_all(where: Path, faults: Sequence[Fault]) -> None:
+    if faults:
+        raise PixmedError(f"{where}: " + "; ".join(map(str, faults)))
+
+
+def named(what: str, names: Iterable[str], remedy: str) -> list[Fault]:
+    """No fault, or one that counts and lists its names."""
+    found = sorted(names)
+    return [Fault(what, found, remedy)] if found else []

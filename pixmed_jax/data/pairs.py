@@ -1,0 +1,192 @@
+"""Which files of two folders are an image and its masks, by their names, and what their headers say.
+
+A mask has its image's stem, or NAME_mask, or NAME_CLASS for each class. A folder of DICOM files is a series
+where the mask is one volume with the folder's name, and single slices where each file has its own mask.
+No pixel is decoded. Faults are returned, with all their names.
+"""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from pixmed_jax.data import arrays, decode, dicom, volumes
+from pixmed_jax.data import masks as encodings
+from pixmed_jax.data.faults import Fault, named
+from pixmed_jax.errors import PixmedError, listing
+from pixmed_jax.progress import watched
+
+NO_MASK = "images without a mask"
+FORMATS = "PNG, JPEG, TIFF, BMP, DICOM, NIfTI, .mat, .npy or .npz"
+
+Paths = tuple[Path, ...]  # of one picture or volume: a file, or the files of a DICOM series
+
+
+class Item(NamedTuple):
+    """A picture or a volume with its mask, or its masks for each class; `shape` is [slices, H, W].
+
+    Pictures are known by their path, everything else by its header.
+    """
+
+    name: str
+    image: Path | arrays.Array
+    masks: tuple[Path | arrays.Array, ...]
+    shape: tuple[int, int, int]
+
+
+def slice_name(item: Item, k: int) -> str:
+    return item.name if item.shape[0] == 1 else f"{item.name}#{k:03d}"
+
+
+def path_of(thing: Path | arrays.Array) -> str:
+    return str(thing) if isinstance(thing, Path) else thing.name
+
+
+def scan(folder: Path, key: str) -> tuple[dict[str, Paths], list[Fault]]:
+    """{relative path without suffix: path} of the images in a folder, and what is wrong with it."""
+    if not folder.is_dir():
+        return {}, [Fault(f"no folder {folder.name}", [], f"set {key}")]
+    paths: dict[str, Paths] = {}
+    twice, others = [], set()
+    for path in sorted(folder.rglob("*")):
+        if path.name.startswith(".") or path.is_dir():  # hidden files: .DS_Store, and "._NAME" of macOS
+            continue
+        name = path.relative_to(folder).as_posix()
+        suffix = arrays.suffix(path)
+        if suffix not in decode.SUFFIXES and not volumes.is_volume(path):
+            others.add(path.suffix or path.name)
+        elif (stem := _stem(name, suffix)) in paths:
+            twice.append(f"{folder.name}/{name}")
+        else:
+            paths[stem] = (path,)
+    faults = named("files share their stem with another", twice, "keep one of each")
+    if not paths:
+        seen = f" but files of {listing(sorted(others))}" if others else ""
+        faults.append(Fault(f"no {FORMATS} files in {folder.name}{seen}", [], f"set {key}"))
+    return paths, faults
+
+
+def _stem(name: str, suffix: str) -> str:
+    known = suffix in decode.SUFFIXES or suffix in volumes.SUFFIXES
+    return name[: -len(suffix)] if known else name
+
+
+def _join_series(image_paths: dict[str, Paths], mask_paths: dict[str, Paths]) -> None:
+    """Make one entry of the DICOM files in a folder whose mask is one file with the folder's name.
+
+    A folder of DICOM masks beside it is then one volume too.
+    """
+    for paths, others in ((image_paths, mask_paths), (mask_paths, image_paths)):
+        folders: dict[str, list[str]] = {}
+        for stem, found in paths.items():
+            if volumes.is_dicom(found[0]):
+                folders.setdefault(str(PurePosixPath(stem).parent), []).append(stem)
+        for name, stems in folders.items():
+            if name in others or f"{name}_mask" in others:
+                paths[name] = tuple(paths.pop(stem)[0] for stem in stems)
+
+
+def pair(
+    image_paths: dict[str, Paths], mask_paths: dict[str, Paths]
+) -> tuple[list[tuple[str, Paths, list[Paths]]], tuple[str, ...], list[Fault]]:
+    """(stem, image, masks) sorted by stem, the classes of several masks each, and the files left alone.
+
+    The files of a DICOM series become one entry, here and in the arguments.
+    """
+    if not image_paths or not mask_paths:  # that fault is known; thousands of lone files add nothing
+        return [], (), []
+    _join_series(image_paths, mask_paths)
+    partners: dict[str, dict[str, str]] = {stem: {} for stem in image_paths}  # class: stem of the mask
+    lone_masks, contested = [], []
+    for stem in sorted(mask_paths):
+        owner, part = stem, ""
+        if stem not in partners:
+            owner, _, part = stem.rpartition("_")
+            part = "" if part == "mask" else part
+        if owner not in partners:
+            lone_masks.append(mask_paths[stem][0].name)
+        elif part in partners[owner]:
+            contested += [mask_paths[stem][0].name, mask_paths[partners[owner][part]][0].name]
+        else:
+            partners[owner][part] = stem
+    lone_images = [image_paths[stem][0].name for stem, found in partners.items() if not found]
+    contested += [
+        mask_paths[stem][0].name
+        for found in partners.values()
+        if "" in found and len(found) > 1
+        for stem in found.values()
+    ]
+    kinds = {tuple(sorted(found)) for found in partners.values() if found}
+    odd = []
+    if not contested and any(len(kind) > 1 for kind in kinds) and len(kinds) > 1:
+        every = set().union(*kinds)
+        odd = [
+            f"{image_paths[stem][0].name} lacks {listing(sorted(every - set(found)))}"
+            for stem, found in partners.items()
+            if every - set(found)
+        ]
+    faults = named(NO_MASK, lone_images, "add the masks or remove the images")
+    faults += named("masks without an image", lone_masks, "add the images or remove the masks")
+    faults += named("masks for an image that has another", set(contested), "keep one of each")
+    faults += named("images without the mask of a class", odd, "add it, empty if need be")
+    classes = tuple(name for name in max(kinds, key=len, default=()) if name != encodings.BACKGROUND)
+    paired = [
+        (stem, image_paths[stem], [mask_paths[found[part]] for part in _background_first(found)])
+        for stem, found in sorted(partners.items())
+        if found
+    ]
+    return paired, classes if len(max(kinds, key=len, default=())) > 1 else (), faults
+
+
+def _background_first(parts: Iterable[str]) -> list[str]:
+    return sorted(parts, key=lambda part: (part != encodings.BACKGROUND, part))
+
+
+def open_pairs(
+    folder: Path, paired: Sequence[tuple[str, Paths, list[Paths]]], axis: str
+) -> tuple[list[Item], list[Fault]]:
+    """The pairs by their headers; those that disagree, and files whose header cannot be used."""
+    items, broken, unequal = [], [], []
+    for stem, image_paths, mask_paths in watched(paired, len(paired), "reading headers"):
+        single = len(image_paths) == 1 and volumes.is_dicom(image_paths[0]) is False
+        name = image_paths[0].relative_to(folder).as_posix() if single or len(image_paths) == 1 else stem
+        try:
+            image = open_entry(image_paths, folder / stem, "image")
+            masks = tuple(
+                volumes.aligned(open_entry(paths, paths[0].parent, "mask"), image) for paths in mask_paths
+            )
+            shape = shape_of(image, axis)
+            others = [shape_of(mask, axis) for mask in masks]
+        except PixmedError as error:
+            broken.append(str(error))
+            continue
+        if any(other != shape for other in others):
+            shown = [sizes(s) for s in (shape, next(other for other in others if other != shape))]
+            unequal.append(
+                f"{image_paths[0].name if len(image_paths) == 1 else stem} {' against '.join(shown)}"
+            )
+        items.append(Item(name, image, masks, shape))
+    return items, [
+        *named("masks differ in height x width from their image", unequal, "export both at one size"),
+        *named("files are unusable", broken, "replace them"),
+    ]
+
+
+def open_entry(paths: Paths, folder: Path, wanted: str) -> Path | arrays.Array:
+    if len(paths) > 1:
+        return dicom.open_series(folder, paths)
+    if arrays.suffix(paths[0]) in decode.SUFFIXES:
+        return paths[0]
+    return volumes.open_array(paths[0], wanted)
+
+
+def shape_of(thing: Path | arrays.Array, axis: str) -> tuple[int, int, int]:
+    """[slices, H, W] from the header."""
+    if isinstance(thing, Path):
+        return (1, *decode.read_size(thing))
+    depth, height, width, *_ = volumes.stack_shape(thing, axis)
+    return depth, height, width
+
+
+def sizes(shape: tuple[int, int, int]) -> str:
+    depth, height, width = shape
+    return f"{height}x{width}" if depth == 1 else f"{depth} slices of {height}x{width}"

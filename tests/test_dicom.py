@@ -1,0 +1,85 @@
+"""DICOM files and series as pydicom writes them; the standard and nibabel are the oracles."""
+
+import numpy as np
+import pytest
+from volume_files import PLACES, decoded, dicom, nibabel, pydicom, series
+
+from pixmed_jax.data import dicom as dicom_files
+from pixmed_jax.data import volumes
+
+
+def test_dicom_values(tmp_path):
+    stored = np.array([[0, 1000], [2000, 4095]], np.uint16)
+    path = dicom(
+        tmp_path / "a.dcm", stored, BitsStored=12, HighBit=11, RescaleSlope=2, RescaleIntercept=-1024
+    )
+    array = volumes.open_array(path)
+    assert (array.slope, array.intercept) == (2, -1024)
+    assert array.full == (-1024, 2 * 4095 - 1024)
+    np.testing.assert_array_equal(decoded(path)[0], stored)
+
+
+def test_dicom_window_by_the_standard(tmp_path):
+    """PS3.3 C.11.2.1.2.1, its own example: centre 2048, width 4096 maps 0 to 4095 onto the whole range."""
+    path = dicom(tmp_path / "a.dcm", np.zeros((2, 2), np.uint16), WindowCenter=2048, WindowWidth=4096)
+    assert volumes.open_array(path).window == (0, 4095)
+    path = dicom(tmp_path / "b.dcm", np.zeros((2, 2), np.uint16), WindowCenter=[40, 5], WindowWidth=[400, 9])
+    assert volumes.open_array(path).window == (-160, 239)
+    exact = {"WindowCenter": 40, "WindowWidth": 400, "VOILUTFunction": "LINEAR_EXACT"}
+    assert volumes.open_array(dicom(tmp_path / "c.dcm", np.zeros((2, 2), "u2"), **exact)).window == (
+        -160,
+        240,
+    )
+    assert volumes.open_array(dicom(tmp_path / "d.dcm", np.zeros((2, 2), "u2"))).window is None
+
+
+def test_dicom_frames_colours_and_bits_above(tmp_path):
+    frames = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
+    np.testing.assert_array_equal(decoded(dicom(tmp_path / "a.dcm", frames)), frames)
+    overlay = np.array([[0x1003, 0x0FFF]], np.uint16)
+    path = dicom(tmp_path / "b.dcm", overlay, BitsStored=12, HighBit=11)
+    assert decoded(path).tolist() == [[[3, 4095]]]
+    colour = np.arange(18, dtype=np.uint8).reshape(2, 3, 3)
+    path = dicom(tmp_path / "c.dcm", np.zeros((2, 3), np.uint8))
+    data = pydicom.dcmread(path)
+    data.SamplesPerPixel, data.PhotometricInterpretation, data.PlanarConfiguration = 3, "RGB", 0
+    data.PixelData = colour.tobytes()
+    data.save_as(path)
+    np.testing.assert_array_equal(decoded(path)[0], colour)
+
+
+def test_dicom_packed_by_run_length(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 4096, (16, 16)).astype(np.uint16)
+    path = dicom(tmp_path / "a.dcm", pixels)
+    data = pydicom.dcmread(path)
+    data.compress(pydicom.uid.RLELossless)
+    data.save_as(path)
+    np.testing.assert_array_equal(decoded(path)[0], pixels)
+
+
+@pytest.mark.parametrize("codes", ["LPS", "RAS", "ASL", "LIP"])
+def test_a_series_and_a_nifti_file_of_the_same_head_agree(tmp_path, codes):
+    """The independent path: nibabel turns the volume and knows its affine, DICOM gets it through LPS."""
+    straight = nibabel.Nifti1Image(PLACES, np.diag([2.0, 3, 5, 1]))
+    turn = nibabel.orientations.ornt_transform(
+        nibabel.orientations.axcodes2ornt("RAS"), nibabel.orientations.axcodes2ornt(codes)
+    )
+    turned = straight.as_reoriented(turn)
+    values = np.asarray(turned.dataobj)[..., :4]
+    series(tmp_path / "s", values.astype(np.int16), turned.affine)
+    nibabel.save(nibabel.Nifti1Image(values, turned.affine), tmp_path / "a.nii")
+    array = dicom_files.open_series(tmp_path / "s", sorted((tmp_path / "s").iterdir()))
+    for axis in ("stored", "axial", "sagittal", "coronal"):
+        pictures = volumes.stack(array, array.read(), axis)
+        np.testing.assert_array_equal(pictures, decoded(tmp_path / "a.nii", axis))
+
+
+def test_slices_of_a_series_that_are_scaled_differently(tmp_path):
+    for i, slope in enumerate((1.0, 4.0)):
+        dicom(
+            tmp_path / f"{i}.dcm", np.full((2, 2), 10, np.uint16), RescaleSlope=slope, RescaleIntercept=-1,
+            InstanceNumber=i,
+        )  # fmt: skip
+    array = dicom_files.open_series(tmp_path, sorted(tmp_path.iterdir()))
+    assert array.read()[0, 0].tolist() == [9, 39]
+    assert (array.slope, array.intercept) == (1, 0)

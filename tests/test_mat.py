@@ -1,0 +1,36 @@
+"""MATLAB files of both kinds, as SciPy and MATLAB write them."""
+
+import numpy as np
+import pytest
+import scipy.io
+from volume_files import PLACES, h5py, mat73
+
+from pixmed_jax.data import volumes
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "uint16", "float32", "float64", "bool"])
+def test_matlab_5(tmp_path, compressed, dtype):
+    values = (PLACES % 2).astype(bool) if dtype == "bool" else (PLACES % 256).astype(dtype)
+    extra = {"cells": np.array([[1, "a"]], object), "s": {"image": 1}, "scalar": 3.0, "text": "hello"}
+    scipy.io.savemat(tmp_path / "a.mat", {**extra, "scan": values}, do_compression=compressed)
+    array = volumes.open_array(tmp_path / "a.mat")
+    np.testing.assert_array_equal(array.read(), values)
+    assert array.dtype.itemsize == values.dtype.itemsize
+
+
+@pytest.mark.parametrize("shape", [(7, 5), (40, 300), (6, 5, 4)])
+def test_matlab_73(tmp_path, shape):
+    values = np.random.default_rng(0).integers(-3000, 3000, shape).astype(np.int16)
+    path = mat73(tmp_path / "a.mat", image=values)
+    np.testing.assert_array_equal(volumes.open_array(path).read(), values)
+
+
+def test_matlab_73_without_chunks_and_with_large_ones(tmp_path):
+    values = np.arange(35, dtype=np.float64).reshape(7, 5)
+    for i, options in enumerate(({}, {"chunks": (4, 4)}, {"chunks": (3, 7), "compression": 9})):
+        with h5py.File(tmp_path / f"{i}.mat", "w", userblock_size=512) as file:
+            file.create_dataset("image", data=values.T, **options)
+        with (tmp_path / f"{i}.mat").open("r+b") as file:
+            file.write(b"MATLAB 7.3 MAT-file")
+        np.testing.assert_array_equal(volumes.open_array(tmp_path / f"{i}.mat").read(), values)

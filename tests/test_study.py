@@ -1,0 +1,155 @@
+"""The study: which runs it is made of, what it passes over, and the page at its end."""
+
+import json
+import runpy
+import shutil
+from pathlib import Path
+
+import pytest
+import runs
+
+from pixmed_jax import config as configs
+from pixmed_jax import study as module
+from pixmed_jax.errors import PixmedError
+from pixmed_jax.study import Part, parts, study
+
+
+def config(preset="test", **changes):
+    plain = configs.plain(runpy.run_path(str(runs.ROOT / "configs" / "study.py"))["get_config"](preset))
+    return {**plain, **changes}
+
+
+def test_the_parts_in_their_order():
+    found = list(parts(config(), Path("w")))
+    assert [(part.name, part.workdir.as_posix()) for part in found] == [
+        ("ghost, seed 0", "w/systems/ghost"),
+        ("no_ghost, seed 0", "w/systems/no_ghost"),
+        ("dcgan, seed 0", "w/systems/dcgan"),
+        ("classifier on real, seed 0", "w/downstream/classifier-real-seed0"),
+        ("classifier on real, seed 1", "w/downstream/classifier-real-seed1"),
+        ("classifier on ghost, seed 0", "w/downstream/classifier-ghost-seed0"),
+        ("classifier on ghost, seed 1", "w/downstream/classifier-ghost-seed1"),
+        ("classifier on dcgan, seed 0", "w/downstream/classifier-dcgan-seed0"),
+        ("classifier on dcgan, seed 1", "w/downstream/classifier-dcgan-seed1"),
+    ]
+    assert [part.samples is not None for part in found] == [True] * 3 + [False] * 6
+
+
+@pytest.mark.parametrize("preset", ["quick", "paper", "test"])
+def test_every_part_splits_the_same_patients_alike_and_trains_on_none_of_the_test(preset):
+    """Same source, same seed of the split; a system's samples are drawn from masks of training patients."""
+    found = list(parts(config(preset), Path("w")))
+    splits = {json.dumps([p.config["data"][k] for k in ("source", "dir", "split", "size")]) for p in found}
+    assert len(splits) == 1
+    assert {p.samples["split"] for p in found if p.samples} == {"train"}
+    for part in found:
+        folder = part.config["data"].get("synthetic_dir", "")
+        assert bool(folder) is (
+            part.workdir.parent.name == "downstream" and "-real-" not in part.workdir.name
+        )
+        if folder:
+            arm = part.name.split()[2].rstrip(",")
+            assert folder == str(Path(f"w/systems/{arm}/samples").absolute())
+
+
+def test_seeds_of_systems_have_folders_of_their_own():
+    plain = config(run=["ghost"], seeds={"systems": [0, 3], "downstream": [5]})
+    found = list(parts(plain, Path("w")))
+    assert [p.workdir.name for p in found] == [
+        *("ghost", "ghost-seed3", "classifier-real-seed5", "classifier-ghost-seed5")
+    ]
+    assert [p.config["seed"] for p in found] == [0, 3, 5, 5]
+    assert len({p.config["data"]["split"]["seed"] for p in found}) == 1
+
+
+@pytest.mark.parametrize("key", ["run", "arms"])
+def test_a_system_that_there_is_not(tmp_path, key):
+    with pytest.raises(PixmedError, match=f"{key}: gan is no system of this study; there are dcgan, ghost"):
+        study(config(**{key: ["ghost", "gan"]}), tmp_path / "w")
+    assert not (tmp_path / "w").exists()
+
+
+def test_another_config_is_refused(tmp_path):
+    module._prepare(tmp_path, config(), fresh=False)
+    module._prepare(tmp_path, config(), fresh=False)
+    with pytest.raises(PixmedError, match=r"another config \(samples.number\).*--fresh"):
+        module._prepare(
+            tmp_path, config(samples={"number": 3, "split": "train", "balance": True}), fresh=False
+        )
+    module._prepare(tmp_path, config(run=["ghost"]), fresh=True)
+    assert json.loads((tmp_path / "config.json").read_text())["run"] == ["ghost"]
+
+
+# ---------------------------------------------------------------- what is passed over
+@pytest.fixture
+def counted(monkeypatch):
+    """Which of the stages are called, each by name."""
+    calls = []
+    monkeypatch.setattr(module, "train", lambda *_, **__: calls.append("train") or 0)
+    monkeypatch.setattr(module, "evaluate", lambda *_: calls.append("evaluate"))
+    monkeypatch.setattr(module, "sample", lambda *_, **__: calls.append("sample"))
+    return calls
+
+
+@pytest.fixture
+def done(tmp_path):
+    """A part that is trained, evaluated and sampled, as far as its files say."""
+    plain = {"train": {"steps": 7}}
+    workdir = tmp_path / "part"
+    (workdir / "samples").mkdir(parents=True)
+    (workdir / "config.json").write_text(json.dumps(plain))
+    (workdir / "evaluation.json").write_text('{"step": 7}')
+    line = "00000.png,,a,,,1,7,digest,0,255,none,,,\n"
+    (workdir / "samples" / "manifest.csv").write_text("file,mask,label\n" + 2 * line)
+    return Part("part", workdir, plain, {"number": 2})
+
+
+def test_a_part_that_is_done(done, counted):
+    assert module._run(done, fresh=False) == 0
+    assert counted == []
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda p: p._replace(config={"train": {"steps": 8}}), ["train", "evaluate"]),
+        (lambda p: p._replace(samples={"number": 3}), ["sample"]),
+        (lambda p: (p.workdir / "evaluation.json").unlink(), ["train", "evaluate", "sample"]),
+        (
+            lambda p: (p.workdir / "evaluation.json").write_text('{"step": 6}'),
+            ["train", "evaluate", "sample"],
+        ),
+        (lambda p: shutil.rmtree(p.workdir / "samples"), ["sample"]),
+        (lambda p: p._replace(samples=None), []),
+    ],
+    ids=["steps", "number", "not evaluated", "evaluated early", "not sampled", "no samples"],
+)
+def test_what_is_missing_is_made(done, counted, change, expected):
+    changed = change(done)
+    assert module._run(changed if isinstance(changed, Part) else done, fresh=False) == 0
+    assert counted == expected
+
+
+def test_a_signal_ends_the_study(done, counted, monkeypatch):
+    monkeypatch.setattr(module, "train", lambda *_, **__: 143)
+    assert module._run(done, fresh=True) == 143
+    assert counted == []
+
+
+# ---------------------------------------------------------------- all of it
+@pytest.mark.slow
+def test_a_study_from_nothing(tmp_path, tmp_path_factory, counted, monkeypatch):
+    runs.use_cache(tmp_path_factory)
+    monkeypatch.undo()
+    plain = config(run=["dcgan"], arms=["dcgan"], seeds={"systems": [0], "downstream": [0]})
+    plain["data"] = {**plain["data"], "dir": str(runs.shared(tmp_path_factory) / "data")}
+    assert study(plain, tmp_path / "w") == 0
+    page = (tmp_path / "w" / "compare" / "index.html").read_text()
+    assert "real + dcgan" in page and "dcgan:quick" in page
+    samples = tmp_path / "w" / "systems" / "dcgan" / "samples"
+    assert len(list((samples / "images").iterdir())) == 12
+    judged = json.loads((tmp_path / "w/downstream/classifier-dcgan-seed0/evaluation.json").read_text())
+    assert judged["trained_on"]["synthetic"] == 12
+    before = (tmp_path / "w" / "systems" / "dcgan" / "metrics.jsonl").stat().st_mtime_ns
+    assert study(plain, tmp_path / "w") == 0  # all is done, so nothing is trained again
+    assert (tmp_path / "w" / "systems" / "dcgan" / "metrics.jsonl").stat().st_mtime_ns == before
