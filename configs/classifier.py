@@ -23,7 +23,7 @@ QUICK = merged(SUPERVISED, {
     "train": {"batch_size": 16, "steps": 600}, "log": {"grid_every": 150}, "checkpoint": {"every": 150},
 })
 PAPER = {
-    "data": {"source": "folder", "size": 224, "channels": 3},
+    "data": {"source": "folder", "size": 224},
     "model": {"network": {"blocks": (6, 12, 48, 32), "growth": 32, "stem": 64}},
     "optimizer": {"learning_rate": 1e-4, "decay_steps": 4000},
     "train": {"batch_size": 32, "steps": 4000, "ema_decay": 0.999},

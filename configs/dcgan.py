@@ -11,10 +11,10 @@ from pixmed_jax.defaults import ADVERSARIAL, experiment, merged
 
 # fmt: off
 QUICK = merged(ADVERSARIAL, {
-    "data": {"condition": "label"},
+    "data": {"condition": "label", "load_scale": 1.0},
     "model": {"generator": {"name": "dcgan", "width": 32, "latent": 100, "norm": "batch"},
               "discriminator": {"name": "dcgan", "width": 32, "norm": "batch"}},
-    "train": {"batch_size": 16},
+    "train": {"batch_size": 16, "steps": 5000},
 })
 PAPER = {
     "data": {"source": "folder", "size": 256},

@@ -55,7 +55,8 @@ ADVERSARIAL: dict[str, Any] = {
     "train": {"augment_discriminator": OFF},
 }
 SUPERVISED: dict[str, Any] = {
-    "data": {"synthetic_dir": "", "synthetic": "add", "synthetic_trust": False},
+    # Neither cropped nor enlarged: what is judged is not either.
+    "data": {"load_scale": 1.0, "synthetic_dir": "", "synthetic": "add", "synthetic_trust": False},
     "optimizer": {"learning_rate": 1e-3, "b1": 0.9, "b2": 0.999, "weight_decay": 1e-4, "decay_steps": 0},
 }
 # fmt: on

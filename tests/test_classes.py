@@ -111,3 +111,21 @@ def test_real_set():
     assert source.label_names == ("glioma", "meningioma", "notumor", "pituitary")
     assert len(source.files) == 6200
     assert set(source.given) == {"train", "val", "test"}
+
+
+def test_tinted_pictures_are_one_kind_with_the_others_where_grey_is_asked_for(tmp_path):
+    """Luminance as JPEG has it: a red of 200 is 60, and a colour of equal parts is itself."""
+    every = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    for i in range(3):
+        put(tmp_path / "a" / f"{i}.png")
+    red = np.zeros((8, 8, 3), np.uint8)
+    red[..., 0] = 200
+    (tmp_path / "b").mkdir()
+    Image.fromarray(red).save(tmp_path / "b" / "red.png")
+    Image.fromarray(np.stack([every] * 3, -1)).save(tmp_path / "b" / "white.png")
+    coloured, source = classes.source(tmp_path), classes.source(tmp_path, grey=True)
+    with pytest.raises(PixmedError, match=r"4 slices are 8 bit grey but 1 are not \(b/red.png"):
+        load(coloured, range(5), 8)
+    images = load(source, range(5), 8).images
+    assert images.shape == (5, 8, 8, 1) and (images[3] == 60).all()
+    np.testing.assert_array_equal(source.read(4)[0], every)

@@ -61,6 +61,7 @@ def start(task: Any, step: int = 0) -> gan.GANState:
         generator=drawn(lambda: state.generator, 0),
         discriminator=drawn(lambda: state.discriminator, 1),
         ema=drawn(lambda: state.ema, 2),
+        lazy={name: np.float32(0) for name in state.lazy},
     )
 
 
@@ -578,7 +579,7 @@ def on_eight_devices() -> None:
 
     def task(axis_name: str | None = None) -> Any:
         g, d = generator(dropout=0.0, axis_name=axis_name), discriminator(axis_name=axis_name)
-        return task_of(g, d, axis_name=axis_name)
+        return task_of(g, d, r1=1.0, r1_every=1, axis_name=axis_name)
 
     def apart(found: Any, expected: Any) -> float:
         pairs = zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True)

@@ -1,5 +1,6 @@
 """StyleGAN2's parts against plain loops, SciPy and numbers counted by hand; what a class and w do."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -8,8 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import runs
 from scipy.signal import convolve2d, correlate2d, upfirdn
 
+from pixmed_jax import inference
 from pixmed_jax.models import count, stylegan2
 from pixmed_jax.models.stylegan2 import (
     EqualConv,
@@ -19,6 +22,7 @@ from pixmed_jax.models.stylegan2 import (
     StyleGAN2Discriminator,
     StyleGAN2Generator,
 )
+from pixmed_jax.training.loop import train
 
 
 # ---------------------------------------------------------------- size
@@ -231,8 +235,12 @@ CLASSES = np.eye(3, dtype=np.float32)[[0, 1, 2, 0]]
 
 
 def apply_to(variables: Any, network: nn.Module = SMALL, *, seed: int = 0, **settings: Any) -> Any:
-    rngs = {"noise": jax.random.key(seed)}
-    return jax.jit(lambda c: network.apply(variables, c, rngs=rngs, **settings))(CLASSES)
+    return compiled(network, **settings)(variables, CLASSES, jax.random.key(seed))
+
+
+@functools.cache
+def compiled(network: nn.Module, **settings: Any) -> Callable:
+    return jax.jit(lambda variables, c, key: network.apply(variables, c, rngs={"noise": key}, **settings))
 
 
 @pytest.fixture(scope="module")
@@ -296,7 +304,7 @@ def test_each_size_adds_its_image(variables):
     for name, bias in (("4_image", [0.5, 0.25]), ("8_image", [-0.125, -2.0])):
         params[name] = {"kernel": 0 * params[name]["kernel"], "bias": np.float32(bias)}
     changed = {**variables, "params": {**variables["params"], "synthesis": params}}
-    raw, image = apply_to(changed, train=True, mutable=["batch_stats"])[0], apply_to(changed, train=False)
+    raw, image = apply_to(changed, train=True, mutable="batch_stats")[0], apply_to(changed, train=False)
     np.testing.assert_allclose(raw[:, 1:-1, 1:-1, 0], (0.5 - 0.125 + 1) / 2, rtol=1e-6)
     np.testing.assert_allclose(raw[:, 1:-1, 1:-1, 1], (0.25 - 2 + 1) / 2, rtol=1e-6)  # D sees what overshoots
     np.testing.assert_allclose(image[:, 1:-1, 1:-1, 1], 0)
@@ -309,8 +317,7 @@ def test_images_follow_their_class_their_latent_and_their_noise(variables):
     assert image.dtype == jnp.float32
     np.testing.assert_array_equal(image, apply_to(variables, train=False))
     assert np.abs(image - apply_to(variables, train=False, seed=1)).max((1, 2, 3)).min() > 1e-2
-    rngs = {"noise": jax.random.key(0)}
-    other = jax.jit(lambda c: SMALL.apply(variables, c, train=False, rngs=rngs))(CLASSES[[1, 1, 2, 0]])
+    other = compiled(SMALL, train=False)(variables, CLASSES[[1, 1, 2, 0]], jax.random.key(0))
     assert (np.abs(image - other).max((1, 2, 3)) > 1e-2).tolist() == [True, False, False, False]
 
 
@@ -459,3 +466,31 @@ def test_logits_follow_image_class_and_group(judge):
     half = judge(classes, images, dtype=jnp.bfloat16)
     assert half.dtype == np.float32
     assert 0 < np.abs(half - logits).max() < 0.1
+
+
+# ---------------------------------------------------------------- a run
+@pytest.mark.slow
+def test_a_run_goes_on_where_it_was(tmp_path_factory, tmp_path):
+    """Two steps and two more leave what four leave: class means, path length and optimisers included."""
+    runs.use_cache(tmp_path_factory)
+    tiny = {"mapping_layers": 1, "channel_base": 64, "channel_max": 4}
+    config = runs.config(tmp_path_factory)
+    config["data"] |= {"condition": "label", "size": 16}
+    config["model"] = {
+        "generator": {"name": "stylegan2", "latent": 4, "width": 4, **tiny},
+        "discriminator": {"name": "stylegan2", **tiny},
+    }
+    config["loss"] |= {"ssim": 0.0, "r1": 1.0, "r1_every": 3, "path_length": 2.0, "path_every": 2}
+    states = []
+    for name, stops in (("whole", (4,)), ("parts", (2, 4))):
+        for steps in stops:
+            config["train"]["steps"] = steps
+            assert train(config, tmp_path / name) == 0
+        states.append(runs.state(tmp_path / name))
+    jax.tree.map(np.testing.assert_array_equal, *states)
+    assert states[0].lazy["generator/path_length"] > 0
+    assert np.abs(states[0].ema["batch_stats"]["w"]).max() > 0
+    generate = inference.load(tmp_path / "parts")
+    images = generate(np.array([1, 2, 3]))
+    assert images.shape == (3, 16, 16, 1)
+    assert 0 <= images.min() <= images.max() <= 1

@@ -22,9 +22,10 @@ from pixmed_jax.errors import PixmedError, listing
 SPLIT_FOLDERS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
 SPLIT_FOLDERS |= {"val": "val", "valid": "val", "validation": "val"}
 _VALIDATION = 10  # one training image in so many
+_LUMINANCE = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as in JPEG
 
 
-def source(directory: str | Path, *, rule: str = "auto") -> Source:
+def source(directory: str | Path, *, rule: str = "auto", grey: bool = False) -> Source:
     """Index a folder by the names and headers of its files."""
     root = Path(directory)
     if not root.is_dir():
@@ -52,7 +53,7 @@ def source(directory: str | Path, *, rule: str = "auto") -> Source:
         raise PixmedError(
             f"{root}: images of {len(set(labels))} classes; set data.dir to a folder with one folder for each"
         )
-    reader = _Reader(paths, parsed)
+    reader = _Reader(paths, parsed, grey)
     broken = []
     for path in paths:
         try:
@@ -83,14 +84,17 @@ def _validates(path: Path) -> bool:
 class _Reader:
     """Decodes the images; the limits of those that were read are kept, since whoever reads asks for them."""
 
-    def __init__(self, paths: list[Path], rule: str | Limits):
+    def __init__(self, paths: list[Path], rule: str | Limits, grey: bool):
         self._paths = paths
+        self._grey = grey
         self._rule = rule
         self._limits: dict[int, Limits] = {}
 
     def read(self, row: int) -> tuple[np.ndarray, np.ndarray]:
         """`Source.read`: the image, and a mask without a tumour."""
         image = decode.read_image(self._paths[row])
+        if self._grey and image.ndim == 3:
+            image = np.rint(image @ _LUMINANCE).astype(image.dtype)
         self._limits[row] = self._find_limits(image, str(self._paths[row]))
         if self._rule not in ("auto", "full"):
             image = intensity.encode(image, self._limits[row])

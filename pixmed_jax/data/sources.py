@@ -135,7 +135,7 @@ def open_dataset(
             data_dir=dir or None, rule=intensity, split_column=split_column
         )
     elif source == "classes":
-        index = classes.source(dir, rule=intensity)
+        index = classes.source(dir, rule=intensity, grey=channels == 1)
     else:
         known = "phantom, folder, brain_tumor_mri, classes"
         raise PixmedError(f"data.source={source!r} is unknown; use one of {known}")

@@ -17,7 +17,7 @@ from pixmed_jax.evaluation import fidelity
 from pixmed_jax.pictures import chart_uri, data_uri
 
 _UNITS = {"ssim": ("SSIM", "{:.3f}"), "psnr": ("PSNR, dB", "{:.2f}"), "mse": ("MSE", "{:.5f}")}
-_REGIONS = {"full": "whole image", "head": "inside the head", "tumor": "inside the tumour"}
+_REGIONS = {"full": "whole image", "head": "inside the head", "tumor": "inside the mask"}
 _AUGMENTATIONS = {
     "augmentation.png": "What training makes of one of its slices",
     "augmentation_discriminator.png": "What the discriminator sees of a slice, real or generated",

@@ -59,6 +59,7 @@ def evaluate(workdir: Path, config: Mapping[str, Any], *, split: str, step: str)
     result = {
         "n": len(logits),
         "patients": len(set(slices.groups)),
+        "patients_known": slices.groups != slices.files,
         "split": split,
         "split_by": config["data"]["split"]["by"],
         "step": network.step,
@@ -83,7 +84,8 @@ def evaluate(workdir: Path, config: Mapping[str, Any], *, split: str, step: str)
 
 def summary(result: Mapping[str, Any]) -> str:
     """The numbers in a line for the terminal."""
-    where = f"{result['n']} {result['split']} slices of {result['patients']} patients"
+    who = f"{result['patients']} patients" if result["patients_known"] else "unknown patients"
+    where = f"{result['n']} {result['split']} slices of {who}"
     if result["predicts"] == "masks":
         far = result["hausdorff95"]
         return f"Dice on {where}: {result['dice']:.3f}, 95 % Hausdorff distance {_text(far, '{:.1f}')} pixels"

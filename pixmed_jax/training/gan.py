@@ -22,7 +22,7 @@ from pixmed_jax.data.augment import seen_by_discriminator
 from pixmed_jax.data.augment_settings import Settings, check_discriminator
 from pixmed_jax.data.pipeline import Batch
 from pixmed_jax.errors import PixmedError
-from pixmed_jax.training.task import Metrics, Task, skip_if_not_finite
+from pixmed_jax.training.task import Metrics, Task, averaged, follow, skip_if_not_finite
 
 Params = Any
 _PATH_RATE = 0.01  # of the running mean of path lengths (StyleGAN2's official code)
@@ -211,31 +211,12 @@ def make_task(
         }
         return (generator_gradient, discriminator_gradient, lazy), stats, metrics
 
-    def accumulated(state: GANState, batch: Batch, key: jax.Array) -> tuple[Any, Mapping, Metrics]:
-        stats = {name: value for name, value in state.generator.items() if name != "params"}
-        if accumulate == 1:
-            return gradients(state, stats, batch, key)
-        parts = jax.tree.map(lambda x: x.reshape(accumulate, -1, *x.shape[1:]), batch)
-        keys = jax.random.split(key, accumulate)
-
-        def body(carry: tuple, part: tuple[Batch, jax.Array]) -> tuple[tuple, None]:
-            sums, stats = carry
-            new, stats, metrics = gradients(state, stats, *part)
-            return (jax.tree.map(jnp.add, sums, (new, metrics)), stats), None
-
-        shapes = jax.eval_shape(lambda: gradients(state, stats, jax.tree.map(lambda x: x[0], parts), key))
-        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (shapes[0], shapes[2]))
-        (sums, stats), _ = jax.lax.scan(body, (zeros, stats), (parts, keys))
-        means, metrics = jax.tree.map(lambda x: x / accumulate, sums)
-        return means, stats, metrics
-
     def propose(state: GANState, batch: Batch) -> tuple[Any, Metrics]:
         key = jax.random.fold_in(state.key, state.step)
-        if axis_name is not None:
-            key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
-        grads, stats, metrics = accumulated(state, batch, key)
-        if axis_name is not None:
-            grads, stats, metrics = jax.lax.pmean((grads, stats, metrics), axis_name)
+        stats = {name: value for name, value in state.generator.items() if name != "params"}
+        grads, stats, metrics = averaged(
+            functools.partial(gradients, state), stats, batch, key, accumulate, axis_name
+        )
         metrics["generator/gradient_norm"] = optax.tree.norm(grads[0])
         metrics["discriminator/gradient_norm"] = optax.tree.norm(grads[1])
         metrics["generator/statistics_norm"] = optax.tree.norm(stats)
@@ -268,14 +249,12 @@ def make_task(
         g_params, g_opt = update("generator", grads[0], state.generator_optimizer)
         d_params, d_opt = update("discriminator", grads[1], state.discriminator_optimizer)
         new_generator = {"params": g_params, **stats}
-        # A young average follows quickly, or the random start would show for 1 / (1 - decay) steps.
-        decay = jnp.minimum(ema_decay, (1 + state.step) / (10 + state.step))
         return state._replace(
             generator=new_generator,
             discriminator={"params": d_params},
             generator_optimizer=g_opt,
             discriminator_optimizer=d_opt,
-            ema=optax.incremental_update(new_generator, state.ema, 1 - decay),
+            ema=follow(state.ema, new_generator, state.step, ema_decay),
             lazy=lazy,
         )
 

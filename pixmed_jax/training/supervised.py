@@ -8,6 +8,7 @@ What is averaged over images is averaged by their number alone, so the gradient 
 gradients of its equal parts: accumulation and several devices change nothing but batch statistics.
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ import optax
 
 from pixmed_jax.data.pipeline import Batch
 from pixmed_jax.errors import PixmedError
-from pixmed_jax.training.task import Metrics, Task, skip_if_not_finite
+from pixmed_jax.training.task import Metrics, Task, averaged, follow, skip_if_not_finite
 
 KINDS = ("labels", "masks")
 _SMOOTH = 1.0  # pixels added to both sides of Dice, which is 0 / 0 for a class that is nowhere
@@ -123,33 +124,13 @@ def make_task(
         gradient, (new, metrics) = jax.grad(of, has_aux=True)(params)
         return gradient, new, metrics
 
-    def accumulated(state: SupervisedState, batch: Batch, key: jax.Array) -> tuple[Any, Mapping, Metrics]:
-        params = state.variables["params"]
-        stats = {name: value for name, value in state.variables.items() if name != "params"}
-        if accumulate == 1:
-            return gradients(params, stats, batch, key)
-        parts = jax.tree.map(lambda x: x.reshape(accumulate, -1, *x.shape[1:]), batch)
-        keys = jax.random.split(key, accumulate)
-
-        def body(carry: tuple, part: tuple[Batch, jax.Array]) -> tuple[tuple, None]:
-            sums, stats = carry
-            gradient, stats, metrics = gradients(params, stats, *part)
-            return (jax.tree.map(jnp.add, sums, (gradient, metrics)), stats), None
-
-        first = jax.tree.map(lambda x: x[0], parts)
-        gradient, _, metrics = jax.eval_shape(lambda: gradients(params, stats, first, key))
-        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (gradient, metrics))
-        (sums, stats), _ = jax.lax.scan(body, (zeros, stats), (parts, keys))
-        gradient, metrics = jax.tree.map(lambda x: x / accumulate, sums)
-        return gradient, stats, metrics
-
     def propose(state: SupervisedState, batch: Batch) -> tuple[Any, Metrics]:
         key = jax.random.fold_in(state.key, state.step)
-        if axis_name is not None:
-            key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
-        gradient, stats, metrics = accumulated(state, batch, key)
-        if axis_name is not None:
-            gradient, stats, metrics = jax.lax.pmean((gradient, stats, metrics), axis_name)
+        params = state.variables["params"]
+        stats = {name: value for name, value in state.variables.items() if name != "params"}
+        gradient, stats, metrics = averaged(
+            functools.partial(gradients, params), stats, batch, key, accumulate, axis_name
+        )
         metrics["network/gradient_norm"] = optax.tree.norm(gradient)
         metrics["network/statistics_norm"] = optax.tree.norm(stats)
         return (gradient, stats), metrics
@@ -159,11 +140,10 @@ def make_task(
         params = state.variables["params"]
         updates, optimizer_state = optimizer.update(gradient, state.optimizer, params)
         variables = {"params": optax.apply_updates(params, updates), **stats}
-        decay = jnp.minimum(ema_decay, (1 + state.step) / (10 + state.step))  # as in gan.py
         return state._replace(
             variables=variables,
             optimizer=optimizer_state,
-            ema=optax.incremental_update(variables, state.ema, 1 - decay),
+            ema=follow(state.ema, variables, state.step, ema_decay),
         )
 
     def init(key: jax.Array, batch: Batch) -> SupervisedState:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from pixmed_jax.data.pipeline import Batch
 
@@ -72,3 +73,46 @@ def skip_if_not_finite(
         return new, metrics
 
     return step
+
+
+def averaged(
+    gradients: Callable[[Any, Batch, jax.Array], tuple[Any, Any, Metrics]],
+    stats: Any,
+    batch: Batch,
+    key: jax.Array,
+    accumulate: int,
+    axis_name: str | None,
+) -> tuple[Any, Any, Metrics]:
+    """`gradients(statistics, part of the batch, key)` -> (gradients, statistics, metrics), over the batch.
+
+    The batch is cut into `accumulate` equal parts, whose statistics follow each other and whose gradients and
+    metrics are averaged; under an axis all three are averaged over its devices too. Each part and device has
+    a key of its own.
+    """
+    if axis_name is not None:
+        key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
+    if accumulate == 1:
+        result = gradients(stats, batch, key)
+    else:
+        parts = jax.tree.map(lambda x: x.reshape(accumulate, -1, *x.shape[1:]), batch)
+
+        def body(carry: tuple, part: tuple[Batch, jax.Array]) -> tuple[tuple, None]:
+            sums, stats = carry
+            gradient, stats, metrics = gradients(stats, *part)
+            return (jax.tree.map(jnp.add, sums, (gradient, metrics)), stats), None
+
+        first = jax.tree.map(lambda x: x[0], parts)
+        gradient, _, metrics = jax.eval_shape(lambda: gradients(stats, first, key))
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (gradient, metrics))
+        (sums, stats), _ = jax.lax.scan(body, (zeros, stats), (parts, jax.random.split(key, accumulate)))
+        gradient, metrics = jax.tree.map(lambda x: x / accumulate, sums)
+        result = gradient, stats, metrics
+    return result if axis_name is None else jax.lax.pmean(result, axis_name)
+
+
+def follow(average: Any, new: Any, step: jax.Array, decay: float) -> Any:
+    """The running average one step on.
+
+    A young one follows quickly, or the random start would show for 1 / (1 - decay) steps.
+    """
+    return optax.incremental_update(new, average, 1 - jnp.minimum(decay, (1 + step) / (10 + step)))
