@@ -1,7 +1,7 @@
 """The folder of a run, and what is allowed to happen to it.
 
     config.json env.json split.json metrics.jsonl events.out.* checkpoints/ grids/
-    samples/{images,masks}/ samples/manifest.csv evaluation.json report/
+    samples/{images,masks}/ samples/manifest.csv evaluation.json audit.json report/
 
 Everything but arrays is text, written to a draft and renamed, so that a reader never meets half a file.
 """
@@ -21,8 +21,19 @@ from pixmed_jax import config as configs
 from pixmed_jax.errors import PixmedError, listing
 
 CONFIG, SPLIT, METRICS, EVALUATION = "config.json", "split.json", "metrics.jsonl", "evaluation.json"
-ENVIRONMENT = "env.json"
-OUTPUTS = (CONFIG, ENVIRONMENT, SPLIT, METRICS, EVALUATION, "checkpoints", "grids", "samples", "report")
+ENVIRONMENT, AUDIT = "env.json", "audit.json"
+OUTPUTS = (
+    CONFIG,
+    ENVIRONMENT,
+    SPLIT,
+    METRICS,
+    EVALUATION,
+    AUDIT,
+    "checkpoints",
+    "grids",
+    "samples",
+    "report",
+)
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "dm-pix", "numpy", "pixmed-jax")
 
 

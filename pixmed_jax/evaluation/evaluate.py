@@ -17,7 +17,7 @@ from pixmed_jax.data.pipeline import Arrays
 from pixmed_jax.data.regions import known_heads
 from pixmed_jax.data.sources import open_dataset
 from pixmed_jax.errors import PixmedError
-from pixmed_jax.evaluation import baselines, cost, metrics, report, supervised
+from pixmed_jax.evaluation import baselines, cost, diversity, metrics, report, supervised, verdict
 from pixmed_jax.training.build import is_supervised
 from pixmed_jax.training.dry_run import network_sizes
 
@@ -55,6 +55,7 @@ def evaluate(workdir: Path, *, split: str = "test", seed: int = 0, step: str = "
         "tumor": slices.masks > 0,
     }
     groups = np.array(slices.groups)
+    several = maps[diversity.spread_rows(groups, diversity.CONDITIONS)]
     scores = {name: metrics.score(images, real, regions) for name, images in contenders.items()}
 
     result = {
@@ -83,6 +84,14 @@ def evaluate(workdir: Path, *, split: str = "test", seed: int = 0, step: str = "
             "inference": cost.of_inference(generator),
         },
         "baselines": {name: means(scores[name]) for name in ("mean_image", other)},
+        "diversity": diversity.measure(
+            generated,
+            real,
+            slices.groups,
+            lambda of: pictures.grey(generator(several, seed=1 + seed + of)),
+            labels=None if generator.takes_maps else maps,
+        ),
+        "memorisation": verdict.audited(workdir, generator.step, configs.digest(config)),
     }
     run_folder.write_json(workdir / run_folder.EVALUATION, result)
 

@@ -69,9 +69,7 @@ def aligned(query: np.ndarray, reference: np.ndarray) -> tuple[np.ndarray, str]:
     return done, ", ".join(word for word in words if word) or "as it is"
 
 
-def _posed(
-    images: np.ndarray, angle: float, half: int
-) -> Iterator[tuple[str, tuple[int, int], np.ndarray]]:
+def _posed(images: np.ndarray, angle: float, half: int) -> Iterator[tuple[str, tuple[int, int], np.ndarray]]:
     """(symmetry, shift, unit textures [N, 1024]) of images turned, and moved by half a pixel of 32 or not."""
     offset = half * _half(images.shape[1])
     turned = textures(shifted(rotated(images, angle), offset, offset))
