@@ -120,7 +120,7 @@ def _tell_evaluation(workdir: Path, result: dict[str, Any]) -> None:
 
 
 def _closest(images: np.ndarray, found: Nearest, train: Real, name: str = "generated") -> Image.Image:
-    """The images that stand nearest to a training patient, each moved onto the training slice it resembles."""
+    """The images that stand nearest to a training patient, each moved onto the slice it resembles."""
     order = np.argsort(np.where(np.isnan(found.standing), found.distance, found.standing), kind="stable")
     chosen = order[:_SHOWN]
     poses = [aligned(images[i], train.images[found.rows[i]]) for i in chosen]
@@ -157,13 +157,12 @@ def _redrawn(
 def _charts(found: Found) -> list[str]:
     standing = {"generated": found.generated.standing, "held-out": found.held_out.standing}
     attack = {"training": found.members, "held-out": found.others}
-    charts = [
+    return [
         _histogram("Nearest patient's distance / next five's", standing, found.entry.get("thresholds")),
         _histogram("Distance to the nearest training image", {
             "generated": found.generated.distance, "held-out": found.held_out.distance}),
         _histogram("Distance to the nearest generated image", attack),
     ]  # fmt: skip
-    return charts
 
 
 def _histogram(title: str, values: dict[str, np.ndarray], lines: dict[str, float] | None = None) -> str:

@@ -61,7 +61,7 @@ class Found(NamedTuple):
 
 
 def measure(generated: np.ndarray, groups: np.ndarray | None, train: Real, held_out: Real) -> Found:
-    """Copies and membership. `groups` are the patients whose conditions were drawn from, None for nobody's."""
+    """Copies and membership. `groups`: patients whose conditions were drawn from, None for nobody's."""
     to_train = likeness(generated, train.images, "generated against training images")
     null = likeness(held_out.images, train.images, "held-out against training images")
     null[held_out.groups[:, None] == train.groups[None]] = -1  # in a split by slice

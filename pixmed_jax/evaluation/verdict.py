@@ -4,8 +4,9 @@ Looks real? Follows the mask? New? Helps? Safe to share? An answer is "yes", "pa
 the last with the command that measures it. `answers` is a pure function of evaluation.json and utility.json;
 `refresh` writes its part of report/index.html again when a later stage has measured more.
 
-From utility.json `answers` reads one key, "summary": {"metric", "arm", "difference", "low", "high", "patients",
-"seeds"}, the paired gain of the best arm with synthetic images over real images with classical augmentation.
+From utility.json `answers` reads one key, "summary": {"metric", "arm", "difference", "low", "high",
+"patients", "seeds"}, the paired gain of the best arm with synthetic images over real images with classical
+augmentation.
 """
 
 import json
@@ -20,16 +21,17 @@ UTILITY = "utility.json"
 START, END = "<!-- verdict -->", "<!-- end of the verdict -->"
 
 # KID in units of the distance between two sets of real patients, its floor: up to twice it, generated images
-# differ from real ones hardly more than patients from patients. An image of no detail at all (the mean of the
-# training set) was measured at 150 times the floor on real slices of 128 x 128.
+# differ from real ones hardly more than patients from patients. The mean training image, which nobody takes
+# for a slice, has 150 times the floor (Inception features, real slices of 128 x 128).
 REAL, REAL_PARTLY = 2.0, 10.0
-# A segmenter's Dice on generated images in units of its Dice on real ones: within a tenth is within what
-# annotators of tumours differ by; below 0.7 a third of what makes a mask right is lost.
+# A segmenter's Dice on generated images in units of its Dice on real ones: a tenth less is little beside what
+# the segmenter itself gets wrong on real ones; below 0.7 nearly a third of the overlap is lost.
 FOLLOWS, FOLLOWS_PARTLY = 0.9, 0.7
 # AUC of an attack whose interval excludes 0.5: up to 0.6 a guesser who may guess on ten images is right once
 # more than a coin; above it single patients can be told.
 LEAKS = 0.6
-CHANCE = 0.05  # p of the rank test below which nearness to training images is told
+# Times as many near images as strangers would give, by the lower end of the interval: most are then no chance.
+MANY = 3.0
 # Recognised in more than half of the slices: who knows the patient is right more often than not.
 RECOGNISED = 0.5
 
@@ -119,7 +121,7 @@ def _follows(evaluation: Mapping[str, Any]) -> Answer:
         return Answer(question, "not measured", _sentence(why), "")
     share = dice["generated"] / dice["real"]
     grade = "yes" if share >= FOLLOWS else "partly" if share >= FOLLOWS_PARTLY else "no"
-    told = f"a segmenter of real slices finds the mask with a Dice of {dice['generated']:.3f} on generated images"
+    told = f"a segmenter of real slices finds the mask: Dice {dice['generated']:.3f} on generated images"
     return Answer(question, grade, _sentence(f"{told}, {dice['real']:.3f} on real ones"), "")
 
 
@@ -135,9 +137,10 @@ def _new(evaluation: Mapping[str, Any]) -> Answer:
     drawn = found.get("recognition") or {}
     if drawn:
         told.append(_told_of_auc("with the patient's own map,", drawn))
-    if found["copies"] or _leaks(found) or _leaks(drawn):
+    least, rate = found["near_share_interval"][0], found["false_positive_rate"]
+    if found["copies"] or least > MANY * rate or _leaks(found) or _leaks(drawn):
         grade = "no"
-    elif found["near_share_interval"][0] > found["false_positive_rate"] or _above(found) or _above(drawn):
+    elif least > rate or _above(found) or _above(drawn):
         grade = "partly"
     else:
         grade = "yes"
@@ -150,7 +153,8 @@ def _helps(utility: Mapping[str, Any] | None) -> Answer:
         return Answer(question, "not measured", "Not measured; run --mode=utility.", "")
     grade = "yes" if told["low"] > 0 else "no" if told["high"] < 0 else "partly"
     sentence = (
-        f"{told['arm']}: {told['metric']} {told['difference']:+.3f} ({told['low']:+.3f} to {told['high']:+.3f}) "
+        f"{told['arm']}: {told['metric']} {told['difference']:+.3f} "
+        f"({told['low']:+.3f} to {told['high']:+.3f}) "
         f"against real slices with classical augmentation, {told['patients']} unseen patients, "
         f"{told['seeds']} seeds"
     )
@@ -170,8 +174,8 @@ def _safe(evaluation: Mapping[str, Any]) -> Answer:
     if drawn and drawn["held_out"]["recognised"] > RECOGNISED:
         told.append(
             f"images drawn from a patient's own map show that patient, who is the nearest of all in "
-            f"{drawn['held_out']['recognised']:.0%} of the slices (chance {drawn['chance']:.1%}): share only what was "
-            "drawn from edited maps or maps that may be shared themselves"
+            f"{drawn['held_out']['recognised']:.0%} of the slices (chance {drawn['chance']:.1%}): share only "
+            "what was drawn from edited maps or maps that may be shared themselves"
         )
     if told:
         return Answer(question, "no", _sentence(*told), "audit.html")
