@@ -61,10 +61,10 @@ def by_loops(query, reference):
     known = textures(reference[None])[0].ravel()
     best = -1.0
     for angle in (-6.0, 0.0, 6.0):
-        for half in (0, 1):
+        for half in ((0, 0), (0, 1), (1, 0), (1, 1)):  # of a pixel of 32: a pixel of 64
             turned = ndimage.rotate(query, angle, reshape=False, order=1) if angle else query
-            texture = textures(moved(turned, half, half)[None])[0]  # half a pixel of 32 in 64
-            for flipped in turns(texture) if angle == 0 else (texture, texture[:, ::-1]):
+            texture = textures(moved(turned, *half)[None])[0]
+            for flipped in turns(texture) if not angle and half == (0, 0) else (texture, texture[:, ::-1]):
                 for rows in (-1, 0, 1):
                     for columns in (-1, 0, 1):
                         other = moved(flipped, rows, columns).ravel()

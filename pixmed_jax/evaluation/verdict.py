@@ -30,7 +30,7 @@ FOLLOWS, FOLLOWS_PARTLY = 0.9, 0.7
 # AUC of an attack whose interval excludes 0.5: up to 0.6 a guesser who may guess on ten images is right once
 # more than a coin; above it single patients can be told.
 LEAKS = 0.6
-# Times as many near images as strangers would give, by the lower end of the interval: most are then no chance.
+# Times as many near images as strangers would give, by the lower end of the interval: most are no chance.
 MANY = 3.0
 # Recognised in more than half of the slices: who knows the patient is right more often than not.
 RECOGNISED = 0.5
