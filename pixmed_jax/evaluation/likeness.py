@@ -22,7 +22,7 @@ from pixmed_jax.progress import watched
 SIDE = 32
 _SIGMA = 2.5  # pixels of 32, of the local mean and contrast
 # Softened by so much, copies between two poses stay near: their median standing fell from 0.3 to 0.2 (1 pixel
-# of 64 off) and from 0.37 to 0.17 (softened as by a generator), that of 60 real held-out slices stayed at 0.8.
+# of 64 off) and from 0.37 to 0.17 (softened as by a generator), that of 60 held-out slices stayed at 0.8.
 _SOFT = 1.0
 _FLOOR = 0.2  # of the image's standard deviation: below it, contrast is noise and not amplified
 _FLAT = 1e-3  # of the grey range: a standard deviation below it is no picture

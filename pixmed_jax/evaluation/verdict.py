@@ -90,8 +90,8 @@ def _looks_real(evaluation: Mapping[str, Any]) -> Answer:
     question, kid, diversity = "Looks real?", evaluation.get("kid"), evaluation.get("diversity", {})
     told = _told_of_diversity(diversity)
     if not kid or kid.get("value") is None:
-        why = (kid or {}).get("why") or "run --mode=evaluate"
-        return Answer(question, "not measured", _sentence(f"KID: {why}", told), "")
+        why = f"KID: {kid['why']}" if kid and kid.get("why") else "not measured; run --mode=evaluate"
+        return Answer(question, "not measured", _sentence(why, told), "")
     floor = kid.get("floor")
     between = f", {floor:.4f} between real patients" if floor is not None else ""
     sentence = f"KID {kid['value']:.4f} ({kid['low']:.4f} to {kid['high']:.4f}){between}"
@@ -117,7 +117,7 @@ def _follows(evaluation: Mapping[str, Any]) -> Answer:
     if evaluation.get("condition", {}).get("name") == "label":
         return Answer(question, "not measured", "The generator is told a class and knows no masks.", "")
     if not dice or dice.get("generated") is None or not dice.get("real"):
-        why = (dice or {}).get("why") or "run --mode=evaluate"
+        why = (dice or {}).get("why") or "not measured; run --mode=evaluate"
         return Answer(question, "not measured", _sentence(why), "")
     share = dice["generated"] / dice["real"]
     grade = "yes" if share >= FOLLOWS else "partly" if share >= FOLLOWS_PARTLY else "no"
@@ -128,7 +128,9 @@ def _follows(evaluation: Mapping[str, Any]) -> Answer:
 def _new(evaluation: Mapping[str, Any]) -> Answer:
     question, found = "New?", evaluation.get("memorisation", {})
     if found.get("copies") is None:
-        return Answer(question, "not measured", _sentence(found.get("why") or "run --mode=audit"), "")
+        return Answer(
+            question, "not measured", _sentence(found.get("why") or "not measured; run --mode=audit"), ""
+        )
     told = [
         f"{found['copies']} of {found['n']} are copies of a training slice",
         f"{found['near']} stand as near to one as {found['near_expected']:.1f} unrelated slices would",
@@ -165,7 +167,9 @@ def _safe(evaluation: Mapping[str, Any]) -> Answer:
     """Never a plain yes: attacks that failed are no proof."""
     question, found = "Safe to share?", evaluation.get("memorisation", {})
     if found.get("copies") is None:
-        return Answer(question, "not measured", _sentence(found.get("why") or "run --mode=audit"), "")
+        return Answer(
+            question, "not measured", _sentence(found.get("why") or "not measured; run --mode=audit"), ""
+        )
     drawn = found.get("recognition") or {}
     new = _new(evaluation).answer
     told = []
