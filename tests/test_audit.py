@@ -1,4 +1,4 @@
-"""The audit from a run's folder: what it writes, where it is told, and that it catches who learnt by heart."""
+"""The audit from a run's folder: what it writes, where it is told, and who learnt by heart is caught."""
 
 import json
 import re

@@ -9,6 +9,7 @@ from pixmed_jax.evaluation import verdict
 SOUND = {
     **{"copies": 0, "near": 5, "near_expected": 5.0, "near_share_interval": (0.002, 0.02), "n": 500},
     **{"false_positive_rate": 0.01, "auc": 0.52, "auc_interval": (0.45, 0.58), "recognition": None},
+    "patients": {"train": 130, "held_out": 6},
 }
 SPREAD = {"spread": {"ratio": 0.93}, "collapsed": False}
 
@@ -39,6 +40,7 @@ def test_looks_real(kid, answer):
     assert f"{kid:.4f}" in one.sentence and "0.0020" in one.sentence and "0.93 times" in one.sentence
     collapsed = told("Looks", {**found, "diversity": {**SPREAD, "collapsed": True}})
     assert collapsed.answer == "no" and "collapsed" in collapsed.sentence
+    assert told("Looks", {"diversity": {**SPREAD, "collapsed": True}}).answer == "no"  # whatever KID says
 
 
 def test_what_is_null_says_why():
@@ -76,6 +78,8 @@ DRAWN = {
         ({"auc": 0.7, "auc_interval": (0.49, 0.9)}, "yes", "partly"),
         ({"auc": 0.7, "auc_interval": (0.6, 0.8)}, "no", "no"),
         ({"recognition": DRAWN}, "yes", "partly"),
+        ({"patients": {"held_out": 5}}, "not measured", "not measured"),
+        ({"patients": {"held_out": 5}, "copies": 1}, "no", "no"),
         ({"recognition": {**DRAWN, "auc": 0.9, "auc_interval": (0.8, 1.0)}}, "no", "no"),
         ({"recognition": {**DRAWN, "held_out": {"recognised": 0.9}}}, "yes", "no"),
     ],

@@ -91,9 +91,7 @@ def audit(
         benchmark=pictures.data_uri(_closest(held_out.images, found.held_out, train, "held-out")),
         redrawn=redrawn_sheet and pictures.data_uri(redrawn_sheet),
         charts=_charts(found),
-        answers=[
-            a for a in verdict.answers({"memorisation": told}) if a.question in ("New?", "Safe to share?")
-        ],
+        answers=[answer._replace(page="") for answer in _answers(told)],
     )
     path = workdir / "report" / "audit.html"
     path.parent.mkdir(exist_ok=True)
@@ -104,10 +102,12 @@ def audit(
 
 def summary(result: dict[str, Any]) -> str:
     """The verdict on what was audited, for the terminal."""
-    told = verdict.answers({"memorisation": result["memorisation"]})
-    return "\n".join(
-        f"{a.question} {a.answer}. {a.sentence}" for a in told if a.question in ("New?", "Safe to share?")
-    )
+    return "\n".join(f"{a.question} {a.answer}. {a.sentence}" for a in _answers(result["memorisation"]))
+
+
+def _answers(found: dict[str, Any]) -> list[verdict.Answer]:
+    told = verdict.answers({"memorisation": found})
+    return [answer for answer in told if answer.question in ("New?", "Safe to share?")]
 
 
 def _tell_evaluation(workdir: Path, result: dict[str, Any]) -> None:

@@ -137,7 +137,7 @@ def recognition(of_train: Redrawn, of_held_out: Redrawn, train: Real, held_out: 
 
 def nearest(alike: np.ndarray, groups: np.ndarray) -> Nearest:
     """From likenesses [N, M] to images of `groups` [M]."""
-    distances = 1 - alike
+    distances = np.maximum(1 - alike, 0)
     order = np.argsort(groups, kind="stable")
     starts = np.flatnonzero(np.r_[True, groups[order][1:] != groups[order][:-1]])
     of_patients = np.minimum.reduceat(distances[:, order], starts, axis=1)

@@ -32,6 +32,8 @@ FOLLOWS, FOLLOWS_PARTLY = 0.9, 0.7
 LEAKS = 0.6
 # Times as many near images as strangers would give, by the lower end of the interval: most are no chance.
 MANY = 3.0
+# Held-out patients: with fewer no rank test reaches 0.05, and what strangers do is a guess.
+ENOUGH = 6
 # Recognised in more than half of the slices: who knows the patient is right more often than not.
 RECOGNISED = 0.5
 
@@ -89,14 +91,14 @@ def refresh(workdir: Path) -> bool:
 def _looks_real(evaluation: Mapping[str, Any]) -> Answer:
     question, kid, diversity = "Looks real?", evaluation.get("kid"), evaluation.get("diversity", {})
     told = _told_of_diversity(diversity)
+    if diversity.get("collapsed"):
+        return Answer(question, "no", _sentence(told), "")
     if not kid or kid.get("value") is None:
         why = f"KID: {kid['why']}" if kid and kid.get("why") else "not measured; run --mode=evaluate"
         return Answer(question, "not measured", _sentence(why, told), "")
     floor = kid.get("floor")
     between = f", {floor:.4f} between real patients" if floor is not None else ""
     sentence = f"KID {kid['value']:.4f} ({kid['low']:.4f} to {kid['high']:.4f}){between}"
-    if diversity.get("collapsed"):
-        return Answer(question, "no", _sentence(sentence, told), "")
     if floor is None:
         return Answer(question, "not measured", _sentence(sentence, "no floor to hold it against", told), "")
     times = kid["value"] / max(floor, 1e-9)
@@ -133,7 +135,7 @@ def _new(evaluation: Mapping[str, Any]) -> Answer:
         )
     told = [
         f"{found['copies']} of {found['n']} are copies of a training slice",
-        f"{found['near']} stand as near to one as {found['near_expected']:.1f} unrelated slices would",
+        f"{found['near']} stand near one, {found['near_expected']:.1f} expected of unrelated slices",
         _told_of_auc("who was trained on is guessed with an AUC of", found),
     ]
     drawn = found.get("recognition") or {}
@@ -144,6 +146,9 @@ def _new(evaluation: Mapping[str, Any]) -> Answer:
         grade = "no"
     elif least > rate or _above(found) or _above(drawn):
         grade = "partly"
+    elif (patients := found["patients"]["held_out"]) < ENOUGH:
+        grade = "not measured"
+        told.append(f"{patients} held-out patients are too few to call it new")
     else:
         grade = "yes"
     return Answer(question, grade, _sentence(*told), "audit.html")
@@ -174,7 +179,7 @@ def _safe(evaluation: Mapping[str, Any]) -> Answer:
     new = _new(evaluation).answer
     told = []
     if new == "no":
-        told.append("no: training patients can be told from others")
+        told.append("training patients can be told from others")
     if drawn and drawn["held_out"]["recognised"] > RECOGNISED:
         told.append(
             f"images drawn from a patient's own map show that patient, who is the nearest of all in "
@@ -185,6 +190,8 @@ def _safe(evaluation: Mapping[str, Any]) -> Answer:
         return Answer(question, "no", _sentence(*told), "audit.html")
     if new == "partly":
         return Answer(question, "no", "Training patients are nearer than chance explains.", "audit.html")
+    if new == "not measured":
+        return Answer(question, new, "Too few held-out patients to tell.", "audit.html")
     sentence = "No sign of a leak by these attacks, which is no proof that there is none"
     return Answer(question, "partly", _sentence(sentence), "audit.html")
 
