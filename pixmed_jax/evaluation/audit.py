@@ -170,7 +170,7 @@ def _histogram(title: str, values: dict[str, np.ndarray], lines: dict[str, float
     axes = figure.subplots()
     known = {name: of[~np.isnan(of)] for name, of in values.items()}
     last = max((of.max() for of in known.values() if len(of)), default=1.0)
-    bins = np.linspace(0, last, 41)
+    bins = np.linspace(0, last, 41).tolist()
     for name, of in known.items():
         if len(of):
             axes.hist(of, bins, weights=np.full(len(of), 1 / len(of)), alpha=0.55, label=name)

@@ -21,8 +21,8 @@ from pixmed_jax.progress import watched
 
 MOST = 64  # images compared with each other: 2,016 pairs
 CONDITIONS, SEEDS = 8, 4
-# Two disjoint sets of real test slices differ by a tenth in either quotient; a set with half of the real
-# spread is no matter of chance.
+# Two sets of 16 slices of different phantoms differ by less than a fifth in either quotient; half of the real
+# value, by the upper end of the interval, is then no matter of chance.
 COLLAPSED = 0.5
 _DRAWS = 1000
 
