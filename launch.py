@@ -9,6 +9,7 @@ Train (the same command resumes; --fresh starts over):
 Then, from the run's folder alone:
   python launch.py --workdir=runs/mine --mode=sample --sample.number=500 --sample.balance --sample.output=DIR
   python launch.py --workdir=runs/mine --mode=evaluate
+  python launch.py --workdir=runs/mine --mode=audit
 
 Several runs side by side, or the paper's whole comparison from nothing:
   python launch.py --mode=compare --workdirs=runs/ghost-quick,runs/pix2pix-quick --workdir=runs/compare
@@ -36,7 +37,7 @@ from pixmed_jax import config as configs
 from pixmed_jax.allocator import keep_freed_memory
 from pixmed_jax.errors import PixmedError
 
-MODES = ("train", "sample", "evaluate", "compare", "check_data")
+MODES = ("train", "sample", "evaluate", "audit", "compare", "check_data")
 # fmt: off
 STAGES: dict[str, dict[str, Any]] = {
     "sample": {
@@ -45,6 +46,7 @@ STAGES: dict[str, dict[str, Any]] = {
         "format": "png",
     },
     "evaluate": {"split": "test", "seed": 0, "step": "newest"},
+    "audit": {"number": 500, "split": "test", "seed": 0, "step": "newest"},
     "check_data": {
         "images": "images", "masks": "masks", "meta": "meta.csv", "file_column": "file",
         "label_column": "label", "patient_column": "patient_group", "split_column": "",
@@ -196,6 +198,11 @@ def _dispatch() -> int:
         from pixmed_jax.sampling import sample
 
         print(f"written: {sample(workdir, **FLAGS.sample.to_dict())}")
+    elif FLAGS.mode == "audit":
+        from pixmed_jax.evaluation import audit
+
+        print(audit.summary(audit.audit(workdir, **FLAGS.audit.to_dict())))
+        print(f"written: {workdir / 'audit.json'} and {workdir / 'report' / 'audit.html'}")
     else:
         _evaluate(workdir)
     return 0

@@ -1,7 +1,7 @@
 """The folder of a run, and what is allowed to happen to it.
 
     config.json env.json split.json metrics.jsonl events.out.* checkpoints/ grids/
-    samples/{images,masks}/ samples/manifest.csv evaluation.json report/ judges/
+    samples/{images,masks}/ samples/manifest.csv evaluation.json audit.json report/ judges/
 
 Everything but arrays is text, written to a draft and renamed, so that a reader never meets half a file.
 """
@@ -21,9 +21,9 @@ from pixmed_jax import config as configs
 from pixmed_jax.errors import PixmedError, listing
 
 CONFIG, SPLIT, METRICS, EVALUATION = "config.json", "split.json", "metrics.jsonl", "evaluation.json"
-ENVIRONMENT, JUDGES = "env.json", "judges"
+ENVIRONMENT, AUDIT, JUDGES = "env.json", "audit.json", "judges"
 _FOLDERS = ("checkpoints", "grids", "samples", "report", JUDGES)
-OUTPUTS = (CONFIG, ENVIRONMENT, SPLIT, METRICS, EVALUATION, *_FOLDERS)
+OUTPUTS = (CONFIG, ENVIRONMENT, SPLIT, METRICS, EVALUATION, AUDIT, *_FOLDERS)
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "dm-pix", "numpy", "pixmed-jax")
 
 

@@ -51,7 +51,7 @@ def test_the_keys(evaluated):
     _, result = evaluated
     assert set(result) == {
         *("n", "patients", "split", "split_by", "step", "seed", "size", "condition", "config"),
-        *("ssim", "psnr", "mse", "intervals", "baselines", "cost"),
+        *("ssim", "psnr", "mse", "intervals", "baselines", "cost", "diversity", "memorisation"),
         *("kid", "fid", "precision", "recall", "density", "coverage", "mask_dice", "artefacts"),
     }
     assert set(result["condition"]) == {"name", "classes", "bytes_per_slice"}
@@ -147,6 +147,8 @@ def test_one_image_more_closely(evaluated, data, monkeypatch):
         step, takes_maps = 1, True
 
         def __call__(self, given, *, seed):
+            if len(given) < len(maps):  # a few masks again, for diversity
+                return np.zeros((*given.shape, 1), np.float32)
             np.testing.assert_array_equal(given, maps)
             return fake[..., None].astype(np.float32)
 

@@ -11,6 +11,7 @@ from PIL import Image
 from pixmed_jax import inference
 from pixmed_jax.data.sources import open_dataset
 from pixmed_jax.errors import PixmedError
+from pixmed_jax.evaluation.audit import audit
 from pixmed_jax.evaluation.evaluate import evaluate
 from pixmed_jax.sampling import sample
 from pixmed_jax.training.build import networks
@@ -147,3 +148,10 @@ def test_it_is_evaluated_beside_any_slice_of_its_class(run):
 def test_configs_that_cannot_be(tmp_path_factory, changes, told):
     with pytest.raises(PixmedError, match=re.escape(told)):
         networks(config(tmp_path_factory, **changes))
+
+
+def test_it_is_audited_without_maps(run):
+    """No recognition, since nobody's map is drawn from; as many images as are asked for."""
+    found = audit(run, number=7)["memorisation"]
+    assert found["n"] == 7 and found["recognition"] is None and 0 <= found["auc"] <= 1
+    assert "drawn from nobody’s map" in (run / "report" / "audit.html").read_text()

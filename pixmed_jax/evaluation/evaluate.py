@@ -18,7 +18,7 @@ from pixmed_jax.data.regions import known_heads
 from pixmed_jax.data.slices import Slices
 from pixmed_jax.data.sources import open_dataset
 from pixmed_jax.errors import PixmedError
-from pixmed_jax.evaluation import baselines, cost, fidelity, metrics, report, supervised
+from pixmed_jax.evaluation import baselines, cost, diversity, fidelity, metrics, report, supervised, verdict
 from pixmed_jax.training.build import is_supervised
 from pixmed_jax.training.dry_run import network_sizes
 
@@ -57,6 +57,7 @@ def evaluate(workdir: Path, *, split: str = "test", seed: int = 0, step: str = "
         "tumor": slices.masks > 0,
     }
     groups = np.array(slices.groups)
+    several = maps[diversity.spread_rows(groups, diversity.CONDITIONS)]
     scores = {name: metrics.score(images, real, regions) for name, images in contenders.items()}
 
     fidelity_of, drawn = fidelity.measure(
@@ -94,6 +95,14 @@ def evaluate(workdir: Path, *, split: str = "test", seed: int = 0, step: str = "
         },
         "baselines": {name: means(scores[name]) for name in ("mean_image", other)},
         **fidelity_of,
+        "diversity": diversity.measure(
+            generated,
+            real,
+            slices.groups,
+            lambda of: pictures.grey(generator(several, seed=1 + seed + of)),
+            labels=None if generator.takes_maps else maps,
+        ),
+        "memorisation": verdict.audited(workdir, generator.step, configs.digest(config)),
     }
     run_folder.write_json(workdir / run_folder.EVALUATION, result)
 

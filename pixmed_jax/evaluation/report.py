@@ -13,7 +13,7 @@ from pixmed_jax import config as configs
 from pixmed_jax import pages
 from pixmed_jax import workdir as run_folder
 from pixmed_jax.data.augment_settings import briefly
-from pixmed_jax.evaluation import fidelity
+from pixmed_jax.evaluation import fidelity, verdict
 from pixmed_jax.pictures import chart_uri, data_uri
 
 _UNITS = {"ssim": ("SSIM", "{:.3f}"), "psnr": ("PSNR, dB", "{:.2f}"), "mse": ("MSE", "{:.5f}")}
@@ -49,6 +49,7 @@ def write(
         name=config["name"],
         preset=config["preset"],
         evaluation=evaluation,
+        answers=verdict.answers(evaluation, verdict.read_utility(workdir)),
         regions=_REGIONS,
         titles=_ROWS,
         tables=[(title, _table(name, form, evaluation)) for name, (title, form) in _UNITS.items()],

@@ -1,0 +1,185 @@
+"""The audit of a generator: did it learn patients by heart, and does it show those whose maps it is given?
+
+Writes `audit.json` and `report/audit.html` into the run's folder, and the entry "memorisation" into
+evaluation.json, where that is of the same step. What is measured is said in `memorisation.py`.
+
+A generator of maps is asked twice. From maps of held-out patients: what resembles training patients there has
+leaked through the weights. From maps of training patients: what is drawn is those patients again, as far as
+their maps say; a leak is what is nearer to them than held-out patients' images are to theirs.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image
+
+from pixmed_jax import config as configs
+from pixmed_jax import inference, pages, pictures
+from pixmed_jax import workdir as run_folder
+from pixmed_jax.data.sources import open_dataset
+from pixmed_jax.errors import PixmedError
+from pixmed_jax.evaluation import verdict
+from pixmed_jax.evaluation.diversity import spread_rows
+from pixmed_jax.evaluation.evaluate import grey_floats
+from pixmed_jax.evaluation.likeness import aligned
+from pixmed_jax.evaluation.memorisation import Found, Nearest, Real, Redrawn, measure, recognition
+
+_SHOWN = 6
+SPLITS = ("test", "val")
+
+
+def audit(
+    workdir: Path, *, number: int = 500, split: str = "test", seed: int = 0, step: str = "newest"
+) -> dict[str, Any]:
+    """Audit a checkpoint of `workdir`; returns what audit.json holds.
+
+    number: images to generate for each question. split: the patients who were not trained on.
+    """
+    if split not in SPLITS:
+        raise PixmedError(f"audit.split={split!r} is not one of {', '.join(SPLITS)}")
+    if number < 1:
+        raise PixmedError(f"audit.number={number}: give 1 or more")
+    config = run_folder.read_config(workdir)
+    generator = inference.load(workdir, step)
+    dataset = open_dataset(**config["data"], seed=config["seed"])
+    arrays, slices = dataset.load(dataset.rows[split], dataset.size)
+    train_arrays, train_slices = dataset.load(dataset.rows["train"], dataset.size)
+    held_out = Real(grey_floats(arrays), np.array(slices.groups))
+    train = Real(grey_floats(train_arrays), np.array(train_slices.groups))
+    maps, train_maps = np.asarray(arrays.maps), np.asarray(train_arrays.maps)
+
+    if generator.takes_maps:
+        rows = spread_rows(held_out.groups, number)
+        generated = pictures.grey(generator(maps[rows], seed=seed))
+        groups = held_out.groups[rows]
+        found = measure(generated, groups, train, held_out)
+        own = spread_rows(train.groups, number)
+        again = Redrawn(pictures.grey(generator(train_maps[own], seed=seed)), own)
+        drawn = recognition(again, Redrawn(generated, rows), train, held_out)
+        told, redrawn_sheet = (
+            {**found.entry, "recognition": drawn},
+            _redrawn(again, train, generated, rows, held_out),
+        )
+    else:
+        labels = np.resize(train_maps[spread_rows(train.groups, number)], number)
+        generated = pictures.grey(generator(labels, seed=seed))
+        found = measure(generated, None, train, held_out)
+        told, redrawn_sheet = {**found.entry, "recognition": None}, None
+
+    result = {
+        "step": generator.step,
+        "config": configs.digest(config),
+        "split": split,
+        "split_by": config["data"]["split"]["by"],
+        "condition": config["data"]["condition"],
+        "seed": seed,
+        "size": dataset.size,
+        "memorisation": told,
+    }
+    run_folder.write_json(workdir / run_folder.AUDIT, result)
+    _tell_evaluation(workdir, result)
+    page = pages.render(
+        "pixmed_jax.evaluation",
+        "audit.html.j2",
+        name=config["name"],
+        audit=result,
+        found=told,
+        closest=pictures.data_uri(_closest(generated, found.generated, train)),
+        benchmark=pictures.data_uri(_closest(held_out.images, found.held_out, train, "held-out")),
+        redrawn=redrawn_sheet and pictures.data_uri(redrawn_sheet),
+        charts=_charts(found),
+        answers=[answer._replace(page="") for answer in _answers(told)],
+    )
+    path = workdir / "report" / "audit.html"
+    path.parent.mkdir(exist_ok=True)
+    run_folder.write_text(path, page)
+    verdict.refresh(workdir)
+    return result
+
+
+def summary(result: dict[str, Any]) -> str:
+    """The verdict on what was audited, for the terminal."""
+    return "\n".join(f"{a.question} {a.answer}. {a.sentence}" for a in _answers(result["memorisation"]))
+
+
+def _answers(found: dict[str, Any]) -> list[verdict.Answer]:
+    told = verdict.answers({"memorisation": found})
+    return [answer for answer in told if answer.question in ("New?", "Safe to share?")]
+
+
+def _tell_evaluation(workdir: Path, result: dict[str, Any]) -> None:
+    path = workdir / run_folder.EVALUATION
+    if not path.exists():
+        return
+    evaluation = json.loads(path.read_text(encoding="utf-8"))
+    if (evaluation.get("step"), evaluation.get("config")) == (result["step"], result["config"]):
+        run_folder.write_json(path, {**evaluation, "memorisation": result["memorisation"]})
+
+
+def _closest(images: np.ndarray, found: Nearest, train: Real, name: str = "generated") -> Image.Image:
+    """The images that stand nearest to a training patient, each moved onto the slice it resembles."""
+    order = np.argsort(np.where(np.isnan(found.standing), found.distance, found.standing), kind="stable")
+    chosen = order[:_SHOWN]
+    poses = [aligned(images[i], train.images[found.rows[i]]) for i in chosen]
+    nearest = train.images[found.rows[chosen]]
+    moved = np.stack([image for image, _ in poses])
+    columns = {
+        name: images[chosen],
+        "moved onto it": moved,
+        "training slice": nearest,
+        "difference": pictures.difference(moved, nearest),
+    }
+    words = [
+        f"standing {found.standing[i]:.2f}\n{pose.replace(', ', chr(10))}"
+        for i, (_, pose) in zip(chosen, poses, strict=True)
+    ]
+    return pictures.grid(columns, words)
+
+
+def _redrawn(
+    again: Redrawn, train: Real, generated: np.ndarray, rows: np.ndarray, held_out: Real
+) -> Image.Image:
+    """Slices of training and of held-out patients beside what is drawn from their own maps."""
+    a = np.linspace(0, len(again.rows) - 1, 4).astype(int)
+    b = np.linspace(0, len(rows) - 1, 4).astype(int)
+    columns = {
+        "trained on": train.images[again.rows[a]],
+        "its map, redrawn": again.images[a],
+        "held out": held_out.images[rows[b]],
+        "its map, redrawn ": generated[b],
+    }
+    return pictures.grid(columns)
+
+
+def _charts(found: Found) -> list[str]:
+    standing = {"generated": found.generated.standing, "held-out": found.held_out.standing}
+    attack = {"training": found.members, "held-out": found.others}
+    return [
+        _histogram("Nearest patient's distance / next five's", standing, found.entry.get("thresholds")),
+        _histogram("Distance to the nearest training image", {
+            "generated": found.generated.distance, "held-out": found.held_out.distance}),
+        _histogram("Distance to the nearest generated image", attack),
+    ]  # fmt: skip
+
+
+def _histogram(title: str, values: dict[str, np.ndarray], lines: dict[str, float] | None = None) -> str:
+    figure = Figure(figsize=(4.6, 2.8), layout="constrained")
+    axes = figure.subplots()
+    known = {name: of[~np.isnan(of)] for name, of in values.items()}
+    last = max((of.max() for of in known.values() if len(of)), default=1.0)
+    bins = np.linspace(0, last, 41).tolist()
+    for name, of in known.items():
+        if len(of):
+            axes.hist(of, bins, weights=np.full(len(of), 1 / len(of)), alpha=0.55, label=name)
+    for name, at in (lines or {}).items():
+        axes.axvline(at, color="k", linewidth=1, linestyle="--" if name == "near" else "-")
+        axes.text(at, axes.get_ylim()[1], f" {name}", fontsize=7, va="top")
+    axes.set_title(title, fontsize=10, loc="left")
+    axes.set_ylabel("share of images", fontsize=8)
+    axes.tick_params(labelsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(fontsize=8, frameon=False)
+    return pictures.chart_uri(figure)

@@ -1,0 +1,214 @@
+"""The report's first screen: five questions, each answered in a sentence with the numbers it rests on.
+
+Looks real? Follows the mask? New? Helps? Safe to share? An answer is "yes", "partly", "no" or "not measured",
+the last with the command that measures it. `answers` is a pure function of evaluation.json and utility.json;
+`refresh` writes its part of report/index.html again when a later stage has measured more.
+
+From utility.json `answers` reads one key, "summary": {"metric", "arm", "difference", "low", "high",
+"patients", "seeds"}, the paired gain of the best arm with synthetic images over real images with classical
+augmentation.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pixmed_jax import pages
+from pixmed_jax import workdir as run_folder
+
+UTILITY = "utility.json"
+START, END = "<!-- verdict -->", "<!-- end of the verdict -->"
+
+# KID in units of the distance between two sets of real patients, its floor: up to twice it, generated images
+# differ from real ones hardly more than patients from patients. The mean training image, which nobody takes
+# for a slice, has 150 times the floor (Inception features, real slices of 128 x 128).
+REAL, REAL_PARTLY = 2.0, 10.0
+# A segmenter's Dice on generated images in units of its Dice on real ones: a tenth less is little beside what
+# the segmenter itself gets wrong on real ones; below 0.7 nearly a third of the overlap is lost.
+FOLLOWS, FOLLOWS_PARTLY = 0.9, 0.7
+# AUC of an attack whose interval excludes 0.5: up to 0.6 a guesser who may guess on ten images is right once
+# more than a coin; above it single patients can be told.
+LEAKS = 0.6
+# Times as many near images as strangers would give, by the lower end of the interval: most are no chance.
+MANY = 3.0
+# Held-out patients: with fewer no rank test reaches 0.05, and what strangers do is a guess.
+ENOUGH = 6
+# Recognised in more than half of the slices: who knows the patient is right more often than not.
+RECOGNISED = 0.5
+
+
+class Answer(NamedTuple):
+    question: str
+    answer: str  # "yes", "partly", "no" or "not measured"
+    sentence: str
+    page: str  # relative address of where more is said, or ""
+
+
+def answers(evaluation: Mapping[str, Any], utility: Mapping[str, Any] | None = None) -> list[Answer]:
+    return [
+        _looks_real(evaluation),
+        _follows(evaluation),
+        _new(evaluation),
+        _helps(utility),
+        _safe(evaluation),
+    ]
+
+
+def read_utility(workdir: Path) -> dict[str, Any] | None:
+    path = workdir / UTILITY
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def audited(workdir: Path, step: int, config: str) -> dict[str, Any]:
+    """The entry "memorisation": the last audit's, if it was of this step, else why there is none."""
+    path = workdir / run_folder.AUDIT
+    told = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if not told:
+        return {"ratio": None, "copies": None, "auc": None, "why": "not measured; run --mode=audit"}
+    if (told["step"], told["config"]) != (step, config):
+        why = f"the audit was of step {told['step']}; run --mode=audit again"
+        return {"ratio": None, "copies": None, "auc": None, "why": why}
+    return dict(told["memorisation"])
+
+
+def refresh(workdir: Path) -> bool:
+    """Write the verdict in report/index.html again; False where there is no report to write it in."""
+    page, path = workdir / "report" / "index.html", workdir / run_folder.EVALUATION
+    if not page.exists() or not path.exists():
+        return False
+    text = page.read_text(encoding="utf-8")
+    before, start, rest = text.partition(START)
+    _, end, after = rest.partition(END)
+    if not start or not end:
+        return False
+    told = answers(json.loads(path.read_text(encoding="utf-8")), read_utility(workdir))
+    part = pages.render("pixmed_jax.evaluation", "verdict.html.j2", answers=told)
+    run_folder.write_text(page, f"{before}{part.strip()}{after}")
+    return True
+
+
+def _looks_real(evaluation: Mapping[str, Any]) -> Answer:
+    question, kid, diversity = "Looks real?", evaluation.get("kid"), evaluation.get("diversity", {})
+    told = _told_of_diversity(diversity)
+    if diversity.get("collapsed"):
+        return Answer(question, "no", _sentence(told), "")
+    if not kid or kid.get("value") is None:
+        why = f"KID: {kid['why']}" if kid and kid.get("why") else "not measured; run --mode=evaluate"
+        return Answer(question, "not measured", _sentence(why, told), "")
+    floor = kid.get("floor")
+    between = f", {floor:.4f} between real patients" if floor is not None else ""
+    sentence = f"KID {kid['value']:.4f} ({kid['low']:.4f} to {kid['high']:.4f}){between}"
+    if floor is None:
+        return Answer(question, "not measured", _sentence(sentence, "no floor to hold it against", told), "")
+    times = kid["value"] / max(floor, 1e-9)
+    grade = "yes" if times <= REAL else "partly" if times <= REAL_PARTLY else "no"
+    return Answer(question, grade, _sentence(sentence, told), "")
+
+
+def _told_of_diversity(diversity: Mapping[str, Any]) -> str:
+    if "spread" not in diversity:
+        return ""
+    ratio = diversity["spread"]["ratio"]
+    told = f"images differ from each other {ratio:.2f} times as much as real ones"
+    return f"the generator collapsed: {told}" if diversity["collapsed"] else told
+
+
+def _follows(evaluation: Mapping[str, Any]) -> Answer:
+    question, dice = "Follows the mask?", evaluation.get("mask_dice")
+    if evaluation.get("condition", {}).get("name") == "label":
+        return Answer(question, "not measured", "The generator is told a class and knows no masks.", "")
+    if not dice or dice.get("generated") is None or not dice.get("real"):
+        why = (dice or {}).get("why") or "not measured; run --mode=evaluate"
+        return Answer(question, "not measured", _sentence(why), "")
+    share = dice["generated"] / dice["real"]
+    grade = "yes" if share >= FOLLOWS else "partly" if share >= FOLLOWS_PARTLY else "no"
+    told = f"a segmenter of real slices finds the mask: Dice {dice['generated']:.3f} on generated images"
+    return Answer(question, grade, _sentence(f"{told}, {dice['real']:.3f} on real ones"), "")
+
+
+def _new(evaluation: Mapping[str, Any]) -> Answer:
+    question, found = "New?", evaluation.get("memorisation", {})
+    if found.get("copies") is None:
+        return Answer(
+            question, "not measured", _sentence(found.get("why") or "not measured; run --mode=audit"), ""
+        )
+    told = [
+        f"{found['copies']} of {found['n']} are copies of a training slice",
+        f"{found['near']} stand near one, {found['near_expected']:.1f} expected of unrelated slices",
+        _told_of_auc("who was trained on is guessed with an AUC of", found),
+    ]
+    drawn = found.get("recognition") or {}
+    if drawn:
+        told.append(_told_of_auc("with the patient's own map,", drawn))
+    least, rate = found["near_share_interval"][0], found["false_positive_rate"]
+    if found["copies"] or least > MANY * rate or _leaks(found) or _leaks(drawn):
+        grade = "no"
+    elif least > rate or _above(found) or _above(drawn):
+        grade = "partly"
+    elif (patients := found["patients"]["held_out"]) < ENOUGH:
+        grade = "not measured"
+        told.append(f"{patients} held-out patients are too few to call it new")
+    else:
+        grade = "yes"
+    return Answer(question, grade, _sentence(*told), "audit.html")
+
+
+def _helps(utility: Mapping[str, Any] | None) -> Answer:
+    question, told = "Helps?", (utility or {}).get("summary")
+    if not told:
+        return Answer(question, "not measured", "Not measured; run --mode=utility.", "")
+    grade = "yes" if told["low"] > 0 else "no" if told["high"] < 0 else "partly"
+    sentence = (
+        f"{told['arm']}: {told['metric']} {told['difference']:+.3f} "
+        f"({told['low']:+.3f} to {told['high']:+.3f}) "
+        f"against real slices with classical augmentation, {told['patients']} unseen patients, "
+        f"{told['seeds']} seeds"
+    )
+    return Answer(question, grade, _sentence(sentence), "")
+
+
+def _safe(evaluation: Mapping[str, Any]) -> Answer:
+    """Never a plain yes: attacks that failed are no proof."""
+    question, found = "Safe to share?", evaluation.get("memorisation", {})
+    if found.get("copies") is None:
+        return Answer(
+            question, "not measured", _sentence(found.get("why") or "not measured; run --mode=audit"), ""
+        )
+    drawn = found.get("recognition") or {}
+    new = _new(evaluation).answer
+    told = []
+    if new == "no":
+        told.append("training patients can be told from others")
+    if drawn and drawn["held_out"]["recognised"] > RECOGNISED:
+        told.append(
+            f"images drawn from a patient's own map show that patient, who is the nearest of all in "
+            f"{drawn['held_out']['recognised']:.0%} of the slices (chance {drawn['chance']:.1%}): share only "
+            "what was drawn from edited maps or maps that may be shared themselves"
+        )
+    if told:
+        return Answer(question, "no", _sentence(*told), "audit.html")
+    if new == "partly":
+        return Answer(question, "no", "Training patients are nearer than chance explains.", "audit.html")
+    if new == "not measured":
+        return Answer(question, new, "Too few held-out patients to tell.", "audit.html")
+    sentence = "No sign of a leak by these attacks, which is no proof that there is none"
+    return Answer(question, "partly", _sentence(sentence), "audit.html")
+
+
+def _leaks(found: Mapping[str, Any]) -> bool:
+    return _above(found) and found["auc"] >= LEAKS
+
+
+def _above(found: Mapping[str, Any]) -> bool:
+    return bool(found) and found["auc"] is not None and found["auc_interval"][0] > 0.5
+
+
+def _told_of_auc(words: str, found: Mapping[str, Any]) -> str:
+    low, high = found["auc_interval"]
+    return f"{words} {found['auc']:.2f} ({low:.2f} to {high:.2f}; 0.5 is chance)"
+
+
+def _sentence(*parts: str) -> str:
+    text = "; ".join(part.rstrip(".") for part in parts if part)
+    return text[:1].upper() + text[1:] + "."

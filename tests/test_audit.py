@@ -1,0 +1,120 @@
+"""The audit from a run's folder: what it writes, where it is told, and who learnt by heart is caught."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+import runs
+from test_report import Page
+
+from pixmed_jax.data.sources import open_dataset
+from pixmed_jax.errors import PixmedError
+from pixmed_jax.evaluation import audit as module
+from pixmed_jax.evaluation.audit import audit, summary
+from pixmed_jax.evaluation.evaluate import evaluate, grey_floats
+
+
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory):
+    workdir = runs.copied(tmp_path_factory, tmp_path_factory.mktemp("audited") / "run")
+    evaluate(workdir)
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def data(evaluated):
+    """{split: (images [N, S, S], label maps)}"""
+    config = json.loads((evaluated / "config.json").read_text())
+    dataset = open_dataset(**config["data"], seed=config["seed"])
+    loaded = {split: dataset.load(dataset.rows[split], dataset.size)[0] for split in ("train", "test")}
+    return {split: (grey_floats(arrays), np.asarray(arrays.maps)) for split, arrays in loaded.items()}
+
+
+class Double:
+    """A generator of maps that answers as `draw` says."""
+
+    takes_maps, step = True, 6
+
+    def __init__(self, draw):
+        self.draw = draw
+
+    def __call__(self, maps, *, seed=0):
+        return np.stack([self.draw(one) for one in maps])[..., None].astype(np.float32)
+
+
+def by_heart(images, maps):
+    """Knows the slice of each training map; of another map it draws the training slice with the nearest one,
+    mirrored."""
+
+    def draw(one):
+        same = (maps == one).reshape(len(maps), -1).mean(axis=1)
+        picture = images[same.argmax()]
+        return picture if same.max() == 1 else picture[:, ::-1]
+
+    return draw
+
+
+@pytest.fixture
+def sound(evaluated):
+    return audit(evaluated)
+
+
+def test_what_is_written(evaluated, sound, data):
+    stored = json.loads((evaluated / "audit.json").read_text())
+    assert stored == json.loads(json.dumps(sound))
+    assert set(stored) == {
+        *("step", "config", "split", "split_by", "condition", "seed", "size", "memorisation"),
+    }
+    entry = stored["memorisation"]
+    assert {"ratio", "copies", "auc", "auc_interval", "near", "p", "recognition"} <= set(entry)
+    assert entry["n"] == entry["n_held_out"] == len(data["test"][0]) and entry["n_train"] == len(
+        data["train"][0]
+    )
+    assert entry["recognition"]["training"]["n"] == len(data["train"][0])
+    assert json.loads((evaluated / "evaluation.json").read_text())["memorisation"] == entry
+    assert "New? " in summary(sound) and "Safe to share? " in summary(sound)
+
+
+def test_the_page_and_the_reports_first_screen(evaluated, sound):
+    page = (evaluated / "report" / "audit.html").read_text()
+    entry = sound["memorisation"]
+    text = Page(page).text
+    for words in ("leaked through the weights", "drawing of that patient in any case", f"{entry['auc']:.3f}"):
+        assert words in text
+    assert not re.search(r"https?://|<script|\bnan\b", page)
+    index = (evaluated / "report" / "index.html").read_text()
+    assert 'href="audit.html"' in index and f"of {entry['n']} are copies" in Page(index).text
+    evaluate(evaluated)  # again: the audit of the same step is not forgotten
+    assert json.loads((evaluated / "evaluation.json").read_text())["memorisation"]["auc"] == entry["auc"]
+    assert 'href="audit.html"' in (evaluated / "report" / "index.html").read_text()
+
+
+def test_who_learnt_by_heart_is_caught(evaluated, data, monkeypatch, tmp_path_factory):
+    """From held-out maps come mirrored training slices, from training maps the slices themselves."""
+    workdir = runs.copied(tmp_path_factory, tmp_path_factory.mktemp("heart") / "run")
+    monkeypatch.setattr(module.inference, "load", lambda *_: Double(by_heart(*data["train"])))
+    found = audit(workdir)["memorisation"]
+    assert found["copies"] == found["near"] == found["n"]
+    assert found["ratio"] < 0.05
+    assert found["recognition"]["auc"] == 1 and found["recognition"]["training"]["recognised"] == 1
+    assert found["recognition"]["training"]["distance"]["median"] == pytest.approx(0, abs=1e-3)
+    assert not (workdir / "evaluation.json").exists()  # which is for evaluate to write
+
+
+def test_another_step_is_not_told_of_the_evaluated_one(evaluated, sound):
+    before = (evaluated / "evaluation.json").read_text()
+    evaluation = {**json.loads(before), "step": 4}
+    (evaluated / "evaluation.json").write_text(json.dumps(evaluation))
+    audit(evaluated, number=3)
+    assert json.loads((evaluated / "evaluation.json").read_text()) == evaluation
+    (evaluated / "evaluation.json").write_text(before)
+
+
+def test_mistakes(evaluated, tmp_path):
+    with pytest.raises(PixmedError, match=r"audit\.split='train' is not one of test, val"):
+        audit(evaluated, split="train")
+    with pytest.raises(PixmedError, match=r"audit\.number=0: give 1 or more"):
+        audit(evaluated, number=0)
+    with pytest.raises(PixmedError, match="is no run's folder"):
+        audit(tmp_path)

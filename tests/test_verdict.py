@@ -1,0 +1,125 @@
+"""Each question's answer at its thresholds, what is said without a measurement, and the report's refresh."""
+
+import json
+
+import pytest
+
+from pixmed_jax.evaluation import verdict
+
+SOUND = {
+    **{"copies": 0, "near": 5, "near_expected": 5.0, "near_share_interval": (0.002, 0.02), "n": 500},
+    **{"false_positive_rate": 0.01, "auc": 0.52, "auc_interval": (0.45, 0.58), "recognition": None},
+    "patients": {"train": 130, "held_out": 6},
+}
+SPREAD = {"spread": {"ratio": 0.93}, "collapsed": False}
+
+
+def told(question, evaluation, utility=None):
+    (found,) = [a for a in verdict.answers(evaluation, utility) if a.question.startswith(question)]
+    return found
+
+
+def test_five_questions_and_what_measures_them():
+    found = verdict.answers({})
+    assert [a.question for a in found] == [
+        *("Looks real?", "Follows the mask?", "New?", "Helps?", "Safe to share?"),
+    ]
+    assert {a.answer for a in found} == {"not measured"}
+    modes = ("evaluate", "evaluate", "audit", "utility", "audit")
+    for one, mode in zip(found, modes, strict=True):
+        assert f"run --mode={mode}" in one.sentence and one.page == ""
+
+
+@pytest.mark.parametrize(
+    ("kid", "answer"), [(0.004, "yes"), (0.0041, "partly"), (0.02, "partly"), (0.021, "no")]
+)
+def test_looks_real(kid, answer):
+    found = {"kid": {"value": kid, "low": 0.001, "high": 0.03, "floor": 0.002}, "diversity": SPREAD}
+    one = told("Looks", found)
+    assert one.answer == answer
+    assert f"{kid:.4f}" in one.sentence and "0.0020" in one.sentence and "0.93 times" in one.sentence
+    collapsed = told("Looks", {**found, "diversity": {**SPREAD, "collapsed": True}})
+    assert collapsed.answer == "no" and "collapsed" in collapsed.sentence
+    assert told("Looks", {"diversity": {**SPREAD, "collapsed": True}}).answer == "no"  # whatever KID says
+
+
+def test_what_is_null_says_why():
+    none = {"value": None, "why": "needs 50 slices"}
+    assert told("Looks", {"kid": none}).sentence == "KID: needs 50 slices."
+    one = told("Follows", {"mask_dice": {"generated": None, "real": None, "why": "needs masks"}})
+    assert (one.answer, one.sentence) == ("not measured", "Needs masks.")
+    assert "knows no masks" in told("Follows", {"condition": {"name": "label"}}).sentence
+
+
+@pytest.mark.parametrize(
+    ("dice", "answer"), [(0.73, "yes"), (0.71, "partly"), (0.57, "partly"), (0.55, "no")]
+)
+def test_follows_the_mask(dice, answer):
+    one = told("Follows", {"mask_dice": {"generated": dice, "real": 0.8}})
+    assert one.answer == answer and f"{dice:.3f}" in one.sentence and "0.800" in one.sentence
+
+
+DRAWN = {
+    "auc": 0.5,
+    "auc_interval": (0.4, 0.6),
+    "chance": 0.01,
+    "held_out": {"recognised": 0.1},
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "new", "safe"),
+    [
+        ({}, "yes", "partly"),
+        ({"copies": 1}, "no", "no"),
+        ({"near_share_interval": (0.011, 0.05)}, "partly", "no"),
+        ({"near_share_interval": (0.031, 0.09)}, "no", "no"),
+        ({"auc": 0.55, "auc_interval": (0.51, 0.59)}, "partly", "no"),
+        ({"auc": 0.7, "auc_interval": (0.49, 0.9)}, "yes", "partly"),
+        ({"auc": 0.7, "auc_interval": (0.6, 0.8)}, "no", "no"),
+        ({"recognition": DRAWN}, "yes", "partly"),
+        ({"patients": {"held_out": 5}}, "not measured", "not measured"),
+        ({"patients": {"held_out": 5}, "copies": 1}, "no", "no"),
+        ({"recognition": {**DRAWN, "auc": 0.9, "auc_interval": (0.8, 1.0)}}, "no", "no"),
+        ({"recognition": {**DRAWN, "held_out": {"recognised": 0.9}}}, "yes", "no"),
+    ],
+)
+def test_new_and_safe(changes, new, safe):
+    evaluation = {"memorisation": {**SOUND, **changes}}
+    assert (told("New", evaluation).answer, told("Safe", evaluation).answer) == (new, safe)
+    assert told("New", evaluation).page == "audit.html"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "answer"), [(0.01, 0.05, "yes"), (-0.01, 0.05, "partly"), (-0.05, -0.01, "no")]
+)
+def test_helps(low, high, answer):
+    summary = {"metric": "Dice", "arm": "real + both", "difference": 0.02, "low": low, "high": high}
+    one = told("Helps", {}, {"summary": {**summary, "patients": 19, "seeds": 3}})
+    assert one.answer == answer
+    assert "Dice +0.020" in one.sentence and "19 unseen patients" in one.sentence
+
+
+def test_refresh_changes_the_verdict_and_nothing_else(tmp_path):
+    (tmp_path / "report").mkdir()
+    page = tmp_path / "report" / "index.html"
+    assert not verdict.refresh(tmp_path)
+    (tmp_path / "evaluation.json").write_text(json.dumps({"memorisation": SOUND}))
+    page.write_text("before no verdict after")
+    assert not verdict.refresh(tmp_path) and page.read_text() == "before no verdict after"
+    page.write_text(f"before\n{verdict.START}old{verdict.END}\nafter é")
+    assert verdict.refresh(tmp_path)
+    first = page.read_text()
+    assert first.startswith("before\n<!-- verdict -->") and first.endswith(
+        "<!-- end of the verdict -->\nafter é"
+    )
+    assert "0 of 500 are copies" in first and "old" not in first
+    assert verdict.refresh(tmp_path) and page.read_text() == first
+
+
+def test_only_the_audit_of_this_step_counts(tmp_path):
+    assert "run --mode=audit" in verdict.audited(tmp_path, 6, "abc")["why"]
+    (tmp_path / "audit.json").write_text(json.dumps({"step": 6, "config": "abc", "memorisation": SOUND}))
+    assert verdict.audited(tmp_path, 6, "abc")["n"] == 500
+    assert "audit was of step 6" in verdict.audited(tmp_path, 8, "abc")["why"]
+    assert verdict.audited(tmp_path, 6, "other")["copies"] is None
