@@ -80,7 +80,7 @@ def test_what_is_no_label(generate, given, told):
 def test_a_sampling_of_labels_has_no_masks_and_nobodys_slices(run, generate, monkeypatch):
     monkeypatch.setattr(inference, "load", lambda *_: generate)
     output = sample(run, number=6, balance=True)
-    assert sorted(p.name for p in output.iterdir()) == ["images", "manifest.csv"]
+    assert sorted(p.name for p in output.iterdir()) == ["images", "manifest.csv", "trained_on.json"]
     with (output / "manifest.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["label"] for row in rows] == [

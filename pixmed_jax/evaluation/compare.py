@@ -329,7 +329,8 @@ def _latency_chart(systems: Sequence[Mapping[str, Any]], judges: Sequence[Mappin
         return None
     figure = Figure(figsize=(6.4, 3.4), layout="constrained")
     axes = figure.subplots()
-    for kind, marker in zip(dict.fromkeys(p[0] for p in points), "osv^", strict=False):
+    kinds = list(dict.fromkeys(p[0] for p in points))
+    for kind, marker in zip(kinds, "osv^", strict=False):
         here = [p for p in points if p[0] == kind]
         axes.errorbar(
             [p[2] for p in here],
@@ -344,11 +345,14 @@ def _latency_chart(systems: Sequence[Mapping[str, Any]], judges: Sequence[Mappin
     if "real" in accuracy:
         axes.axhline(accuracy["real"]["accuracy"], color="grey", linewidth=1, linestyle="--")
     axes.set_xscale("log")
-    axes.set_xlabel("milliseconds for one image", fontsize=9)
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("{x:g}")
+    axes.set_xlabel(f"milliseconds for one image, {' and '.join(kinds)}", fontsize=9)
     axes.set_ylabel("accuracy with its slices", fontsize=9)
-    axes.grid(alpha=0.25)
+    axes.grid(alpha=0.25, which="both")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(fontsize=8, frameon=False)
+    if len(kinds) > 1:
+        axes.legend(fontsize=8)
     return pictures.chart_uri(figure)
 
 
