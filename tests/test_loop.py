@@ -100,7 +100,7 @@ def test_training_changed_both_networks_and_the_average(run):
     assert int(state.step) == 6
     saved = checkpoint.finished(run / "checkpoints")[-1]
     batch = inference.example_batch(saved.config, len(saved.classes))
-    start = jax.jit(loop.make_task(saved.config).init)(jax.random.PRNGKey(saved.config["seed"]), batch)
+    start = jax.jit(loop.build.make_task(saved.config).init)(jax.random.PRNGKey(saved.config["seed"]), batch)
     np.testing.assert_array_equal(state.key, start.key)
     for name in ("generator", "discriminator", "ema"):
         moved = jax.tree.map(
@@ -203,7 +203,7 @@ def toy_state(saved):
 
 
 def use_toy(monkeypatch, bad=()):
-    monkeypatch.setattr(loop, "make_task", lambda config: toy_task(bad))
+    monkeypatch.setattr(loop.build, "make_task", lambda config, **_: toy_task(bad))
 
 
 def test_stops_when_losses_stay_nan(run, tmp_path, tmp_path_factory, monkeypatch):
