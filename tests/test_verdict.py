@@ -14,8 +14,8 @@ SOUND = {
 SPREAD = {"spread": {"ratio": 0.93}, "collapsed": False}
 
 
-def told(question, evaluation, utility=None):
-    (found,) = [a for a in verdict.answers(evaluation, utility) if a.question.startswith(question)]
+def told(question, evaluation):
+    (found,) = [a for a in verdict.answers(evaluation) if a.question.startswith(question)]
     return found
 
 
@@ -25,9 +25,9 @@ def test_five_questions_and_what_measures_them():
         *("Looks real?", "Follows the mask?", "New?", "Helps?", "Safe to share?"),
     ]
     assert {a.answer for a in found} == {"not measured"}
-    modes = ("evaluate", "evaluate", "audit", "utility", "audit")
-    for one, mode in zip(found, modes, strict=True):
-        assert f"run --mode={mode}" in one.sentence and one.page == ""
+    commands = (*("--mode=evaluate",) * 2, "--mode=audit", "--config=configs/study.py", "--mode=audit")
+    for one, command in zip(found, commands, strict=True):
+        assert command in one.sentence and one.page == ""
 
 
 @pytest.mark.parametrize(
@@ -41,6 +41,28 @@ def test_looks_real(kid, answer):
     collapsed = told("Looks", {**found, "diversity": {**SPREAD, "collapsed": True}})
     assert collapsed.answer == "no" and "collapsed" in collapsed.sentence
     assert told("Looks", {"diversity": {**SPREAD, "collapsed": True}}).answer == "no"  # whatever KID says
+
+
+@pytest.mark.parametrize(
+    ("found", "answer", "words"),
+    [
+        ({"recall": {"value": 0.5, "floor": 0.7}}, "yes", ""),
+        ({"recall": {"value": 0.48, "floor": 0.7}}, "partly", "recall 0.48, 0.70 between real patients"),
+        ({"recall": {"value": None, "why": "few"}}, "yes", ""),
+        (
+            {"artefacts": {"seams": {"found": False}, "left_out": {"found": True}}},
+            "partly",
+            "artefacts: left out",
+        ),
+        ({"artefacts": {"why": "few"}}, "yes", ""),
+    ],
+)
+def test_what_stands_against_a_low_kid(found, answer, words):
+    kid = {"value": 0.001, "low": 0.0, "high": 0.01, "floor": 0.002}
+    one = told("Looks", {"kid": kid, "diversity": SPREAD, **found})
+    assert one.answer == answer and words in one.sentence
+    worse = told("Looks", {"kid": {**kid, "value": 1.0}, "diversity": SPREAD, **found})
+    assert worse.answer == "no"  # a fault betters nothing
 
 
 def test_what_is_null_says_why():
@@ -88,16 +110,6 @@ def test_new_and_safe(changes, new, safe):
     evaluation = {"memorisation": {**SOUND, **changes}}
     assert (told("New", evaluation).answer, told("Safe", evaluation).answer) == (new, safe)
     assert told("New", evaluation).page == "audit.html"
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "answer"), [(0.01, 0.05, "yes"), (-0.01, 0.05, "partly"), (-0.05, -0.01, "no")]
-)
-def test_helps(low, high, answer):
-    summary = {"metric": "Dice", "arm": "real + both", "difference": 0.02, "low": low, "high": high}
-    one = told("Helps", {}, {"summary": {**summary, "patients": 19, "seeds": 3}})
-    assert one.answer == answer
-    assert "Dice +0.020" in one.sentence and "19 unseen patients" in one.sentence
 
 
 def test_refresh_changes_the_verdict_and_nothing_else(tmp_path):

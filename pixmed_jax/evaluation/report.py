@@ -49,7 +49,7 @@ def write(
         name=config["name"],
         preset=config["preset"],
         evaluation=evaluation,
-        answers=verdict.answers(evaluation, verdict.read_utility(workdir)),
+        answers=verdict.answers(evaluation),
         regions=_REGIONS,
         titles=_ROWS,
         tables=[(title, _table(name, form, evaluation)) for name, (title, form) in _UNITS.items()],

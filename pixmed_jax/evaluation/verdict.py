@@ -1,12 +1,8 @@
 """The report's first screen: five questions, each answered in a sentence with the numbers it rests on.
 
 Looks real? Follows the mask? New? Helps? Safe to share? An answer is "yes", "partly", "no" or "not measured",
-the last with the command that measures it. `answers` is a pure function of evaluation.json and utility.json;
-`refresh` writes its part of report/index.html again when a later stage has measured more.
-
-From utility.json `answers` reads one key, "summary": {"metric", "arm", "difference", "low", "high",
-"patients", "seeds"}, the paired gain of the best arm with synthetic images over real images with classical
-augmentation.
+the last with the command that measures it. `answers` is a pure function of evaluation.json; `refresh`
+writes its part of report/index.html again when a later stage has measured more.
 """
 
 import json
@@ -16,14 +12,16 @@ from typing import Any, NamedTuple
 
 from pixmed_jax import pages
 from pixmed_jax import workdir as run_folder
+from pixmed_jax.errors import listing
 
-UTILITY = "utility.json"
 START, END = "<!-- verdict -->", "<!-- end of the verdict -->"
 
 # KID in units of the distance between two sets of real patients, its floor: up to twice it, generated images
 # differ from real ones hardly more than patients from patients. The mean training image, which nobody takes
 # for a slice, has 150 times the floor (Inception features, real slices of 128 x 128).
 REAL, REAL_PARTLY = 2.0, 10.0
+# Recall in units of its floor: below it a third of what real patients show of each other is never drawn.
+VARIED = 0.7
 # A segmenter's Dice on generated images in units of its Dice on real ones: a tenth less is little beside what
 # the segmenter itself gets wrong on real ones; below 0.7 nearly a third of the overlap is lost.
 FOLLOWS, FOLLOWS_PARTLY = 0.9, 0.7
@@ -45,19 +43,23 @@ class Answer(NamedTuple):
     page: str  # relative address of where more is said, or ""
 
 
-def answers(evaluation: Mapping[str, Any], utility: Mapping[str, Any] | None = None) -> list[Answer]:
+HELPS = Answer(
+    "Helps?",
+    "not measured",
+    "Not measured by the evaluation of one run: --config=configs/study.py trains classifiers with and "
+    "without its slices and sets them side by side.",
+    "",
+)
+
+
+def answers(evaluation: Mapping[str, Any]) -> list[Answer]:
     return [
         _looks_real(evaluation),
         _follows(evaluation),
         _new(evaluation),
-        _helps(utility),
+        HELPS,
         _safe(evaluation),
     ]
-
-
-def read_utility(workdir: Path) -> dict[str, Any] | None:
-    path = workdir / UTILITY
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
 def audited(workdir: Path, step: int, config: str) -> dict[str, Any]:
@@ -82,7 +84,7 @@ def refresh(workdir: Path) -> bool:
     _, end, after = rest.partition(END)
     if not start or not end:
         return False
-    told = answers(json.loads(path.read_text(encoding="utf-8")), read_utility(workdir))
+    told = answers(json.loads(path.read_text(encoding="utf-8")))
     part = pages.render("pixmed_jax.evaluation", "verdict.html.j2", answers=told)
     run_folder.write_text(page, f"{before}{part.strip()}{after}")
     return True
@@ -103,7 +105,21 @@ def _looks_real(evaluation: Mapping[str, Any]) -> Answer:
         return Answer(question, "not measured", _sentence(sentence, "no floor to hold it against", told), "")
     times = kid["value"] / max(floor, 1e-9)
     grade = "yes" if times <= REAL else "partly" if times <= REAL_PARTLY else "no"
-    return Answer(question, grade, _sentence(sentence, told), "")
+    # A KID near its floor is no more than a KID near its floor: what else was found stands against a yes.
+    faults = []
+    recall = evaluation.get("recall") or {}
+    if recall.get("value") is not None and recall["floor"] and recall["value"] < VARIED * recall["floor"]:
+        faults.append(f"recall {recall['value']:.2f}, {recall['floor']:.2f} between real patients")
+    marks = [name.replace("_", " ") for name, of in (evaluation.get("artefacts") or {}).items() if _found(of)]
+    if marks:
+        faults.append(f"artefacts: {listing(marks)}")
+    if faults and grade == "yes":
+        grade = "partly"
+    return Answer(question, grade, _sentence(sentence, told, *faults), "")
+
+
+def _found(artefact: Any) -> bool:
+    return isinstance(artefact, Mapping) and bool(artefact.get("found"))
 
 
 def _told_of_diversity(diversity: Mapping[str, Any]) -> str:
@@ -152,20 +168,6 @@ def _new(evaluation: Mapping[str, Any]) -> Answer:
     else:
         grade = "yes"
     return Answer(question, grade, _sentence(*told), "audit.html")
-
-
-def _helps(utility: Mapping[str, Any] | None) -> Answer:
-    question, told = "Helps?", (utility or {}).get("summary")
-    if not told:
-        return Answer(question, "not measured", "Not measured; run --mode=utility.", "")
-    grade = "yes" if told["low"] > 0 else "no" if told["high"] < 0 else "partly"
-    sentence = (
-        f"{told['arm']}: {told['metric']} {told['difference']:+.3f} "
-        f"({told['low']:+.3f} to {told['high']:+.3f}) "
-        f"against real slices with classical augmentation, {told['patients']} unseen patients, "
-        f"{told['seeds']} seeds"
-    )
-    return Answer(question, grade, _sentence(sentence), "")
 
 
 def _safe(evaluation: Mapping[str, Any]) -> Answer:
