@@ -364,5 +364,5 @@ def _chart(title: str, axis: str, values: Mapping[str, Sequence[float]]) -> str:
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     if len(values) > 1:
-        axes.legend(fontsize=8, frameon=False)
+        axes.legend(loc="upper right", fontsize=8, frameon=False)
     return pictures.chart_uri(figure)

@@ -181,5 +181,5 @@ def _histogram(title: str, values: dict[str, np.ndarray], lines: dict[str, float
     axes.set_ylabel("share of images", fontsize=8)
     axes.tick_params(labelsize=8)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(fontsize=8, frameon=False)
+    axes.legend(loc="upper left", fontsize=8, frameon=False)
     return pictures.chart_uri(figure)

@@ -310,7 +310,7 @@ def _loss_chart(row: Row) -> str:
     axes.tick_params(labelsize=8)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(fontsize=7, frameon=False)
+    axes.legend(loc="upper right", fontsize=7, frameon=False)
     return pictures.chart_uri(figure)
 
 
@@ -352,7 +352,7 @@ def _latency_chart(systems: Sequence[Mapping[str, Any]], judges: Sequence[Mappin
     axes.grid(alpha=0.25, which="both")
     axes.spines[["top", "right"]].set_visible(False)
     if len(kinds) > 1:
-        axes.legend(fontsize=8)
+        axes.legend(loc="upper right", fontsize=8)
     return pictures.chart_uri(figure)
 
 

@@ -141,7 +141,7 @@ def _styled(plot: Any, x: str, y: str) -> None:
     plot.set_ylabel(y, fontsize=8)
     plot.tick_params(labelsize=8)
     plot.spines[["top", "right"]].set_visible(False)
-    plot.legend(fontsize=8, frameon=False)
+    plot.legend(loc="upper right", fontsize=8, frameon=False)
 
 
 def _some(of: np.ndarray, most: int) -> np.ndarray:

@@ -122,7 +122,7 @@ def chart(title: str, lines: Mapping[str, Sequence[tuple[float, float]]]) -> str
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     if len(lines) > 1:
-        axes.legend(fontsize=8, frameon=False)
+        axes.legend(loc="upper right", fontsize=8, frameon=False)
     return chart_uri(figure)
 
 
