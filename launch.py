@@ -10,6 +10,7 @@ Then, from the run's folder alone:
   python launch.py --workdir=runs/mine --mode=sample --sample.number=500 --sample.balance --sample.output=DIR
   python launch.py --workdir=runs/mine --mode=evaluate
   python launch.py --workdir=runs/mine --mode=audit
+  python launch.py --workdir=runs/mine --mode=utility
 
 Several runs side by side, or the paper's whole comparison from nothing:
   python launch.py --mode=compare --workdirs=runs/ghost-quick,runs/pix2pix-quick --workdir=runs/compare
@@ -37,7 +38,7 @@ from pixmed_jax import config as configs
 from pixmed_jax.allocator import keep_freed_memory
 from pixmed_jax.errors import PixmedError
 
-MODES = ("train", "sample", "evaluate", "audit", "compare", "check_data")
+MODES = ("train", "sample", "evaluate", "audit", "utility", "compare", "check_data")
 # fmt: off
 STAGES: dict[str, dict[str, Any]] = {
     "sample": {
@@ -47,6 +48,10 @@ STAGES: dict[str, dict[str, Any]] = {
     },
     "evaluate": {"split": "test", "seed": 0, "step": "newest"},
     "audit": {"number": 500, "split": "test", "seed": 0, "step": "newest"},
+    "utility": {
+        "segmenter": "quick", "classifier": "quick", "shares": (10, 25, 50, 100), "seeds": 3, "number": 600,
+        "edit": "auto", "split": "val+test", "steps": 0,
+    },
     "check_data": {
         "images": "images", "masks": "masks", "meta": "meta.csv", "file_column": "file",
         "label_column": "label", "patient_column": "patient_group", "split_column": "",
@@ -203,6 +208,14 @@ def _dispatch() -> int:
 
         print(audit.summary(audit.audit(workdir, **FLAGS.audit.to_dict())))
         print(f"written: {workdir / 'audit.json'} and {workdir / 'report' / 'audit.html'}")
+    elif FLAGS.mode == "utility":
+        from pixmed_jax.utility import utility
+
+        options = FLAGS.utility.to_dict()
+        presets = {name: options.pop(name) for name in ("segmenter", "classifier")}
+        here = Path(__file__).parent / "configs"
+        networks = {name: _load(f"{here / name}.py:{preset}") for name, preset in presets.items() if preset}
+        return utility(workdir, networks=networks, fresh=FLAGS.fresh, **options)
     else:
         _evaluate(workdir)
     return 0

@@ -16,14 +16,13 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from pixmed_jax.defaults import COMMON, merged
+from pixmed_jax.defaults import COMMON, VIEW, merged
 
 # fmt: off
 SYSTEMS = {"ghost": ("ghost", "quick"), "no_ghost": ("ghost", "no_ghost"), "bce": ("ghost", "bce"),
            "mse": ("ghost", "mse"), "pix2pix": ("pix2pix", "quick"), "dcgan": ("dcgan", "quick"),
            "lsgan": ("lsgan", "quick"), "stylegan2": ("stylegan2", "quick")}
-OWN = ("condition", "class_channels", "tissues", "channels", "load_scale")  # of data, each system's own
-SHARED = {key: value for key, value in COMMON["data"].items() if key not in OWN}
+SHARED = {key: value for key, value in COMMON["data"].items() if key not in VIEW}
 PAPER: dict[str, dict] = {"no_ghost": {"model": {"generator": {"ghost_levels": ()}}},
                           "bce": {"loss": {"ssim": 0.0}},
                           "mse": {"loss": {"bce": "none", "ssim": 0.0, "mse": 1.0}}}

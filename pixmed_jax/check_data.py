@@ -357,12 +357,6 @@ def _chart(title: str, axis: str, values: Mapping[str, Sequence[float]]) -> str:
     bins = np.linspace(min(0.0, *(min(some) for some in values.values())), top, 41).tolist()
     for name, some in values.items():
         axes.hist(some, bins=bins, histtype="stepfilled", alpha=0.5, label=name)
-    axes.set_title(title, fontsize=10, loc="left")
-    axes.set_xlabel(axis, fontsize=8)
-    axes.set_ylabel("images", fontsize=8)
-    axes.tick_params(labelsize=8)
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
-    if len(values) > 1:
-        axes.legend(loc="upper right", fontsize=8, frameon=False)
+    corner: pictures.Corner | None = "upper right" if len(values) > 1 else None
+    pictures.styled(axes, title, x=axis, y="images", grid=True, legend=corner)
     return pictures.chart_uri(figure)

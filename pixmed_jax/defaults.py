@@ -39,7 +39,7 @@ COMMON: dict[str, Any] = {
         "split_column": "", "class_name": "tumor", "allow_empty_masks": False, "leave_out": "",
         "axis": "stored", "intensity": "auto",
         "split": {"by": "patient", "fractions": (0.8, 0.1, 0.1), "folds": 0, "fold": 0, "seed": 0,
-                  "crossing": "error"},
+                  "crossing": "error", "keep": 1.0, "keep_seed": 0},
         "size": 64, "load_scale": 286 / 256, "channels": 1,
         "condition": "tumor", "class_channels": True, "tissues": 4,
         "augment": OFF,
@@ -48,6 +48,8 @@ COMMON: dict[str, Any] = {
               "dtype": "float32", "max_skipped": 10, "resident_gb": 4.0},
     "log": {"every": 50, "grid_every": 400}, "checkpoint": {"every": 400, "keep": 2},
 }
+# Keys of `data` that say what a network is told and sees: each has its own. The others say which data.
+VIEW = ("condition", "class_channels", "tissues", "channels", "load_scale")
 ADVERSARIAL: dict[str, Any] = {
     "loss": {"gan": "bce", "bce": "adversarial", "ssim": 0.0, "l1": 0.0, "mse": 0.0,
              "r1": 0.0, "r1_every": 16, "path_length": 0.0, "path_every": 4},

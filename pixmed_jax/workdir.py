@@ -1,7 +1,8 @@
 """The folder of a run, and what is allowed to happen to it.
 
     config.json env.json split.json metrics.jsonl events.out.* checkpoints/ grids/
-    samples/{images,masks}/ samples/manifest.csv evaluation.json audit.json report/ judges/
+    samples/{images,masks}/ samples/manifest.csv evaluation.json cases.csv audit.json report/ judges/
+    utility.json utility/
 
 Everything but arrays is text, written to a draft and renamed, so that a reader never meets half a file.
 """
@@ -21,9 +22,9 @@ from pixmed_jax import config as configs
 from pixmed_jax.errors import PixmedError, listing
 
 CONFIG, SPLIT, METRICS, EVALUATION = "config.json", "split.json", "metrics.jsonl", "evaluation.json"
-ENVIRONMENT, AUDIT, JUDGES = "env.json", "audit.json", "judges"
-_FOLDERS = ("checkpoints", "grids", "samples", "report", JUDGES)
-OUTPUTS = (CONFIG, ENVIRONMENT, SPLIT, METRICS, EVALUATION, AUDIT, *_FOLDERS)
+ENVIRONMENT, CASES, AUDIT, UTILITY, JUDGES = "env.json", "cases.csv", "audit.json", "utility.json", "judges"
+_FOLDERS = ("checkpoints", "grids", "samples", "report", "utility", JUDGES)
+OUTPUTS = (CONFIG, ENVIRONMENT, SPLIT, METRICS, EVALUATION, CASES, AUDIT, UTILITY, *_FOLDERS)
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "dm-pix", "numpy", "pixmed-jax")
 
 
@@ -97,8 +98,15 @@ def prepare(workdir: Path, config: Mapping[str, Any], *, fresh: bool) -> None:
 
 def note(workdir: Path, **facts: Any) -> None:
     """Add to what a run's environment says."""
-    path = workdir / ENVIRONMENT
-    write_json(path, json.loads(path.read_text(encoding="utf-8")) | facts)
+    write_json(workdir / ENVIRONMENT, read_environment(workdir) | facts)
+
+
+def read_environment(workdir: Path) -> dict[str, Any]:
+    """What a run was trained on and with; nothing where that is not told."""
+    try:
+        return json.loads((workdir / ENVIRONMENT).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
 
 
 def _check_same(workdir: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:

@@ -117,7 +117,7 @@ def compare_with_scipy(images: np.ndarray, maps: np.ndarray, values: dict[str, A
 
 
 @jax.jit
-def WARP(image: jax.Array, label_map: jax.Array, values: Any, key: jax.Array) -> tuple:  # noqa: N802
+def WARP(image: jax.Array, label_map: jax.Array, values: Any, key: jax.Array) -> tuple:  # noqa: N802 (compiled once for all)
     return augment.warp(image, label_map, values, key, size=SIDE, corner=jnp.zeros(2, jnp.int32), sigma=0.1)
 
 

@@ -11,6 +11,7 @@ import runs
 from pixmed_jax import config as configs
 from pixmed_jax import study as module
 from pixmed_jax.errors import PixmedError
+from pixmed_jax.sampling import COLUMNS, EDIT_COLUMNS
 from pixmed_jax.study import Part, parts, study
 
 
@@ -94,13 +95,14 @@ def counted(monkeypatch):
 @pytest.fixture
 def done(tmp_path):
     """A part that is trained, evaluated and sampled, as far as its files say."""
-    plain = {"train": {"steps": 7}}
+    plain = {"train": {"steps": 7, "epochs": 0, "batch_size": 1}}
     workdir = tmp_path / "part"
     (workdir / "samples").mkdir(parents=True)
     (workdir / "config.json").write_text(json.dumps(plain))
     (workdir / "evaluation.json").write_text('{"step": 7}')
-    line = "00000.png,,a,,,1,7,digest,0,255,none,,,\n"
-    (workdir / "samples" / "manifest.csv").write_text("file,mask,label\n" + 2 * line)
+    header = ",".join((*COLUMNS, *EDIT_COLUMNS))
+    line = '00000.png,,"a, of some kind",,,1,7,digest,0,255,none,,,\n'
+    (workdir / "samples" / "manifest.csv").write_text(f"{header}\n{2 * line}")
     return Part("part", workdir, plain, {"number": 2})
 
 
@@ -112,7 +114,7 @@ def test_a_part_that_is_done(done, counted):
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        (lambda p: p._replace(config={"train": {"steps": 8}}), ["train", "evaluate"]),
+        (lambda p: p._replace(config={"train": {**p.config["train"], "steps": 8}}), ["train", "evaluate"]),
         (lambda p: p._replace(samples={"number": 3}), ["sample"]),
         (lambda p: (p.workdir / "evaluation.json").unlink(), ["train", "evaluate", "sample"]),
         (
@@ -128,6 +130,17 @@ def test_what_is_missing_is_made(done, counted, change, expected):
     changed = change(done)
     assert module._run(changed if isinstance(changed, Part) else done, fresh=False) == 0
     assert counted == expected
+
+
+def test_a_part_by_epochs_is_done_too(done, counted):
+    """Three epochs of seven slices, three at a time: seven steps."""
+    (done.workdir / "split.json").write_text(json.dumps({"train": dict.fromkeys("abcdefg", "p")}))
+    config = {"train": {"steps": 0, "epochs": 3, "batch_size": 3}}
+    (done.workdir / "config.json").write_text(json.dumps(config))
+    assert module._run(done._replace(config=config), fresh=False) == 0
+    assert counted == []
+    assert module._run(done._replace(config=config), fresh=True) == 0
+    assert counted == ["train", "evaluate"]
 
 
 def test_a_signal_ends_the_study(done, counted, monkeypatch):

@@ -50,11 +50,11 @@ def test_looks_real(kid, answer):
         ({"recall": {"value": 0.48, "floor": 0.7}}, "partly", "recall 0.48, 0.70 between real patients"),
         ({"recall": {"value": None, "why": "few"}}, "yes", ""),
         (
-            {"artefacts": {"seams": {"found": False}, "left_out": {"found": True}}},
+            {"artefacts": {"seams": {"found": False}, "tilt": {"found": True}, "found": ["tilt"], "n": 9}},
             "partly",
-            "artefacts: left out",
+            "artefacts: tilt",
         ),
-        ({"artefacts": {"why": "few"}}, "yes", ""),
+        ({"artefacts": {"tilt": {"value": None, "why": "few"}, "found": None, "n": 3}}, "yes", ""),
     ],
 )
 def test_what_stands_against_a_low_kid(found, answer, words):

@@ -54,12 +54,19 @@ class Dataset(NamedTuple):
         )
         return Arrays(slices.images, maps, slices.labels), slices
 
+    def of(self, split: str) -> np.ndarray:
+        """Rows of a split, or of several written with a plus: "val+test"."""
+        names = split.split("+")
+        if unknown := [name for name in names if name not in self.rows]:
+            raise PixmedError(f"split={split!r}: {unknown[0]!r} is not one of {', '.join(self.rows)}")
+        return np.sort(np.concatenate([self.rows[name] for name in names]))
+
     def spread(self, name: str, count: int) -> np.ndarray:
-        """Up to `count` rows of split `name`, to look at: labels in turn, and patients in turn in each."""
+        """Up to `count` rows of a split, to look at: labels in turn, and patients in turn in each."""
         turns: Counter[tuple[int, str]] = Counter()
         places: Counter[int] = Counter()
         order = []
-        for row in self.rows[name]:
+        for row in self.of(name):
             who = (int(self.source.labels[row]), self.source.groups[row])
             order.append((turns[who], int(row)))  # a patient's first slice before anyone's second
             turns[who] += 1

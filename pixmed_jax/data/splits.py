@@ -31,6 +31,8 @@ def split(
     folds: int = 0,
     fold: int = 0,
     crossing: str = "error",
+    keep: float = 1.0,
+    keep_seed: int = 0,
 ) -> dict[str, np.ndarray]:
     """Rows of each split, with slice counts near `fractions` in total and for each label.
 
@@ -42,6 +44,8 @@ def split(
            `fold`, so over all folds each slice is tested once. Where folds are given, these are the parts.
     crossing: what becomes of patients with slices in several given folds: "error", or "move", each to the
            fold that has most of its slices (the first of equals), with a warning.
+    keep:  the share of the training patients (of slices, by slice) that train; the others are in no split.
+           Drawn by `keep_seed`, each label keeping its share. Validation and test do not depend on it.
     A fraction of 0 leaves its split empty.
     """
     if by not in ("patient", "slice"):
@@ -74,18 +78,36 @@ def split(
     elif given is not None:
         chosen = _check_given(given, len(names))
     else:
-        keys, unit_of_row = np.unique(names, return_inverse=True)  # sorted: the order of rows is forgotten
-        units = np.zeros((len(keys), len(source.label_names)), np.int64)  # slices per unit and label
-        np.add.at(units, (unit_of_row, source.labels), 1)
+        units, unit_of_row = _units(names, source)
         if folds:
-            _check_units(len(keys), folds, by, "take fewer data.split.folds")
+            _check_units(len(units), folds, by, "take fewer data.split.folds")
             part = _assign(units, np.full(folds, 1 / folds), seed)
             chosen = _parts(part, folds, fold)[unit_of_row]
         else:
-            chosen = _assign(units, _check_fractions(fractions, len(keys), by), seed)[unit_of_row]
+            chosen = _assign(units, _check_fractions(fractions, len(units), by), seed)[unit_of_row]
     rows = {name: np.flatnonzero(chosen == i) for i, name in enumerate(SPLITS)}
+    if keep != 1:
+        rows["train"] = _kept(rows["train"], names, source, keep, keep_seed)
     check_disjoint({name: names[r].tolist() for name, r in rows.items()})
     return rows
+
+
+def _units(names: np.ndarray, source: Source) -> tuple[np.ndarray, np.ndarray]:
+    """Slices per unit and label [U, L], and the unit of each row; units sorted: the rows' order is lost."""
+    keys, unit_of_row = np.unique(names, return_inverse=True)
+    units = np.zeros((len(keys), len(source.label_names)), np.int64)
+    np.add.at(units, (unit_of_row, source.labels), 1)
+    return units, unit_of_row
+
+
+def _kept(rows: np.ndarray, names: np.ndarray, source: Source, keep: float, seed: int) -> np.ndarray:
+    """The training rows whose units are drawn to stay."""
+    if not 0 < keep < 1:
+        raise PixmedError(f"data.split.keep={keep}: give a share above 0 and up to 1")
+    units, unit_of_row = _units(names[rows], source.take(rows.tolist()))
+    if len(units) < 2:
+        raise PixmedError(f"data.split.keep={keep}: there is one training patient; set it to 1")
+    return rows[_assign(units, np.array([keep, 1 - keep]), seed)[unit_of_row] == 0]
 
 
 def check_disjoint(groups_by_split: Mapping[str, Sequence[str]]) -> None:

@@ -29,7 +29,7 @@ from pixmed_jax.progress import watched
 
 MANIFEST, TRAINED_ON = "manifest.csv", "trained_on.json"
 NO_TUMOR = "no_tumor"  # label of a slice whose tumour was removed; the data may not leave a label blank
-HOW = ("add", "replace")
+HOW = ("add", "replace", "oversample")
 _MOST = 2**27  # bytes of trained_on.json
 PREFIX = "synthetic/"  # before a file's name, which a real slice may have too
 
@@ -53,7 +53,8 @@ def join(
 ) -> tuple[Source, dict[str, np.ndarray], dict[str, str]]:
     """The source with a folder's slices after its own, the splits with these in "train", and who is behind.
 
-    how: "add" to the training slices or "replace" them. by: what the run's split goes by. labelled: labels
+    how: "add" to the training slices, "replace" them, or "oversample": for each synthetic slice a real
+    training slice of its label counts once more, which tells what size and balance alone are worth. by: what the run's split goes by. labelled: labels
     are what is learnt, so slices without a tumour are dropped, unless the labels know them. trust: take a
     folder without trained_on.json.
     """
@@ -62,6 +63,10 @@ def join(
     root = Path(directory)
     made = read(root, real.label_names, labelled=labelled, masked=real.masked and not labelled, trust=trust)
     _refuse_leaks(root, made.behind, real, rows, by)
+    if how == "oversample":
+        again = _again(root, real, rows["train"], made.source.labels)
+        print(f"{root}: {len(again)} real slices train once more", file=sys.stderr, flush=True)
+        return real, {**rows, "train": np.concatenate([rows["train"], again])}, {}
     count = len(real.files)
     added = np.arange(count, count + len(made.source.files))
     kept = rows["train"] if how == "add" else rows["train"][:0]
@@ -230,6 +235,19 @@ def _refuse_leaks(
                 f" split ({listing(shared, 5)}); train the generator with this run's data.split and seed, "
                 "and sample with --sample.split=train"
             )
+
+
+def _again(root: Path, real: Source, train: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """A training row of each of the labels; the rows of a label in turn, in an order fixed once."""
+    again = np.empty(len(labels), np.int64)
+    for label in np.unique(labels):
+        rows = train[real.labels[train] == label]
+        if not len(rows):
+            name = real.label_names[label]
+            raise PixmedError(f"{root}: no training slice is labelled {name!r} to be taken once more")
+        wanted = labels == label
+        again[wanted] = np.resize(np.random.default_rng(0).permutation(rows), wanted.sum())
+    return again
 
 
 def _chain(real: Source, made: Source) -> Source:

@@ -177,9 +177,5 @@ def _histogram(title: str, values: dict[str, np.ndarray], lines: dict[str, float
     for name, at in (lines or {}).items():
         axes.axvline(at, color="k", linewidth=1, linestyle="--" if name == "near" else "-")
         axes.text(at, axes.get_ylim()[1], f" {name}", fontsize=7, va="top")
-    axes.set_title(title, fontsize=10, loc="left")
-    axes.set_ylabel("share of images", fontsize=8)
-    axes.tick_params(labelsize=8)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(loc="upper left", fontsize=8, frameon=False)
+    pictures.styled(axes, title, y="share of images", legend="upper left")
     return pictures.chart_uri(figure)

@@ -26,7 +26,7 @@ from pixmed_jax import workdir as run_folder
 from pixmed_jax.data.sources import open_dataset
 from pixmed_jax.errors import PixmedError, listing
 from pixmed_jax.evaluation.evaluate import grey_floats
-from pixmed_jax.evaluation.report import read_metrics
+from pixmed_jax.evaluation.report import chart, read_metrics
 
 SHOWN = 6  # masks that are drawn through every system
 # What the paper says of itself where it can be set beside our numbers (Tables 3 and 4).
@@ -160,7 +160,7 @@ def system_numbers(row: Row) -> dict[str, Any]:
     cost, data = run.evaluation["cost"], run.config["data"]
     generator = cost["networks"]["generator"]
     ssim = {where: cell(row, "ssim", where) for where in ("full", "head", "tumor")}
-    environment = _environment(run)
+    environment = run_folder.read_environment(run.path)
     speeds = [r["images_per_second"] for r in read_metrics(run.path) if r.get("images_per_second")]
     numbers = {
         "system": row.name,
@@ -297,21 +297,10 @@ def losses(systems: Sequence[Row]) -> Iterable[dict[str, Any]]:
 
 
 def _loss_chart(row: Row) -> str:
-    figure = Figure(figsize=(4.4, 2.6), layout="constrained")
-    axes = figure.subplots()
+    names = (*_CURVES, "generator/1-ssim", "generator/mse")
     records = read_metrics(row.first.path)
-    names = [*_CURVES, *sorted({k for r in records for k in r if k in ("generator/1-ssim", "generator/mse")})]
-    for name in names:
-        points = [(r["step"], r[name]) for r in records if r.get(name) is not None]
-        if points:
-            axes.plot(*zip(*points, strict=True), label=name.replace("/", ", "), linewidth=1.2)
-    axes.set_title(row.name, fontsize=10, loc="left")
-    axes.set_xlabel("step", fontsize=8)
-    axes.tick_params(labelsize=8)
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(loc="upper right", fontsize=7, frameon=False)
-    return pictures.chart_uri(figure)
+    known = {name for record in records for name in record}
+    return chart(row.name, records, {name: name.replace("/", ", ") for name in names if name in known})
 
 
 def _latency_chart(systems: Sequence[Mapping[str, Any]], judges: Sequence[Mapping[str, Any]]) -> str | None:
@@ -347,12 +336,13 @@ def _latency_chart(systems: Sequence[Mapping[str, Any]], judges: Sequence[Mappin
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter("{x:g}")
-    axes.set_xlabel(f"milliseconds for one image, {' and '.join(kinds)}", fontsize=9)
-    axes.set_ylabel("accuracy with its slices", fontsize=9)
-    axes.grid(alpha=0.25, which="both")
-    axes.spines[["top", "right"]].set_visible(False)
-    if len(kinds) > 1:
-        axes.legend(loc="upper right", fontsize=8)
+    pictures.styled(
+        axes,
+        x=f"milliseconds for one image, {' and '.join(kinds)}",
+        y="accuracy with its slices",
+        grid=True,
+        legend="upper right" if len(kinds) > 1 else None,
+    )
     return pictures.chart_uri(figure)
 
 
@@ -363,13 +353,6 @@ def _by_network(judges: Sequence[dict[str, Any]]) -> list[tuple[str, dict[str, s
         lines = sorted((j for j in judges if j["network"] == network), key=lambda j: j["arm"] != "real")
         told.append((network, {key: h for key, h in JUDGED.items() if key in lines[0]}, lines))
     return told
-
-
-def _environment(run: Run) -> dict[str, Any]:
-    try:
-        return json.loads((run.path / run_folder.ENVIRONMENT).read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return {}
 
 
 def _table(records: Sequence[Mapping[str, Any]]) -> str:

@@ -17,26 +17,22 @@ from pixmed_jax.data.pipeline import Arrays
 from pixmed_jax.data.regions import known_heads
 from pixmed_jax.data.slices import Slices
 from pixmed_jax.data.sources import open_dataset
-from pixmed_jax.errors import PixmedError
 from pixmed_jax.evaluation import baselines, cost, diversity, fidelity, metrics, report, supervised, verdict
 from pixmed_jax.training.build import is_supervised
 from pixmed_jax.training.dry_run import network_sizes
 
-SPLITS = ("test", "val", "train")
 _SHOWN = 6
 
 
 def evaluate(workdir: Path, *, split: str = "test", seed: int = 0, step: str = "newest") -> dict[str, Any]:
-    """Score a checkpoint of `workdir` on `split`; returns what evaluation.json holds."""
-    if split not in SPLITS:
-        raise PixmedError(f"evaluate.split={split!r} is not one of {', '.join(SPLITS)}")
+    """Score a checkpoint of `workdir` on `split`, or on several ("val+test"); returns what evaluation.json holds."""
     config = run_folder.read_config(workdir)
     if is_supervised(config):
         return supervised.evaluate(workdir, config, split=split, step=step)
     generator = inference.load(workdir, step)
     # Synthetic slices only train, and whatever judges or stands beside is made of real ones alone.
     dataset = open_dataset(**{**config["data"], "synthetic_dir": ""}, seed=config["seed"])
-    arrays, slices = dataset.load(dataset.rows[split], dataset.size)
+    arrays, slices = dataset.load(dataset.of(split), dataset.size)
     train, train_slices = dataset.load(dataset.rows["train"], dataset.size)
 
     maps, real = np.asarray(arrays.maps), grey_floats(arrays)
@@ -103,10 +99,11 @@ def evaluate(workdir: Path, *, split: str = "test", seed: int = 0, step: str = "
             labels=None if generator.takes_maps else maps,
         ),
         "memorisation": verdict.audited(workdir, generator.step, configs.digest(config)),
+        "utility": verdict.used(workdir, configs.digest(config)),
     }
     run_folder.write_json(workdir / run_folder.EVALUATION, result)
 
-    shown = np.searchsorted(dataset.rows[split], dataset.spread(split, _SHOWN))
+    shown = np.searchsorted(dataset.of(split), dataset.spread(split, _SHOWN))
     columns = {"real": real[shown], "generated": generated[shown]}
     if generator.takes_maps:
         masks = pictures.colours(maps[shown], dataset.classes)

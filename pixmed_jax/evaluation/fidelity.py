@@ -121,7 +121,7 @@ def _scatter(train: np.ndarray, real: np.ndarray, generated: np.ndarray) -> str:
     for (name, colour), of in zip(_COLOURS.items(), (train, real, generated), strict=True):
         x, y = ((_some(of, _POINTS) - known.mean(0)) @ axes[:2].T).T
         plot.scatter(x, y, s=9, color=colour, alpha=0.7, linewidths=0, label=name)
-    _styled(plot, "first direction of the features", "second")
+    pictures.styled(plot, x="first direction of the features", y="second", legend="upper right")
     return pictures.chart_uri(figure)
 
 
@@ -132,16 +132,10 @@ def _spectra(sets: Mapping[str, np.ndarray]) -> str:
         energy = np.mean([artefacts.radial(image) for image in _some(images, _SPECTRA)], axis=0)
         plot.plot(np.arange(1, len(energy)), energy[1:] + 1e-12, color=_COLOURS[name], label=name)
     plot.set_yscale("log")
-    _styled(plot, "cycles per side of the image (right: the finest there is)", "energy")
+    pictures.styled(
+        plot, x="cycles per side of the image (right: the finest there is)", y="energy", legend="upper right"
+    )
     return pictures.chart_uri(figure)
-
-
-def _styled(plot: Any, x: str, y: str) -> None:
-    plot.set_xlabel(x, fontsize=8)
-    plot.set_ylabel(y, fontsize=8)
-    plot.tick_params(labelsize=8)
-    plot.spines[["top", "right"]].set_visible(False)
-    plot.legend(loc="upper right", fontsize=8, frameon=False)
 
 
 def _some(of: np.ndarray, most: int) -> np.ndarray:

@@ -12,7 +12,7 @@ training at a minute on two cores, and costs the real slices' Dice as much as th
 from collections.abc import Callable
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +27,7 @@ from pixmed_jax.progress import watched
 from pixmed_jax.training import supervised
 from pixmed_jax.training.task import Task
 
-_NETWORK = {"classes": 1, "width": 8, "levels": 4, "norm": "instance"}
+_NETWORK: dict[str, Any] = {"classes": 1, "width": 8, "levels": 4, "norm": "instance"}
 _MULTIPLE, _SIDE = 8, 64  # a network of four levels halves three times
 _BATCH, _STEPS, _PASSES = 8, 400, 20
 _GAIN = (0.8, 1.2)  # factor on a training slice's grey values, so that a slight change of them is no surprise
@@ -123,13 +123,13 @@ def _fitted(images: np.ndarray, factor: int) -> np.ndarray:
 
 @jax.jit
 def _predict(params: Any, images: jax.Array) -> jax.Array:
-    logits: jax.Array = Segmenter(**_NETWORK).apply({"params": params}, images[..., None], train=False)  # type: ignore[arg-type, assignment]
-    return logits.argmax(-1) > 0
+    logits = Segmenter(**_NETWORK).apply({"params": params}, images[..., None], train=False)
+    return cast(jax.Array, logits).argmax(-1) > 0  # Flax's apply may return more, for other networks
 
 
 def _task(steps: int) -> Task:
     return supervised.make_task(
-        Segmenter(**_NETWORK),  # type: ignore[arg-type]
+        Segmenter(**_NETWORK),
         optax.adam(optax.cosine_decay_schedule(3e-3, steps)),
         kind="masks",
         ema_decay=0.98,

@@ -14,7 +14,7 @@ from pixmed_jax import pages
 from pixmed_jax import workdir as run_folder
 from pixmed_jax.data.augment_settings import briefly
 from pixmed_jax.evaluation import fidelity, verdict
-from pixmed_jax.pictures import chart_uri, data_uri
+from pixmed_jax.pictures import chart_uri, data_uri, styled
 
 _UNITS = {"ssim": ("SSIM", "{:.3f}"), "psnr": ("PSNR, dB", "{:.2f}"), "mse": ("MSE", "{:.5f}")}
 _REGIONS = {"full": "whole image", "head": "inside the head", "tumor": "inside the mask"}
@@ -41,14 +41,17 @@ def write(
 
     drawn: the pictures of `fidelity.measure`.
     """
-    records = read_metrics(workdir)
-    steps = sorted((workdir / "grids").glob("step_*.png"))
-    page = pages.render(
-        "pixmed_jax.evaluation",
+    return write_page(
+        workdir,
         "report.html.j2",
-        name=config["name"],
-        preset=config["preset"],
-        evaluation=evaluation,
+        config,
+        evaluation,
+        grids=4,
+        charts={
+            "generator losses": "generator/",
+            "discriminator losses": "discriminator/",
+            "score on held-out patients": "held_out/",
+        },
         answers=verdict.answers(evaluation),
         regions=_REGIONS,
         titles=_ROWS,
@@ -56,15 +59,40 @@ def write(
         grid=data_uri(grid),
         told=fidelity.told(evaluation),
         drawn=drawn,
-        history=[(f"step {int(p.stem.removeprefix('step_'))}", file_uri(p)) for p in some(steps, 4)],
         augmentations=[
-            (words, file_uri(path))
+            (words, _file_uri(path))
             for file, words in _AUGMENTATIONS.items()
             if (path := workdir / "grids" / file).exists()
         ],
-        curves=_curves(records),
+    )
+
+
+def write_page(
+    workdir: Path,
+    template: str,
+    config: Mapping[str, Any],
+    evaluation: Mapping[str, Any],
+    *,
+    grids: int,
+    charts: Mapping[str, str],
+    **values: Any,
+) -> Path:
+    """Write `report/index.html` from a template and what every run has; returns the page's path.
+
+    grids: how many of the run's grids are shown. charts: {title: how the names of its curves begin}.
+    """
+    steps = sorted((workdir / "grids").glob("step_*.png"))
+    page = pages.render(
+        "pixmed_jax.evaluation",
+        template,
+        name=config["name"],
+        preset=config["preset"],
+        evaluation=evaluation,
+        history=[(f"step {int(p.stem.removeprefix('step_'))}", _file_uri(p)) for p in _some(steps, grids)],
+        curves=_curves(read_metrics(workdir), charts),
         settings=briefly(configs.flatten(config)),
-        environment=json.loads((workdir / "env.json").read_text()),
+        environment=run_folder.read_environment(workdir),
+        **values,
     )
     path = workdir / "report" / "index.html"
     path.parent.mkdir(exist_ok=True)
@@ -93,45 +121,34 @@ def _table(metric: str, form: str, evaluation: Mapping[str, Any]) -> list[tuple[
     return rows
 
 
-def _curves(records: Sequence[Mapping[str, float]]) -> list[str]:
-    """Loss curves and the held-out score as data URIs of SVG pictures."""
-    losses = {
-        k for r in records for k in r if k.split("/")[0] in ("generator", "discriminator") and "norm" not in k
+def _curves(records: Sequence[Mapping[str, float]], charts: Mapping[str, str]) -> list[str]:
+    """Charts that have any curve, as data URIs of SVG pictures; norms of gradients are left out."""
+    known = sorted({name for record in records for name in record if not name.endswith("norm")})
+    labels = {
+        title: {name: name.split("/")[1] for name in known if name.startswith(begin)}
+        for title, begin in charts.items()
     }
-    charts = [
-        ("generator losses", sorted(k for k in losses if k.startswith("generator"))),
-        ("discriminator losses", sorted(k for k in losses if k.startswith("discriminator"))),
-        ("score on held-out patients", sorted({k for r in records for k in r if k.startswith("held_out/")})),
-    ]
-    return [
-        chart(title, {n: [(r["step"], r[n]) for r in records if r.get(n) is not None] for n in names})
-        for title, names in charts
-        if names
-    ]
+    return [chart(title, records, names) for title, names in labels.items() if names]
 
 
-def chart(title: str, lines: Mapping[str, Sequence[tuple[float, float]]]) -> str:
+def chart(title: str, records: Sequence[Mapping[str, float]], labels: Mapping[str, str]) -> str:
+    """Curves over the steps: {name in the records: its label}."""
     figure = Figure(figsize=(4.6, 2.8), layout="constrained")
     axes = figure.subplots()
-    for name, points in lines.items():
+    for name, label in labels.items():
+        points = [(r["step"], r[name]) for r in records if r.get(name) is not None]
         if points:
-            axes.plot(*zip(*points, strict=True), label=name.split("/")[1], linewidth=1.4)
-    axes.set_title(title, fontsize=10, loc="left")
-    axes.set_xlabel("step", fontsize=8)
-    axes.tick_params(labelsize=8)
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
-    if len(lines) > 1:
-        axes.legend(loc="upper right", fontsize=8, frameon=False)
+            axes.plot(*zip(*points, strict=True), label=label, linewidth=1.4)
+    styled(axes, title, x="step", grid=True, legend="upper right" if len(labels) > 1 else None)
     return chart_uri(figure)
 
 
-def some(paths: Sequence[Path], number: int) -> list[Path]:
+def _some(paths: Sequence[Path], number: int) -> list[Path]:
     """The first, the last and evenly spaced ones between."""
     if len(paths) <= number:
         return list(paths)
     return [paths[round(i * (len(paths) - 1) / (number - 1))] for i in range(number)]
 
 
-def file_uri(path: Path) -> str:
+def _file_uri(path: Path) -> str:
     return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()

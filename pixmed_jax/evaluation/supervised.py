@@ -1,8 +1,12 @@
 """The evaluation of a classifier or a segmenter on patients it was not trained on.
 
-Writes `evaluation.json` and `report/index.html` into the run's folder, as `evaluate` does for generators.
+Writes `evaluation.json` and `report/index.html` into the run's folder, as `evaluate` does for generators, and
+`cases.csv`: file, patient_group, label, and what became of each slice. For a classifier `said` and `p_LABEL`,
+for a segmenter `dice` and `hausdorff95` (pixels; empty where a mask is).
 """
 
+import csv
+import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +16,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from pixmed_jax import config as configs
-from pixmed_jax import inference, pages, pictures
+from pixmed_jax import inference, pictures
 from pixmed_jax import workdir as run_folder
 from pixmed_jax.data.slices import Slices
 from pixmed_jax.data.sources import Dataset, open_dataset
@@ -48,12 +52,20 @@ class Shown(NamedTuple):
     wide: bool = False
 
 
+class Judged(NamedTuple):
+    """What evaluation.json holds, the page's pictures, and a value per slice under each column's name."""
+
+    measured: dict[str, Any]
+    figures: list[Shown]
+    cases: Mapping[str, Sequence[Any] | np.ndarray]
+
+
 def evaluate(workdir: Path, config: Mapping[str, Any], *, split: str, step: str) -> dict[str, Any]:
     """Score a checkpoint of `workdir` on `split`; returns what evaluation.json holds."""
     network = inference.load_network(workdir, step)
     # Synthetic slices only train, so that their folder need not be there any more.
     dataset = open_dataset(**{**config["data"], "synthetic_dir": ""}, seed=config["seed"])
-    arrays, slices = dataset.load(dataset.rows[split], dataset.size)
+    arrays, slices = dataset.load(dataset.of(split), dataset.size)
     logits = network(np.asarray(arrays.images))
     judge = _judge_labels if network.predicts == "labels" else _judge_masks
     result = {
@@ -75,11 +87,22 @@ def evaluate(workdir: Path, config: Mapping[str, Any], *, split: str, step: str)
             "inference": cost.of_inference(network),
         },
     }
-    measured, figures = judge(logits, slices, dataset)
+    measured, figures, cases = judge(logits, slices, dataset)
     result |= measured
+    run_folder.write_text(workdir / run_folder.CASES, _table(slices, cases))
     run_folder.write_json(workdir / run_folder.EVALUATION, result)
     _write_page(workdir, config, result, figures)
     return result
+
+
+def _table(slices: Slices, cases: Mapping[str, Sequence[Any] | np.ndarray]) -> str:
+    text = io.StringIO(newline="")
+    write = csv.writer(text, lineterminator="\n").writerow
+    write(("file", "patient_group", "label", *cases))
+    labels = [slices.label_names[label] for label in slices.labels]
+    for row in zip(slices.files, slices.groups, labels, *cases.values(), strict=True):
+        write("" if v != v else f"{v:.7g}" if isinstance(v, float) else v for v in row)  # NaN is not itself
+    return text.getvalue()
 
 
 def summary(result: Mapping[str, Any]) -> str:
@@ -111,7 +134,7 @@ def _or_none(value: Any) -> Any:
 
 
 # ---------------------------------------------------------------- labels
-def _judge_labels(logits: np.ndarray, slices: Slices, dataset: Dataset) -> tuple[dict[str, Any], list[Shown]]:
+def _judge_labels(logits: np.ndarray, slices: Slices, dataset: Dataset) -> Judged:
     labels, names = slices.labels, list(slices.label_names)
     wide = logits.astype(np.float64)
     p = np.exp(wide - wide.max(1, keepdims=True))
@@ -159,7 +182,8 @@ def _judge_labels(logits: np.ndarray, slices: Slices, dataset: Dataset) -> tuple
     right = _in_turn(labels, np.flatnonzero(correct))[:_SHOWN]
     if len(right):
         figures.append(Shown("Right", examples(right), "One of each label in turn.", wide=True))
-    return result, figures
+    cases = {"said": [names[i] for i in said], **{f"p_{name}": p[:, i] for i, name in enumerate(names)}}
+    return Judged(result, figures, cases)
 
 
 def _in_turn(labels: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -192,17 +216,14 @@ def _reliability_chart(sure: np.ndarray, right: np.ndarray) -> str:
     axes.bar(confidence[there], accuracy[there], width=0.05, color="#46a0eb")
     for x, y, count in zip(confidence[there], accuracy[there], total[there], strict=True):
         axes.annotate(f"{count:.0f}", (x, y), (0, 2), textcoords="offset points", ha="center", fontsize=7)
-    axes.set_xlabel("probability of what it says (above bars: images)", fontsize=8)
-    axes.set_ylabel("share of right answers", fontsize=8)
     axes.set_xlim(0, 1.03)
     axes.set_ylim(0, 1.08)
-    axes.tick_params(labelsize=8)
-    axes.spines[["top", "right"]].set_visible(False)
+    pictures.styled(axes, x="probability of what it says (above bars: images)", y="share of right answers")
     return pictures.chart_uri(figure)
 
 
 # ---------------------------------------------------------------- masks
-def _judge_masks(logits: np.ndarray, slices: Slices, dataset: Dataset) -> tuple[dict[str, Any], list[Shown]]:
+def _judge_masks(logits: np.ndarray, slices: Slices, dataset: Dataset) -> Judged:
     found, true = logits.argmax(-1), slices.masks > 0
     groups, names = np.array(slices.groups), list(slices.label_names)
     values = {
@@ -233,7 +254,7 @@ def _judge_masks(logits: np.ndarray, slices: Slices, dataset: Dataset) -> tuple[
     }
     told = [f"{names[slices.labels[row]]}\nDice {values['dice'][row]:.3f}" for row in shown]
     grid = pictures.data_uri(pictures.grid(columns, told))
-    return result, [
+    figures = [
         Shown(
             "From the worst to the best",
             grid,
@@ -242,16 +263,14 @@ def _judge_masks(logits: np.ndarray, slices: Slices, dataset: Dataset) -> tuple[
         ),
         Shown("Dice of the slices", _histogram(values["dice"]), ""),
     ]
+    return Judged(result, figures, values)
 
 
 def _histogram(values: np.ndarray) -> str:
     figure = Figure(figsize=(4.2, 2.6), layout="constrained")
     axes = figure.subplots()
     axes.hist(values, bins=np.linspace(0, 1, 21).tolist(), color="#46a0eb")
-    axes.set_xlabel("Dice", fontsize=8)
-    axes.set_ylabel("slices", fontsize=8)
-    axes.tick_params(labelsize=8)
-    axes.spines[["top", "right"]].set_visible(False)
+    pictures.styled(axes, x="Dice", y="slices")
     return pictures.chart_uri(figure)
 
 
@@ -264,29 +283,19 @@ def _grey(slices: Slices) -> np.ndarray:
 def _write_page(
     workdir: Path, config: Mapping[str, Any], result: Mapping[str, Any], figures: list[Shown]
 ) -> None:
-    records = report.read_metrics(workdir)
-    steps = sorted((workdir / "grids").glob("step_*.png"))
     labels = result["predicts"] == "labels"
-    page = pages.render(
-        "pixmed_jax.evaluation",
+    report.write_page(
+        workdir,
         "supervised.html.j2",
-        name=config["name"],
-        preset=config["preset"],
-        evaluation=result,
+        config,
+        result,
+        grids=2,
+        charts={"on training batches": "network/", "score on held-out patients": "held_out/"},
         rows=_rows(result, classification.SCALARS if labels else ("dice", "hausdorff95")),
         columns=[TITLES[name] for name in classification.OF_LABELS] if labels else [TITLES["dice"]],
         of_labels=_of_labels(result),
         figures=figures,
-        history=[
-            (f"step {int(p.stem.removeprefix('step_'))}", report.file_uri(p)) for p in report.some(steps, 2)
-        ],
-        curves=_curves(records),
-        settings=configs.flatten(config),
-        environment=json.loads((workdir / "env.json").read_text()),
     )
-    path = workdir / "report" / "index.html"
-    path.parent.mkdir(exist_ok=True)
-    run_folder.write_text(path, page)
 
 
 def _text(value: float | None, form: str = "{:.3f}") -> str:
@@ -315,19 +324,4 @@ def _of_labels(result: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str
             ],
         )
         for label in result["recall"]
-    ]
-
-
-def _curves(records: Sequence[Mapping[str, float]]) -> list[str]:
-    known = {name for record in records for name in record}
-    charts = {
-        "on training batches": sorted(
-            n for n in known if n.startswith("network/") and not n.endswith("norm")
-        ),
-        "score on held-out patients": sorted(n for n in known if n.startswith("held_out/")),
-    }
-    return [
-        report.chart(title, {n: [(r["step"], r[n]) for r in records if r.get(n) is not None] for n in names})
-        for title, names in charts.items()
-        if names
     ]

@@ -43,21 +43,12 @@ class Answer(NamedTuple):
     page: str  # relative address of where more is said, or ""
 
 
-HELPS = Answer(
-    "Helps?",
-    "not measured",
-    "Not measured by the evaluation of one run: --config=configs/study.py trains classifiers with and "
-    "without its slices and sets them side by side.",
-    "",
-)
-
-
 def answers(evaluation: Mapping[str, Any]) -> list[Answer]:
     return [
         _looks_real(evaluation),
         _follows(evaluation),
         _new(evaluation),
-        HELPS,
+        helps(evaluation.get("utility") or {}),
         _safe(evaluation),
     ]
 
@@ -72,6 +63,37 @@ def audited(workdir: Path, step: int, config: str) -> dict[str, Any]:
         why = f"the audit was of step {told['step']}; run --mode=audit again"
         return {"ratio": None, "copies": None, "auc": None, "why": why}
     return dict(told["memorisation"])
+
+
+def used(workdir: Path, config: str) -> dict[str, Any]:
+    """The entry "utility": what the last experiment with this config found, else why there is none."""
+    path = workdir / run_folder.UTILITY
+    result = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if not result:
+        return {"why": "not measured; run --mode=utility"}
+    if result["config"] != config:
+        return {"why": "the utility experiment was of another config; run --mode=utility --fresh"}
+    return told_of_utility(result)
+
+
+def told_of_utility(result: Mapping[str, Any]) -> dict[str, Any]:
+    """What the verdict needs of utility.json: the one comparison that was fixed beforehand."""
+    a, b = result["primary"]
+    found = []
+    for network, told in result["networks"].items():
+        measure, of_shares = next(iter(told["measures"].items()))
+        for share, of in of_shares.items():
+            found.append(
+                {
+                    "network": network,
+                    "measure": measure,
+                    "share": int(share),
+                    **{k: v for k, v in of["differences"][f"{a}-{b}"].items() if k != "of_seeds"},
+                    "detectable": of["power"]["detectable"],
+                }
+            )
+    facts = {key: result[key] for key in ("patients", "seeds", "split", "complete")}
+    return {**facts, "found": found}
 
 
 def refresh(workdir: Path) -> bool:
@@ -110,16 +132,12 @@ def _looks_real(evaluation: Mapping[str, Any]) -> Answer:
     recall = evaluation.get("recall") or {}
     if recall.get("value") is not None and recall["floor"] and recall["value"] < VARIED * recall["floor"]:
         faults.append(f"recall {recall['value']:.2f}, {recall['floor']:.2f} between real patients")
-    marks = [name.replace("_", " ") for name, of in (evaluation.get("artefacts") or {}).items() if _found(of)]
+    marks = (evaluation.get("artefacts") or {}).get("found")
     if marks:
         faults.append(f"artefacts: {listing(marks)}")
     if faults and grade == "yes":
         grade = "partly"
     return Answer(question, grade, _sentence(sentence, told, *faults), "")
-
-
-def _found(artefact: Any) -> bool:
-    return isinstance(artefact, Mapping) and bool(artefact.get("found"))
 
 
 def _told_of_diversity(diversity: Mapping[str, Any]) -> str:
@@ -168,6 +186,39 @@ def _new(evaluation: Mapping[str, Any]) -> Answer:
     else:
         grade = "yes"
     return Answer(question, grade, _sentence(*told), "audit.html")
+
+
+def helps(utility: Mapping[str, Any]) -> Answer:
+    """By what synthetic slices add to classical augmentation, each comparison held against all of them."""
+    question, found = "Helps?", utility.get("found")
+    if not found:
+        return Answer(
+            question, "not measured", _sentence(utility.get("why") or "not measured; run --mode=utility"), ""
+        )
+    better = [f for f in found if f["low_all"] > 0]
+    worse = [f for f in found if f["high_all"] < 0]
+    hints = [f for f in found if f["low"] > 0 and f not in better]
+    if better:
+        grade = "partly" if worse else "yes"
+    else:
+        grade = "partly" if hints and not worse else "no"
+    told = []
+    for network in dict.fromkeys(f["network"] for f in found):
+        own = [f for f in found if f["network"] == network]
+        clear = [f for f in own if f in better or f in worse or f in hints]
+        shown = sorted({f["share"] for f in (own[0], own[-1], *clear)})
+        parts = [
+            f"{f['value']:+.3f} ({f['low']:+.3f} to {f['high']:+.3f}) with {f['share']} %"
+            for f in own
+            if f["share"] in shown
+        ]
+        told.append(f"a {network}'s {own[0]['measure']} by {', '.join(parts)} of the patients")
+    least = min(f["detectable"] for f in found)
+    seen = f"{len(better)} of {len(found)} gains and {len(worse)} losses stand out"
+    sentence = f"beside classical augmentation, synthetic slices change {', '.join(told)}"
+    power = f"{utility['patients']} patients and {utility['seeds']} seeds would show {least:.3f} at the least"
+    unfinished = "" if utility["complete"] else "the experiment is not finished"
+    return Answer(question, grade, _sentence(sentence, seen, power, unfinished), "utility.html")
 
 
 def _safe(evaluation: Mapping[str, Any]) -> Answer:

@@ -202,7 +202,10 @@ def _adamw(
 ) -> optax.GradientTransformation:
     """Adam with decay of the kernels alone; the rate falls along a cosine to 0 at `decay_steps`, if not 0."""
     rate = optax.cosine_decay_schedule(learning_rate, decay_steps) if decay_steps else learning_rate
-    kernels = lambda params: jax.tree.map(lambda x: x.ndim > 1, params)  # noqa: E731
+
+    def kernels(params: Any) -> Any:
+        return jax.tree.map(lambda x: x.ndim > 1, params)
+
     return optax.adamw(rate, b1, b2, weight_decay=weight_decay, mask=kernels)
 
 

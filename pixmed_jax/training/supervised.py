@@ -10,7 +10,7 @@ gradients of its equal parts: accumulation and several devices change nothing bu
 
 import functools
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import flax.linen as nn
 import jax
@@ -163,8 +163,7 @@ def make_task(
 
     def predict(variables: Any, images: jax.Array, keys: jax.Array) -> jax.Array:
         """Images [N, S, S, C] -> logits; nothing here is random, so the keys are not used."""
-        logits: jax.Array = network.apply(variables, images, train=False)  # type: ignore[assignment]
-        return logits
+        return cast(jax.Array, network.apply(variables, images, train=False))
 
     def score(logits: jax.Array, batch: Batch) -> dict[str, jax.Array]:
         if kind == "masks":

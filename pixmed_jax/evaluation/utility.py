@@ -1,0 +1,335 @@
+"""What a utility experiment says: scores of its arms on patients that none of them saw, paired and judged.
+
+Reads `cases.csv` of every network that is done; writes `utility.json` and `report/utility.html` into the run's
+folder, and the entry "utility" into evaluation.json, for the verdict. Scores are means over a patient's slices,
+then over patients, then over seeds.
+"""
+
+import csv
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image
+
+from pixmed_jax import config as configs
+from pixmed_jax import pages, pictures
+from pixmed_jax import workdir as run_folder
+from pixmed_jax.data.decode import read_image, read_mask
+from pixmed_jax.data.synthetic import MANIFEST, PREFIX
+from pixmed_jax.errors import PixmedError, listing
+from pixmed_jax.evaluation import paired, verdict
+
+_SHOWN = 6  # synthetic slices of each share
+
+
+class Arm(NamedTuple):
+    """What a network is trained on. synthetic: "" or how synthetic slices come in, as `data.synthetic`."""
+
+    title: str
+    synthetic: str = ""
+    augmented: bool = False
+
+
+ARMS = {
+    "real": Arm("real"),
+    "oversampled": Arm("real, oversampled to the size and balance of real + synthetic", "oversample"),
+    "augmented": Arm("real + classical augmentation", augmented=True),
+    "synthetic": Arm("real + synthetic", "add"),
+    "both": Arm("real + synthetic + classical augmentation", "add", augmented=True),
+    "only": Arm("synthetic only", "replace"),
+}
+# Fixed beforehand: whoever has few slices augments them anyway, so the first question is what synthetic ones
+# add to that. The verdict goes by it alone; the others say why.
+PRIMARY = ("both", "augmented")
+COMPARED = {
+    PRIMARY: "synthetic slices beside classical augmentation",
+    ("synthetic", "real"): "synthetic slices beside nothing",
+    ("synthetic", "augmented"): "synthetic slices in the place of classical augmentation",
+    ("synthetic", "oversampled"): "what is more than size and balance",
+    ("augmented", "real"): "classical augmentation",
+    ("only", "real"): "synthetic slices in the place of real ones",
+}
+
+
+class Measure(NamedTuple):
+    title: str
+    form: str
+    sign: int  # 1 where more is better
+    effects: tuple[float, ...]  # of what size the power note speaks
+
+
+MEASURES = {
+    "dice": Measure("Dice of the tumour", "{:.3f}", 1, (0.01, 0.02, 0.04)),
+    "accuracy": Measure("accuracy", "{:.3f}", 1, (0.01, 0.02, 0.04)),
+    "log_loss": Measure("log loss", "{:.3f}", -1, (0.02, 0.05, 0.1)),
+}
+_OF_NETWORK = {"masks": ("dice",), "labels": ("accuracy", "log_loss")}  # the first one is the verdict's
+_LEAST = 1e-7  # of a probability, as in `classification`
+
+
+class Experiment(NamedTuple):
+    """`config` of the generator, networks {"segmenter": its config}; the rest as `utility.utility` takes it."""
+
+    config: dict[str, Any]
+    networks: dict[str, Any]
+    shares: tuple[int, ...]
+    seeds: int
+    number: int
+    edit: str
+    split: str
+
+    def told(self) -> dict[str, Any]:
+        return self._asdict()
+
+
+def folder_of(workdir: Path, network: str, share: int, arm: str, seed: int) -> Path:
+    return workdir / "utility" / "networks" / f"{network}-{share}-{arm}-seed{seed}"
+
+
+def write(workdir: Path, experiment: Experiment, *, complete: bool) -> dict[str, Any]:
+    """Judge an experiment whose parts are all done; returns what utility.json holds."""
+    held_out, trained = _check_patients(workdir, experiment)
+    networks, comparisons = {}, len(experiment.networks) * len(experiment.shares)
+    for name, config in experiment.networks.items():
+        predicts = "labels" if config["data"]["condition"] == "label" else "masks"
+        networks[name] = {
+            "steps": config["train"]["steps"],
+            "batch_size": config["train"]["batch_size"],
+            "measures": {
+                measure: {
+                    str(share): _judged(
+                        _scores(workdir, experiment, name, share, measure, held_out), comparisons, measure
+                    )
+                    for share in experiment.shares
+                }
+                for measure in _OF_NETWORK[predicts]
+            },
+        }
+    result = {
+        "config": configs.digest(experiment.config),
+        "generator": f"{experiment.config['name']}:{experiment.config['preset']}",
+        "generator_steps": experiment.config["train"]["steps"],
+        "condition": experiment.config["data"]["condition"],
+        "complete": complete,
+        "split": experiment.split,
+        "patients": len(held_out),
+        "n": sum(map(len, held_out.values())),
+        "size": experiment.config["data"]["size"],
+        "seeds": experiment.seeds,
+        "shares": list(experiment.shares),
+        "number": experiment.number,
+        "edit": experiment.edit,
+        "trained_on": trained,
+        "comparisons": comparisons,
+        "primary": list(PRIMARY),
+        "networks": networks,
+    }
+    run_folder.write_json(workdir / run_folder.UTILITY, result)
+    path = workdir / run_folder.EVALUATION
+    if path.exists():
+        evaluation = json.loads(path.read_text(encoding="utf-8"))
+        if evaluation.get("config") == result["config"]:
+            run_folder.write_json(path, {**evaluation, "utility": verdict.used(workdir, result["config"])})
+    _write_page(workdir, experiment, result)
+    verdict.refresh(workdir)
+    return result
+
+
+def summary(result: Mapping[str, Any]) -> str:
+    """The verdict and the first comparison, for the terminal."""
+    answer = verdict.helps(verdict.told_of_utility(result))
+    return f"{answer.question} {answer.answer}. {answer.sentence}"
+
+
+# ---------------------------------------------------------------- who was trained and tested on
+def _check_patients(
+    workdir: Path, experiment: Experiment
+) -> tuple[dict[str, list[str]], dict[str, dict[str, list[int]]]]:
+    """{held-out patient: files}, and how many patients and slices each share trained on, seed by seed.
+
+    Every arm was tested on the same patients, no generator has seen one of them, and each was trained on the
+    patients of its arms and on nobody else.
+    """
+    tested: dict[str, list[str]] = {}
+    trained: dict[str, dict[str, list[int]]] = {
+        str(share): {"patients": [], "slices": []} for share in experiment.shares
+    }
+    names = experiment.split.split("+")
+    for share in experiment.shares:
+        for seed in range(experiment.seeds):
+            made = _split(workdir / "utility" / "generators" / f"{share}-seed{seed}")["train"]
+            trained[str(share)]["patients"].append(len(set(made.values())))
+            trained[str(share)]["slices"].append(len(made))
+            for network in experiment.networks:
+                for arm in ARMS:
+                    folder = folder_of(workdir, network, share, arm, seed)
+                    split = _split(folder)
+                    here: dict[str, list[str]] = {}
+                    for file, group in sorted((f, g) for name in names for f, g in split[name].items()):
+                        here.setdefault(group, []).append(file)
+                    tested = tested or here
+                    if here != tested:
+                        raise PixmedError(
+                            f"{folder}: was tested on other slices than the rest; delete it and rerun"
+                        )
+                    if seen := sorted(set(here) & set(made.values())):
+                        raise PixmedError(
+                            f"{folder}: its generator has seen {len(seen)} of the patients it is tested on "
+                            f"({listing(seen)}); delete {workdir / 'utility'} and rerun"
+                        )
+                    own = {f for f in split["train"] if not f.startswith(PREFIX)}
+                    if not own <= set(made) or (ARMS[arm].synthetic != "replace" and own != set(made)):
+                        raise PixmedError(
+                            f"{folder}: its generator was trained on other slices than it; delete it and rerun"
+                        )
+    return tested, trained
+
+
+def _split(folder: Path) -> dict[str, dict[str, str]]:
+    return json.loads((folder / run_folder.SPLIT).read_text(encoding="utf-8"))
+
+
+# ---------------------------------------------------------------- scores
+def _scores(
+    workdir: Path,
+    experiment: Experiment,
+    network: str,
+    share: int,
+    measure: str,
+    held_out: Mapping[str, list[str]],
+) -> dict[str, np.ndarray]:
+    """{arm: [S, P]}, patients in the order of `held_out`."""
+    found = {}
+    for arm in ARMS:
+        rows = []
+        for seed in range(experiment.seeds):
+            path = folder_of(workdir, network, share, arm, seed) / run_folder.CASES
+            with path.open(newline="", encoding="utf-8") as table:
+                cases = {case["file"]: _value(case, measure) for case in csv.DictReader(table)}
+            rows.append([np.mean([cases[file] for file in files]) for files in held_out.values()])
+        found[arm] = np.array(rows)
+    return found
+
+
+def _value(case: Mapping[str, str], measure: str) -> float:
+    if measure == "accuracy":
+        return float(case["said"] == case["label"])
+    if measure == "log_loss":
+        return -float(np.log(max(float(case[f"p_{case['label']}"]), _LEAST)))
+    return float(case[measure])
+
+
+def _judged(scores: Mapping[str, np.ndarray], comparisons: int, measure: str) -> dict[str, Any]:
+    """Scores and differences of one network with one share of the patients."""
+    differences = {}
+    for a, b in COMPARED:
+        d = scores[a] - scores[b]
+        # The interval that holds for all of the verdict's comparisons together (Bonferroni).
+        wide = paired.bounds(d, level=1 - 0.05 / comparisons)
+        differences[f"{a}-{b}"] = {
+            **paired.bounds(d)._asdict(),
+            "low_all": wide.low,
+            "high_all": wide.high,
+            "of_seeds": d.mean(1).tolist(),
+        }
+    d = scores[PRIMARY[0]] - scores[PRIMARY[1]]
+    seeds, patients = d.shape
+    of = paired.components(d)
+    return {
+        "scores": {
+            arm: {**paired.bounds(values)._asdict(), "of_seeds": values.mean(1).tolist()}
+            for arm, values in scores.items()
+        },
+        "differences": differences,
+        "power": {
+            "variance": of._asdict(),
+            "detectable": paired.detectable(of, patients, seeds),
+            "needed": {
+                str(effect): {
+                    "patients": paired.patients_needed(of, effect, seeds),
+                    "seeds": paired.seeds_needed(of, effect, patients),
+                }
+                for effect in MEASURES[measure].effects
+            },
+        },
+    }
+
+
+# ---------------------------------------------------------------- the page
+def _write_page(workdir: Path, experiment: Experiment, result: Mapping[str, Any]) -> None:
+    charts = [
+        (f"{network}: {MEASURES[measure].title}", _chart(of, measure, result["shares"]))
+        for network, told in result["networks"].items()
+        for measure, of in told["measures"].items()
+    ]
+    page = pages.render(
+        "pixmed_jax.evaluation",
+        "utility.html.j2",
+        name=experiment.config["name"],
+        preset=experiment.config["preset"],
+        result=result,
+        answer=verdict.helps(verdict.told_of_utility(result)),
+        arms=ARMS,
+        compared={"-".join(pair): words for pair, words in COMPARED.items()},
+        measures=MEASURES,
+        charts=charts,
+        sheets=[
+            (share, pictures.data_uri(sheet))
+            for share in result["shares"]
+            if (sheet := _sheet(workdir / "utility" / "generators" / f"{share}-seed0" / "samples"))
+            is not None
+        ],
+        held_out=" and ".join({"val": "validation"}.get(s, s) for s in result["split"].split("+")),
+    )
+    path = workdir / "report" / "utility.html"
+    path.parent.mkdir(exist_ok=True)
+    run_folder.write_text(path, page)
+
+
+def _chart(of: Mapping[str, Any], measure: str, shares: list[int]) -> str:
+    """Each arm's score over the share of the patients, with its interval."""
+    figure = Figure(figsize=(6.4, 3.4), layout="constrained")
+    axes = figure.subplots()
+    places = np.arange(len(shares))
+    for i, (arm, about) in enumerate(ARMS.items()):
+        scores = [of[str(share)]["scores"][arm] for share in shares]
+        value = np.array([score["value"] for score in scores])
+        ends = np.array([[score["low"], score["high"]] for score in scores]).T
+        axes.errorbar(
+            places + 0.06 * (i - (len(ARMS) - 1) / 2),
+            value,
+            yerr=np.abs(ends - value),
+            label=about.title.split(",")[0] + (", oversampled" if arm == "oversampled" else ""),
+            linewidth=1.2,
+            marker="o",
+            markersize=3.5,
+            elinewidth=0.8,
+            linestyle=":" if arm in ("oversampled", "only") else "-",
+        )
+    axes.set_xticks(places, [f"{share} %" for share in shares])
+    pictures.styled(axes, x="share of the training patients", y=MEASURES[measure].title, grid=True)
+    figure.legend(loc="outside right center", fontsize=7, frameon=False)
+    return pictures.chart_uri(figure)
+
+
+def _sheet(samples: Path) -> Image.Image | None:
+    """Some of a generator's slices with their masks outlined; None where the folder is not there any more."""
+    try:
+        with (samples / MANIFEST).open(newline="", encoding="utf-8") as table:
+            rows = list(csv.DictReader(table))
+    except FileNotFoundError:
+        return None
+    rows = [rows[i] for i in np.linspace(0, len(rows) - 1, min(_SHOWN, len(rows))).astype(int)]
+    names = [row["file"] for row in rows]
+    images = np.stack([pictures.grey(read_image(samples / "images" / name)[None])[0] / 255 for name in names])
+    if (samples / "masks").is_dir():
+        images = pictures.outlined(
+            images, np.stack([read_mask(samples / "masks" / name) > 0 for name in names])
+        )
+    return pictures.grid(
+        {f"{i}: {row['label']}": image[None] for i, (row, image) in enumerate(zip(rows, images), 1)}
+    )

@@ -1,0 +1,180 @@
+"""Work of many runs by one command: a study or a utility experiment is a list of parts, each a run's folder.
+
+A part is trained, evaluated and, if it is a generator, sampled. What is done is passed over and what was
+stopped goes on where it was, so the same command finishes a list whenever it is given again. Given twice at
+the same time, the two share the work: each takes the first part that is ready and that nobody works on. Small
+networks do not fill a machine's cores, and several machines may see one folder.
+"""
+
+import csv
+import fcntl
+import gc
+import json
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+
+from pixmed_jax import workdir as run_folder
+from pixmed_jax.config import differences
+from pixmed_jax.errors import PixmedError, listing
+from pixmed_jax.evaluation.evaluate import evaluate
+from pixmed_jax.sampling import MANIFEST, sample
+from pixmed_jax.training.loop import total_steps, train
+
+_PATIENCE = 5.0  # seconds between looks at parts that others work on
+
+
+class Part(NamedTuple):
+    """One run: its folder, its config, what to draw from it once trained, and the part it waits for.
+
+    split: what it is evaluated on; "" is nothing.
+    """
+
+    name: str
+    workdir: Path
+    config: dict[str, Any]
+    samples: Mapping[str, Any] | None = None
+    split: str = "test"
+    needs: str = ""
+
+
+def prepare(
+    folder: Path,
+    config: dict[str, Any],
+    what: str,
+    *,
+    fresh: bool,
+    contents: Sequence[str],
+    may_change: Sequence[str] = (),
+) -> None:
+    """Make `folder` that of this work: new, gone on with under the same config, or emptied by `fresh`.
+
+    contents: what the work writes there, and all that `fresh` deletes. may_change: keys that may differ.
+    """
+    old = _read(folder / run_folder.CONFIG)
+    changed = sorted(set(differences(old, config)) - set(may_change)) if old else []
+    if changed and not fresh:
+        raise PixmedError(
+            f"{folder}: holds a {what} with another config ({listing(changed)}); give another --workdir, "
+            "or --fresh to start over in this one"
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if fresh:
+            for name in contents:
+                shutil.rmtree(folder / name, ignore_errors=True)
+        run_folder.write_json(folder / run_folder.CONFIG, config)
+    except OSError as error:
+        raise PixmedError(
+            f"{folder}: cannot be written ({error.strerror}); give another --workdir"
+        ) from error
+
+
+def finish(parts: Sequence[Part], what: str) -> int:
+    """Run all parts that are not done. Returns 0, or 128 + the signal that stopped one of them."""
+    started, ours, left = time.monotonic(), 0, list(parts)
+    told_of_waiting = False
+    while left:
+        ready = {part.name for part in parts} - {part.name for part in left}
+        for part in left:
+            if part.needs and part.needs not in ready:
+                continue
+            with _claimed(part) as free:
+                if not free:
+                    continue
+                if not is_done(part):
+                    number = len(parts) - len(left) + 1
+                    clock = _clock(time.monotonic() - started, ours, len(left))
+                    print(f"{what}: part {number} of {len(parts)}, {part.name} ({clock})", flush=True)
+                    status = _run(part)
+                    if status:
+                        return status
+                    ours += 1
+                    gc.collect()
+                    jax.clear_caches()  # compiled steps of parts that are done would fill the memory
+            left.remove(part)
+            break
+        else:
+            if not told_of_waiting:
+                print(f"{what}: {len(left)} parts are worked on elsewhere, waiting for them", flush=True)
+                told_of_waiting = True
+            time.sleep(_PATIENCE)
+    return 0
+
+
+def is_done(part: Part) -> bool:
+    return (not part.split or _evaluated(part)) and (part.samples is None or _sampled(part))
+
+
+def _run(part: Part) -> int:
+    """Do what is missing of a part."""
+    if not (part.split and _evaluated(part)):
+        status = train(part.config, part.workdir)
+        if status:
+            return status
+        if part.split:
+            evaluate(part.workdir, split=part.split)
+    if part.samples is not None and not _sampled(part):
+        sample(part.workdir, **part.samples)
+    return 0
+
+
+@contextmanager
+def _claimed(part: Part) -> Iterator[bool]:
+    """Whether the part is free, and nobody else's during the block; the system frees it when we die."""
+    part.workdir.parent.mkdir(parents=True, exist_ok=True)
+    with part.workdir.with_name(f".{part.workdir.name}.lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+
+
+def _evaluated(part: Part) -> bool:
+    """Whether the run is evaluated at its last step."""
+    evaluated = _read(part.workdir / run_folder.EVALUATION)
+    return (evaluated.get("step"), evaluated.get("split")) == (_last_step(part), part.split)
+
+
+def _sampled(part: Part) -> bool:
+    """Whether the folder of samples is that of the run's last step, in the number that is wanted."""
+    assert part.samples is not None
+    try:
+        with (part.workdir / "samples" / MANIFEST).open(newline="", encoding="utf-8") as table:
+            steps = [row["step"] for row in csv.DictReader(table)]
+    except FileNotFoundError:
+        return False
+    return len(steps) == part.samples["number"] and set(steps) == {str(_last_step(part))}
+
+
+def _last_step(part: Part) -> int | None:
+    """None where the run in the part's folder has another config, or none."""
+    if _read(part.workdir / run_folder.CONFIG) != json.loads(json.dumps(part.config)):
+        return None
+    train_slices = _read(part.workdir / run_folder.SPLIT).get("train", {})
+    return total_steps(part.config, len(train_slices))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+
+
+def _clock(seconds: float, done: int, left: int) -> str:
+    """How long it took so far, and how long it will take if the parts to come are like those before."""
+    so_far = f"{_minutes(seconds)} so far"
+    return f"{so_far}, about {_minutes(seconds / done * left)} left" if done else so_far
+
+
+def _minutes(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes}:{rest:02d}"

@@ -1,0 +1,160 @@
+"""Do synthetic slices help? Networks trained with and without them, tested on patients whom nobody has seen.
+
+    WORKDIR/utility/generators/10-seed0/                  the generator of WORKDIR, trained anew on a tenth of
+                                                          its training patients, and its samples
+    WORKDIR/utility/networks/segmenter-10-both-seed0/     a segmenter or classifier of each arm
+    WORKDIR/utility.json, WORKDIR/report/utility.html     what came of it (evaluation/utility.py)
+
+With each share of the training patients and each seed, every network is trained once in each arm, with the
+same patients, optimiser steps, batch size and seed. The seed also draws the patients of a share, so it stands
+for the luck of who was at hand. A generator sees the patients of its arm and no others. The split of WORKDIR is
+kept; as nothing is chosen by validation here, validation and test patients together are tested on.
+It resumes, and several processes may share it: see `parts`.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pixmed_jax import workdir as run_folder
+from pixmed_jax.data.sources import open_dataset
+from pixmed_jax.defaults import HEADS, VIEW, merged
+from pixmed_jax.errors import PixmedError
+from pixmed_jax.evaluation import utility as results
+from pixmed_jax.evaluation.utility import ARMS, Experiment
+from pixmed_jax.parts import Part, finish, prepare
+from pixmed_jax.training.build import is_supervised
+
+EDITABLE = ("anatomy", "tumor+head")  # conditions that say where the head is
+
+
+def utility(
+    workdir: Path,
+    *,
+    networks: Mapping[str, Mapping[str, Any]],
+    shares: Sequence[int] = (10, 25, 50, 100),
+    seeds: int = 3,
+    number: int = 600,
+    edit: str = "auto",
+    split: str = "val+test",
+    steps: int = 0,
+    fresh: bool = False,
+) -> int:
+    """Run what is not done of the experiment and write its results. Returns 0, or 128 + a signal.
+
+    networks: {"segmenter" or "classifier": its config}. shares: of the training patients, per cent.
+    number: synthetic slices of each generator. edit: as for sampling; "auto" mixes edits of the masks where
+    the condition knows the head. steps: of every network, 0 for those of its config.
+    """
+    experiment, told = plan(
+        workdir,
+        networks=networks,
+        shares=shares,
+        seeds=seeds,
+        number=number,
+        edit=edit,
+        split=split,
+        steps=steps,
+    )
+    for line in told:
+        print(line)
+    folder = workdir / "utility"
+    # More seeds or shares are more of the same.
+    prepare(
+        folder,
+        experiment.told(),
+        "utility experiment",
+        fresh=fresh,
+        contents=("generators", "networks"),
+        may_change=("seeds", "shares"),
+    )
+    done = 0
+    while done < seeds:  # seed by seed, so that what is there already says something
+        done += 1
+        some = experiment._replace(seeds=done)
+        status = finish(list(parts(some, workdir)), f"utility, seed {done} of {seeds}")
+        if status:
+            return status
+        results.write(workdir, some, complete=done == seeds)
+    print(results.summary(json.loads((workdir / run_folder.UTILITY).read_text(encoding="utf-8"))))
+    print(f"written: {workdir / run_folder.UTILITY} and {workdir / 'report' / 'utility.html'}")
+    return 0
+
+
+def plan(
+    workdir: Path, *, networks: Mapping[str, Mapping[str, Any]], edit: str, steps: int, **options: Any
+) -> tuple[Experiment, list[str]]:
+    """The experiment that these options mean for the generator of `workdir`, and what to tell about it."""
+    config = run_folder.read_config(workdir)
+    if is_supervised(config):
+        raise PixmedError(f"{workdir}: trains no generator; give the folder of one as --workdir")
+    shares = tuple(sorted(set(options["shares"])))
+    if not shares or not all(0 < share <= 100 for share in shares):
+        raise PixmedError(f"utility.shares={tuple(options['shares'])}: give per cents above 0 and up to 100")
+    for name, least in (("seeds", 1), ("number", 1)):
+        if options[name] < least:
+            raise PixmedError(f"utility.{name}={options[name]}: give {least} or more")
+    condition, told = config["data"]["condition"], []
+    chosen = dict(networks)
+    if condition == "label" and "segmenter" in chosen:
+        del chosen["segmenter"]
+        told.append("no segmenter: this generator draws from labels, so its slices have no masks")
+    names = open_dataset(**config["data"], seed=config["seed"]).source.label_names
+    if len(names) < 2 and "classifier" in chosen:
+        del chosen["classifier"]
+        told.append("no classifier: the data name one label only")
+    if not chosen:
+        raise PixmedError("; ".join([*told, "so there is nothing to train"]))
+    if edit == "auto":
+        edit = "mixed" if condition in EDITABLE else "none"
+    for name, network in chosen.items():
+        if steps:
+            chosen[name] = merged(network, {"train": {"steps": steps}, "optimizer": {"decay_steps": steps}})
+        if chosen[name]["train"]["epochs"]:
+            raise PixmedError(
+                f"utility.{name}: its config counts epochs, and arms of unlike size would take unlike steps; "
+                "give utility.steps"
+            )
+    return Experiment(config, chosen, edit=edit, **{**options, "shares": shares}), told
+
+
+def parts(experiment: Experiment, workdir: Path) -> Iterator[Part]:
+    """All runs in the order in which they depend on each other."""
+    for seed in range(experiment.seeds):
+        for share in experiment.shares:
+            draw = {"split": {"keep": share / 100, "keep_seed": seed}}
+            name = f"generator on {share} %, seed {seed}"
+            folder = workdir / "utility" / "generators" / f"{share}-seed{seed}"
+            yield Part(
+                name,
+                folder,
+                merged(experiment.config, {"seed": seed, "data": draw}),
+                {
+                    "number": experiment.number,
+                    "split": "train",
+                    "balance": True,
+                    "edit": experiment.edit,
+                    "seed": seed,
+                },
+                split="",
+            )
+            shared = {key: of for key, of in experiment.config["data"].items() if key not in VIEW}
+            samples = str((folder / "samples").absolute())
+            for network, config in experiment.networks.items():
+                steps = config["train"]["steps"]
+                for arm, of in ARMS.items():
+                    extra: dict[str, Any] = {"augment": HEADS} if of.augmented else {}
+                    if of.synthetic:
+                        extra |= {"synthetic_dir": samples, "synthetic": of.synthetic}
+                    yield Part(
+                        f"{network} on {share} %, {arm}, seed {seed}",
+                        results.folder_of(workdir, network, share, arm, seed),
+                        merged(
+                            config,
+                            {"seed": seed, "data": merged(shared, draw, extra)},
+                            {"log": {"grid_every": steps}, "checkpoint": {"every": steps}},
+                        ),
+                        split=experiment.split,
+                        needs=name if of.synthetic else "",
+                    )
