@@ -7,8 +7,9 @@
 
 With each share of the training patients and each seed, every network is trained once in each arm, with the
 same patients, optimiser steps, batch size and seed. The seed also draws the patients of a share, so it stands
-for the luck of who was at hand. A generator sees the patients of its arm and no others. The split of WORKDIR is
-kept; as nothing is chosen by validation here, validation and test patients together are tested on.
+for the luck of who was at hand. A generator sees the patients of its arm and no others. The split of WORKDIR
+is kept; as nothing is chosen by validation here, validation and test patients together are tested on.
+
 It resumes, and several processes may share it: see `parts`.
 """
 
@@ -22,7 +23,7 @@ from pixmed_jax.data.sources import open_dataset
 from pixmed_jax.defaults import HEADS, VIEW, merged
 from pixmed_jax.errors import PixmedError
 from pixmed_jax.evaluation import utility as results
-from pixmed_jax.evaluation.utility import ARMS, Experiment
+from pixmed_jax.evaluation.arms import ARMS, Experiment
 from pixmed_jax.parts import Part, finish, prepare
 from pixmed_jax.training.build import is_supervised
 

@@ -11,7 +11,8 @@ PACKAGE = ROOT / "pixmed_jax"
 # the longest name that fits counts.
 LAYERS = (
     ("launch",),
-    ("study",),
+    ("study", "utility"),
+    ("parts",),
     ("loop", "heldout", "dry_run", "sampling", "inference", "evaluation", "check_data"),  # stages
     ("build", "gan", "supervised"),  # tasks
     ("task", "checkpoint", "feed", "mesh", "records"),

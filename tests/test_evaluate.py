@@ -172,7 +172,7 @@ def test_means_know_no_nan():
 
 
 def test_an_unknown_split_and_no_run(evaluated, tmp_path):
-    with pytest.raises(PixmedError, match=r"evaluate\.split='exam' is not one of test, val, train"):
+    with pytest.raises(PixmedError, match=r"split='exam': 'exam' is not one of train, val, test"):
         evaluate(evaluated[0], split="exam")
     with pytest.raises(PixmedError, match="is no run's folder"):
         evaluate(tmp_path)

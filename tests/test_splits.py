@@ -306,3 +306,37 @@ def test_the_folds_of_the_brain_tumor_dataset():
         got = splits.split(data, given=data.given, folds=5, crossing="move")
     homes = [{data.groups[row] for row in rows} for rows in got.values()]
     assert sum(map(len, homes)) == 169
+
+
+@settings(max_examples=30, deadline=None)
+@given(keep=st.floats(0.05, 0.95), seed=st.integers(0, 99), keep_seed=st.integers(0, 99))
+def test_a_share_of_the_training_patients_stays_and_the_others_are_nowhere(keep, seed, keep_seed):
+    """Patients stay whole, and who validates and tests does not depend on it."""
+    data = patients([3] * 60, 3)
+    whole = splits.split(data, seed=seed)
+    some = splits.split(data, seed=seed, keep=keep, keep_seed=keep_seed)
+    assert some["val"].tolist() == whole["val"].tolist()
+    assert some["test"].tolist() == whole["test"].tolist()
+    assert set(some["train"]) < set(whole["train"])
+    kept = {data.groups[row] for row in some["train"]}
+    assert some["train"].tolist() == [row for row in whole["train"] if data.groups[row] in kept]
+    again = splits.split(data, seed=seed, keep=keep, keep_seed=keep_seed)
+    assert again["train"].tolist() == some["train"].tolist()
+
+
+def test_a_share_has_its_size_and_its_labels_and_another_seed_draws_others():
+    data = patients(np.random.default_rng(0).integers(1, 40, 150), 3)
+    whole = splits.split(data)["train"]
+    drawn = [splits.split(data, keep=0.25, keep_seed=seed)["train"] for seed in range(5)]
+    for rows in drawn:
+        assert len(rows) / len(whole) == pytest.approx(0.25, abs=0.03)
+        share = np.bincount(data.labels[rows], minlength=3) / np.bincount(data.labels[whole])
+        np.testing.assert_allclose(share, 0.25, atol=0.06)
+    assert len({tuple(rows) for rows in drawn}) == 5
+    assert splits.split(data, keep=1.0, keep_seed=3)["train"].tolist() == whole.tolist()
+
+
+@pytest.mark.parametrize("keep", [0.0, -0.1, 1.1])
+def test_a_share_that_is_none(keep):
+    with pytest.raises(PixmedError, match=r"data\.split\.keep=.*above 0 and up to 1"):
+        splits.split(patients([3] * 20), keep=keep)

@@ -1,18 +1,15 @@
-"""The study: which runs it is made of, what it passes over, and the page at its end."""
+"""The study: which runs it is made of, and the page at its end."""
 
 import json
 import runpy
-import shutil
 from pathlib import Path
 
 import pytest
 import runs
 
 from pixmed_jax import config as configs
-from pixmed_jax import study as module
 from pixmed_jax.errors import PixmedError
-from pixmed_jax.sampling import COLUMNS, EDIT_COLUMNS
-from pixmed_jax.study import Part, parts, study
+from pixmed_jax.study import parts, study
 
 
 def config(preset="test", **changes):
@@ -45,12 +42,14 @@ def test_every_part_splits_the_same_patients_alike_and_trains_on_none_of_the_tes
     assert {p.samples["split"] for p in found if p.samples} == {"train"}
     for part in found:
         folder = part.config["data"].get("synthetic_dir", "")
+        assert bool(part.needs) is bool(folder)
         assert bool(folder) is (
             part.workdir.parent.name == "downstream" and "-real-" not in part.workdir.name
         )
         if folder:
             arm = part.name.split()[2].rstrip(",")
             assert folder == str(Path(f"w/systems/{arm}/samples").absolute())
+            assert part.needs == f"{arm}, seed 0"
 
 
 def test_seeds_of_systems_have_folders_of_their_own():
@@ -70,90 +69,10 @@ def test_a_system_that_there_is_not(tmp_path, key):
     assert not (tmp_path / "w").exists()
 
 
-def test_another_config_is_refused(tmp_path):
-    module._prepare(tmp_path, config(), fresh=False)
-    module._prepare(tmp_path, config(), fresh=False)
-    with pytest.raises(PixmedError, match=r"another config \(samples.number\).*--fresh"):
-        module._prepare(
-            tmp_path, config(samples={"number": 3, "split": "train", "balance": True}), fresh=False
-        )
-    module._prepare(tmp_path, config(run=["ghost"]), fresh=True)
-    assert json.loads((tmp_path / "config.json").read_text())["run"] == ["ghost"]
-
-
-# ---------------------------------------------------------------- what is passed over
-@pytest.fixture
-def counted(monkeypatch):
-    """Which of the stages are called, each by name."""
-    calls = []
-    monkeypatch.setattr(module, "train", lambda *_, **__: calls.append("train") or 0)
-    monkeypatch.setattr(module, "evaluate", lambda *_: calls.append("evaluate"))
-    monkeypatch.setattr(module, "sample", lambda *_, **__: calls.append("sample"))
-    return calls
-
-
-@pytest.fixture
-def done(tmp_path):
-    """A part that is trained, evaluated and sampled, as far as its files say."""
-    plain = {"train": {"steps": 7, "epochs": 0, "batch_size": 1}}
-    workdir = tmp_path / "part"
-    (workdir / "samples").mkdir(parents=True)
-    (workdir / "config.json").write_text(json.dumps(plain))
-    (workdir / "evaluation.json").write_text('{"step": 7}')
-    header = ",".join((*COLUMNS, *EDIT_COLUMNS))
-    line = '00000.png,,"a, of some kind",,,1,7,digest,0,255,none,,,\n'
-    (workdir / "samples" / "manifest.csv").write_text(f"{header}\n{2 * line}")
-    return Part("part", workdir, plain, {"number": 2})
-
-
-def test_a_part_that_is_done(done, counted):
-    assert module._run(done, fresh=False) == 0
-    assert counted == []
-
-
-@pytest.mark.parametrize(
-    ("change", "expected"),
-    [
-        (lambda p: p._replace(config={"train": {**p.config["train"], "steps": 8}}), ["train", "evaluate"]),
-        (lambda p: p._replace(samples={"number": 3}), ["sample"]),
-        (lambda p: (p.workdir / "evaluation.json").unlink(), ["train", "evaluate", "sample"]),
-        (
-            lambda p: (p.workdir / "evaluation.json").write_text('{"step": 6}'),
-            ["train", "evaluate", "sample"],
-        ),
-        (lambda p: shutil.rmtree(p.workdir / "samples"), ["sample"]),
-        (lambda p: p._replace(samples=None), []),
-    ],
-    ids=["steps", "number", "not evaluated", "evaluated early", "not sampled", "no samples"],
-)
-def test_what_is_missing_is_made(done, counted, change, expected):
-    changed = change(done)
-    assert module._run(changed if isinstance(changed, Part) else done, fresh=False) == 0
-    assert counted == expected
-
-
-def test_a_part_by_epochs_is_done_too(done, counted):
-    """Three epochs of seven slices, three at a time: seven steps."""
-    (done.workdir / "split.json").write_text(json.dumps({"train": dict.fromkeys("abcdefg", "p")}))
-    config = {"train": {"steps": 0, "epochs": 3, "batch_size": 3}}
-    (done.workdir / "config.json").write_text(json.dumps(config))
-    assert module._run(done._replace(config=config), fresh=False) == 0
-    assert counted == []
-    assert module._run(done._replace(config=config), fresh=True) == 0
-    assert counted == ["train", "evaluate"]
-
-
-def test_a_signal_ends_the_study(done, counted, monkeypatch):
-    monkeypatch.setattr(module, "train", lambda *_, **__: 143)
-    assert module._run(done, fresh=True) == 143
-    assert counted == []
-
-
 # ---------------------------------------------------------------- all of it
 @pytest.mark.slow
-def test_a_study_from_nothing(tmp_path, tmp_path_factory, counted, monkeypatch):
+def test_a_study_from_nothing(tmp_path, tmp_path_factory):
     runs.use_cache(tmp_path_factory)
-    monkeypatch.undo()
     plain = config(run=["dcgan"], arms=["dcgan"], seeds={"systems": [0], "downstream": [0]})
     plain["data"] = {**plain["data"], "dir": str(runs.shared(tmp_path_factory) / "data")}
     assert study(plain, tmp_path / "w") == 0

@@ -1,8 +1,10 @@
 """Classifiers and segmenters from config to report: trained, loaded, scored again by hand, and refused."""
 
+import csv
 import json
 import re
 import runpy
+import shutil
 
 import jax
 import numpy as np
@@ -102,6 +104,36 @@ def test_a_segmenter_is_scored_by_its_own_masks(trained):
     expected = None if np.isnan(far).all() else pytest.approx(np.nanmean(far))
     assert result["hausdorff95"] == expected
     assert result["missed"] == int((~found.any((1, 2))).sum()) and result["invented"] == 0
+
+
+def test_every_case_is_on_record(trained):
+    """The table's means are the evaluation's, and its rows the split's."""
+    for name in NAMES:
+        workdir, result = trained[name]
+        with (workdir / "cases.csv").open(newline="") as table:
+            cases = list(csv.DictReader(table))
+        split = json.loads((workdir / "split.json").read_text())["test"]
+        assert {case["file"]: case["patient_group"] for case in cases} == split
+        if name == "segmenter":
+            assert np.mean([float(case["dice"]) for case in cases]) == pytest.approx(result["dice"])
+            far = [float(case["hausdorff95"]) for case in cases if case["hausdorff95"]]
+            assert (np.mean(far) if far else None) == pytest.approx(result["hausdorff95"])
+            continue
+        right = [case["said"] == case["label"] for case in cases]
+        assert np.mean(right) == pytest.approx(result["accuracy"])
+        surely = [float(case[f"p_{case['label']}"]) for case in cases]
+        assert -np.mean(np.log(surely)) == pytest.approx(result["log_loss"], rel=1e-5)
+
+
+def test_two_splits_are_judged_as_one(trained, tmp_path):
+    """The means over both are those of each, weighted by their slices."""
+    workdir = shutil.copytree(trained["segmenter"][0], tmp_path / "run")
+    of = {split: evaluate(workdir, split=split) for split in ("val", "test", "val+test")}
+    assert of["val+test"]["n"] == of["val"]["n"] + of["test"]["n"]
+    total = sum(of[split]["dice"] * of[split]["n"] for split in ("val", "test"))
+    assert of["val+test"]["dice"] == pytest.approx(total / of["val+test"]["n"])
+    with pytest.raises(PixmedError, match=r"split='val\+exam': 'exam' is not one of train, val, test"):
+        evaluate(workdir, split="val+exam")
 
 
 @pytest.mark.parametrize("name", NAMES)

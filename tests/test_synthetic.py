@@ -103,6 +103,39 @@ def test_synthetic_slices_train_only(root, tmp_path, how, capsys):
     assert "behind" not in alone.description()
 
 
+def test_real_slices_in_the_place_of_synthetic_ones(root, tmp_path, capsys):
+    """As many of each label, all of them training slices, a label's in turn; nothing synthetic is read."""
+    rows = [row(i, "pituitary") for i in range(7)] + [row(7, "glioma")]
+    alone = opened(root)
+    again = opened(root, write(tmp_path / "s", rows), synthetic="oversample")
+    assert again.source.files == alone.source.files
+    train, first = again.rows["train"], alone.rows["train"]
+    assert train[: len(first)].tolist() == first.tolist() and len(train) == len(first) + 8
+    more = train[len(first) :]
+    assert set(more) <= set(first)
+    labels = [again.source.label_names[i] for i in again.source.labels[more]]
+    assert labels == ["pituitary"] * 7 + ["glioma"]
+    known = [row for row in first if again.source.labels[row] == again.source.labels[more[0]]]
+    counts = [more[:7].tolist().count(row) for row in known]
+    assert max(counts) - min(counts) <= 1 and min(counts) >= 1
+    for split in ("val", "test"):
+        assert names(again, split) == names(alone, split)
+    arrays, _ = again.load(train, 32)
+    assert len(arrays.images) == len(train)
+    assert "behind" not in again.description()
+    assert "8 real slices train once more" in capsys.readouterr().err
+
+
+def test_a_label_that_no_training_slice_has_cannot_be_taken_once_more(root, tmp_path):
+    first = phantom.LABEL_NAMES[0]  # that of patients 0 and 3
+    made = write(tmp_path / "s", [row(0, first)])
+    text = (root / "meta.csv").read_text().replace("p0,train", "p0,val").replace("p3,train", "p3,val")
+    (root / "meta.csv").write_text(text)
+    (made / "trained_on.json").write_text('{"files": {"02.png": "p1"}}')
+    with pytest.raises(PixmedError, match=f"no training slice is labelled '{first}' to be taken once more"):
+        opened(root, made, synthetic="oversample")
+
+
 @pytest.mark.parametrize(
     ("rows", "trained_on", "split"),
     [

@@ -25,7 +25,7 @@ def test_five_questions_and_what_measures_them():
         *("Looks real?", "Follows the mask?", "New?", "Helps?", "Safe to share?"),
     ]
     assert {a.answer for a in found} == {"not measured"}
-    commands = (*("--mode=evaluate",) * 2, "--mode=audit", "--config=configs/study.py", "--mode=audit")
+    commands = (*("--mode=evaluate",) * 2, "--mode=audit", "--mode=utility", "--mode=audit")
     for one, command in zip(found, commands, strict=True):
         assert command in one.sentence and one.page == ""
 
@@ -135,3 +135,49 @@ def test_only_the_audit_of_this_step_counts(tmp_path):
     assert verdict.audited(tmp_path, 6, "abc")["n"] == 500
     assert "audit was of step 6" in verdict.audited(tmp_path, 8, "abc")["why"]
     assert verdict.audited(tmp_path, 6, "other")["copies"] is None
+
+
+def gain(value=0.01, low=-0.01, high=0.03, **changes):
+    """A comparison; the interval of all together is wider by 0.01 on both sides."""
+    one = {"network": "segmenter", "measure": "dice", "share": 10, "value": value, "low": low, "high": high}
+    return {**one, "low_all": low - 0.01, "high_all": high + 0.01, "detectable": 0.04, **changes}
+
+
+@pytest.mark.parametrize(
+    ("found", "answer"),
+    [
+        ([gain()], "no"),
+        ([gain(low=0.005)], "partly"),  # leaves out 0 alone, but not among all comparisons
+        ([gain(low=0.011)], "yes"),
+        ([gain(), gain(low=0.011, share=100)], "yes"),
+        ([gain(value=-0.03, low=-0.05, high=-0.011), gain(low=0.011, share=100)], "partly"),
+        ([gain(value=-0.03, low=-0.05, high=-0.011), gain(low=0.005, share=100)], "no"),
+        ([gain(value=-0.03, low=-0.05, high=-0.001)], "no"),
+    ],
+)
+def test_helps(found, answer):
+    utility = {"found": found, "patients": 39, "seeds": 3, "split": "val+test", "complete": True}
+    one = told("Helps", {"utility": utility})
+    assert one.answer == answer and one.page == "utility.html"
+    assert (
+        f"{found[0]['value']:+.3f} ({found[0]['low']:+.3f} to {found[0]['high']:+.3f}) with 10 %"
+        in one.sentence
+    )
+    assert "39 patients and 3 seeds would show 0.040" in one.sentence
+    assert "not finished" not in one.sentence
+    assert "not finished" in told("Helps", {"utility": {**utility, "complete": False}}).sentence
+
+
+def test_only_the_experiment_of_this_config_counts(tmp_path):
+    assert "run --mode=utility" in verdict.used(tmp_path, "abc")["why"]
+    of = {"differences": {"both-augmented": gain() | {"of_seeds": [0.1]}}, "power": {"detectable": 0.02}}
+    result = {
+        **{"config": "abc", "primary": ["both", "augmented"], "patients": 39, "seeds": 3, "split": "test"},
+        **{"complete": True, "networks": {"segmenter": {"measures": {"dice": {"10": of}, "other": {}}}}},
+    }
+    (tmp_path / "utility.json").write_text(json.dumps(result))
+    (found,) = verdict.used(tmp_path, "abc")["found"]
+    assert (found["network"], found["measure"], found["share"], found["detectable"]) == (
+        *("segmenter", "dice", 10, 0.02),
+    )
+    assert "of another config" in verdict.used(tmp_path, "abd")["why"]

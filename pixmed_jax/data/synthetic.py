@@ -54,9 +54,9 @@ def join(
     """The source with a folder's slices after its own, the splits with these in "train", and who is behind.
 
     how: "add" to the training slices, "replace" them, or "oversample": for each synthetic slice a real
-    training slice of its label counts once more, which tells what size and balance alone are worth. by: what the run's split goes by. labelled: labels
-    are what is learnt, so slices without a tumour are dropped, unless the labels know them. trust: take a
-    folder without trained_on.json.
+    training slice of its label counts once more, which tells what size and balance alone are worth. by: what
+    the run's split goes by. labelled: labels are what is learnt, so slices without a tumour are dropped,
+    unless the labels know them. trust: take a folder without trained_on.json.
     """
     if how not in HOW:
         raise PixmedError(f"data.synthetic={how!r} is unknown; use one of {', '.join(HOW)}")

@@ -25,7 +25,7 @@ _SHOWN = 6
 
 
 def evaluate(workdir: Path, *, split: str = "test", seed: int = 0, step: str = "newest") -> dict[str, Any]:
-    """Score a checkpoint of `workdir` on `split`, or on several ("val+test"); returns what evaluation.json holds."""
+    """Score a checkpoint of `workdir` on `split`, such as "val+test"; returns what evaluation.json holds."""
     config = run_folder.read_config(workdir)
     if is_supervised(config):
         return supervised.evaluate(workdir, config, split=split, step=step)

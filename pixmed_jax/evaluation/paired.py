@@ -1,14 +1,14 @@
 """Is one way of training better than another? Paired differences, and what it takes to see them.
 
 Scores are [S, P] float: of S seeds, each a training of its own, on the same P patients (the mean over a
-patient's slices), all finite. The difference of two arms is taken seed by seed and patient by patient, so what
-makes a patient hard for both falls out. Seeds and patients are both samples of what might have been met:
+patient's slices), all finite. The difference of two arms is taken seed by seed and patient by patient, so
+what makes a patient hard for both falls out. Seeds and patients are both samples of what might have been:
 
     d[s, p] = effect + seed[s] + patient[p] + rest[s, p]
 
-Intervals resample seeds and patients independently (the pigeonhole bootstrap, Owen 2007, Ann. Appl. Stat. 1:386,
-which for such tables is slightly too wide rather than too narrow in its rest, and with few seeds too narrow in
-them); with one seed, patients alone.
+Intervals resample seeds and patients independently (the pigeonhole bootstrap, Owen 2007, Ann. Appl. Stat.
+1:386). It is slightly too wide in the rest and, with two or three seeds, too narrow in these; with one seed
+it is about patients alone.
 """
 
 import math
@@ -34,7 +34,7 @@ class Components(NamedTuple):
     rest: float
 
 
-def bounds(scores: np.ndarray, *, level: float = 0.95, seed: int = 0, draws: int = 4000) -> Bounds:
+def bounds(scores: np.ndarray, *, level: float = 0.95, seed: int = 0, draws: int = 10_000) -> Bounds:
     """Mean of scores or differences [S, P], patients weighing alike, and its bootstrap interval."""
     count, patients = scores.shape
     rng = np.random.default_rng(seed)

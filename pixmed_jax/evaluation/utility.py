@@ -1,89 +1,26 @@
 """What a utility experiment says: scores of its arms on patients that none of them saw, paired and judged.
 
-Reads `cases.csv` of every network that is done; writes `utility.json` and `report/utility.html` into the run's
-folder, and the entry "utility" into evaluation.json, for the verdict. Scores are means over a patient's slices,
-then over patients, then over seeds.
+Reads `cases.csv` of every network; writes `utility.json` and `report/utility.html` into the run's folder, and
+the entry "utility" into evaluation.json, for the verdict. Scores are means over a patient's slices, then over
+patients, then over seeds.
 """
 
 import csv
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
-from PIL import Image
 
 from pixmed_jax import config as configs
-from pixmed_jax import pages, pictures
 from pixmed_jax import workdir as run_folder
-from pixmed_jax.data.decode import read_image, read_mask
-from pixmed_jax.data.synthetic import MANIFEST, PREFIX
+from pixmed_jax.data.synthetic import PREFIX
 from pixmed_jax.errors import PixmedError, listing
-from pixmed_jax.evaluation import paired, verdict
+from pixmed_jax.evaluation import paired, utility_page, verdict
+from pixmed_jax.evaluation.arms import ARMS, COMPARED, MEASURES, OF_NETWORK, PRIMARY, Experiment
 
-_SHOWN = 6  # synthetic slices of each share
-
-
-class Arm(NamedTuple):
-    """What a network is trained on. synthetic: "" or how synthetic slices come in, as `data.synthetic`."""
-
-    title: str
-    synthetic: str = ""
-    augmented: bool = False
-
-
-ARMS = {
-    "real": Arm("real"),
-    "oversampled": Arm("real, oversampled to the size and balance of real + synthetic", "oversample"),
-    "augmented": Arm("real + classical augmentation", augmented=True),
-    "synthetic": Arm("real + synthetic", "add"),
-    "both": Arm("real + synthetic + classical augmentation", "add", augmented=True),
-    "only": Arm("synthetic only", "replace"),
-}
-# Fixed beforehand: whoever has few slices augments them anyway, so the first question is what synthetic ones
-# add to that. The verdict goes by it alone; the others say why.
-PRIMARY = ("both", "augmented")
-COMPARED = {
-    PRIMARY: "synthetic slices beside classical augmentation",
-    ("synthetic", "real"): "synthetic slices beside nothing",
-    ("synthetic", "augmented"): "synthetic slices in the place of classical augmentation",
-    ("synthetic", "oversampled"): "what is more than size and balance",
-    ("augmented", "real"): "classical augmentation",
-    ("only", "real"): "synthetic slices in the place of real ones",
-}
-
-
-class Measure(NamedTuple):
-    title: str
-    form: str
-    sign: int  # 1 where more is better
-    effects: tuple[float, ...]  # of what size the power note speaks
-
-
-MEASURES = {
-    "dice": Measure("Dice of the tumour", "{:.3f}", 1, (0.01, 0.02, 0.04)),
-    "accuracy": Measure("accuracy", "{:.3f}", 1, (0.01, 0.02, 0.04)),
-    "log_loss": Measure("log loss", "{:.3f}", -1, (0.02, 0.05, 0.1)),
-}
-_OF_NETWORK = {"masks": ("dice",), "labels": ("accuracy", "log_loss")}  # the first one is the verdict's
 _LEAST = 1e-7  # of a probability, as in `classification`
-
-
-class Experiment(NamedTuple):
-    """`config` of the generator, networks {"segmenter": its config}; the rest as `utility.utility` takes it."""
-
-    config: dict[str, Any]
-    networks: dict[str, Any]
-    shares: tuple[int, ...]
-    seeds: int
-    number: int
-    edit: str
-    split: str
-
-    def told(self) -> dict[str, Any]:
-        return self._asdict()
 
 
 def folder_of(workdir: Path, network: str, share: int, arm: str, seed: int) -> Path:
@@ -106,7 +43,7 @@ def write(workdir: Path, experiment: Experiment, *, complete: bool) -> dict[str,
                     )
                     for share in experiment.shares
                 }
-                for measure in _OF_NETWORK[predicts]
+                for measure in OF_NETWORK[predicts]
             },
         }
     result = {
@@ -134,7 +71,7 @@ def write(workdir: Path, experiment: Experiment, *, complete: bool) -> dict[str,
         evaluation = json.loads(path.read_text(encoding="utf-8"))
         if evaluation.get("config") == result["config"]:
             run_folder.write_json(path, {**evaluation, "utility": verdict.used(workdir, result["config"])})
-    _write_page(workdir, experiment, result)
+    utility_page.write(workdir, experiment, result)
     verdict.refresh(workdir)
     return result
 
@@ -184,7 +121,7 @@ def _check_patients(
                     own = {f for f in split["train"] if not f.startswith(PREFIX)}
                     if not own <= set(made) or (ARMS[arm].synthetic != "replace" and own != set(made)):
                         raise PixmedError(
-                            f"{folder}: its generator was trained on other slices than it; delete it and rerun"
+                            f"{folder}: trained on other slices than its generator; delete it and rerun"
                         )
     return tested, trained
 
@@ -257,79 +194,3 @@ def _judged(scores: Mapping[str, np.ndarray], comparisons: int, measure: str) ->
             },
         },
     }
-
-
-# ---------------------------------------------------------------- the page
-def _write_page(workdir: Path, experiment: Experiment, result: Mapping[str, Any]) -> None:
-    charts = [
-        (f"{network}: {MEASURES[measure].title}", _chart(of, measure, result["shares"]))
-        for network, told in result["networks"].items()
-        for measure, of in told["measures"].items()
-    ]
-    page = pages.render(
-        "pixmed_jax.evaluation",
-        "utility.html.j2",
-        name=experiment.config["name"],
-        preset=experiment.config["preset"],
-        result=result,
-        answer=verdict.helps(verdict.told_of_utility(result)),
-        arms=ARMS,
-        compared={"-".join(pair): words for pair, words in COMPARED.items()},
-        measures=MEASURES,
-        charts=charts,
-        sheets=[
-            (share, pictures.data_uri(sheet))
-            for share in result["shares"]
-            if (sheet := _sheet(workdir / "utility" / "generators" / f"{share}-seed0" / "samples"))
-            is not None
-        ],
-        held_out=" and ".join({"val": "validation"}.get(s, s) for s in result["split"].split("+")),
-    )
-    path = workdir / "report" / "utility.html"
-    path.parent.mkdir(exist_ok=True)
-    run_folder.write_text(path, page)
-
-
-def _chart(of: Mapping[str, Any], measure: str, shares: list[int]) -> str:
-    """Each arm's score over the share of the patients, with its interval."""
-    figure = Figure(figsize=(6.4, 3.4), layout="constrained")
-    axes = figure.subplots()
-    places = np.arange(len(shares))
-    for i, (arm, about) in enumerate(ARMS.items()):
-        scores = [of[str(share)]["scores"][arm] for share in shares]
-        value = np.array([score["value"] for score in scores])
-        ends = np.array([[score["low"], score["high"]] for score in scores]).T
-        axes.errorbar(
-            places + 0.06 * (i - (len(ARMS) - 1) / 2),
-            value,
-            yerr=np.abs(ends - value),
-            label=about.title.split(",")[0] + (", oversampled" if arm == "oversampled" else ""),
-            linewidth=1.2,
-            marker="o",
-            markersize=3.5,
-            elinewidth=0.8,
-            linestyle=":" if arm in ("oversampled", "only") else "-",
-        )
-    axes.set_xticks(places, [f"{share} %" for share in shares])
-    pictures.styled(axes, x="share of the training patients", y=MEASURES[measure].title, grid=True)
-    figure.legend(loc="outside right center", fontsize=7, frameon=False)
-    return pictures.chart_uri(figure)
-
-
-def _sheet(samples: Path) -> Image.Image | None:
-    """Some of a generator's slices with their masks outlined; None where the folder is not there any more."""
-    try:
-        with (samples / MANIFEST).open(newline="", encoding="utf-8") as table:
-            rows = list(csv.DictReader(table))
-    except FileNotFoundError:
-        return None
-    rows = [rows[i] for i in np.linspace(0, len(rows) - 1, min(_SHOWN, len(rows))).astype(int)]
-    names = [row["file"] for row in rows]
-    images = np.stack([pictures.grey(read_image(samples / "images" / name)[None])[0] / 255 for name in names])
-    if (samples / "masks").is_dir():
-        images = pictures.outlined(
-            images, np.stack([read_mask(samples / "masks" / name) > 0 for name in names])
-        )
-    return pictures.grid(
-        {f"{i}: {row['label']}": image[None] for i, (row, image) in enumerate(zip(rows, images), 1)}
-    )

@@ -198,10 +198,7 @@ def helps(utility: Mapping[str, Any]) -> Answer:
     better = [f for f in found if f["low_all"] > 0]
     worse = [f for f in found if f["high_all"] < 0]
     hints = [f for f in found if f["low"] > 0 and f not in better]
-    if better:
-        grade = "partly" if worse else "yes"
-    else:
-        grade = "partly" if hints and not worse else "no"
+    grade = ("partly" if worse else "yes") if better else "partly" if hints and not worse else "no"
     told = []
     for network in dict.fromkeys(f["network"] for f in found):
         own = [f for f in found if f["network"] == network]
@@ -216,7 +213,8 @@ def helps(utility: Mapping[str, Any]) -> Answer:
     least = min(f["detectable"] for f in found)
     seen = f"{len(better)} of {len(found)} gains and {len(worse)} losses stand out"
     sentence = f"beside classical augmentation, synthetic slices change {', '.join(told)}"
-    power = f"{utility['patients']} patients and {utility['seeds']} seeds would show {least:.3f} at the least"
+    seeds = f"{utility['seeds']} seed{'s' if utility['seeds'] != 1 else ''}"
+    power = f"{utility['patients']} patients and {seeds} would show {least:.3f} at the least"
     unfinished = "" if utility["complete"] else "the experiment is not finished"
     return Answer(question, grade, _sentence(sentence, seen, power, unfinished), "utility.html")
 

@@ -1,0 +1,65 @@
+"""What a utility experiment is made of: its arms, which of them are compared, and what is measured."""
+
+from typing import Any, NamedTuple
+
+
+class Arm(NamedTuple):
+    """What a network is trained on. synthetic: "" or how synthetic slices come in, as `data.synthetic`."""
+
+    title: str
+    short: str
+    synthetic: str = ""
+    augmented: bool = False
+
+
+ARMS = {
+    "real": Arm("real", "real"),
+    "oversampled": Arm(
+        "real, oversampled to the size and balance of real + synthetic", "oversampled", "oversample"
+    ),
+    "augmented": Arm("real + classical augmentation", "+ augmentation", augmented=True),
+    "synthetic": Arm("real + synthetic", "+ synthetic", "add"),
+    "both": Arm("real + synthetic + classical augmentation", "+ both", "add", augmented=True),
+    "only": Arm("synthetic only", "synthetic only", "replace"),
+}
+# Fixed beforehand: whoever has few slices augments them anyway, so the first question is what synthetic ones
+# add to that. The verdict goes by it alone; the others say why.
+PRIMARY = ("both", "augmented")
+COMPARED = {
+    PRIMARY: "synthetic slices beside classical augmentation",
+    ("synthetic", "real"): "synthetic slices beside nothing",
+    ("synthetic", "augmented"): "synthetic slices in the place of classical augmentation",
+    ("synthetic", "oversampled"): "what is more than size and balance",
+    ("augmented", "real"): "classical augmentation",
+    ("only", "real"): "synthetic slices in the place of real ones",
+}
+
+
+class Measure(NamedTuple):
+    title: str
+    form: str
+    sign: int  # 1 where more is better
+    effects: tuple[float, ...]  # of what size the power note speaks
+
+
+MEASURES = {
+    "dice": Measure("Dice of the tumour", "{:.3f}", 1, (0.01, 0.02, 0.04)),
+    "accuracy": Measure("accuracy", "{:.3f}", 1, (0.01, 0.02, 0.04)),
+    "log_loss": Measure("log loss", "{:.3f}", -1, (0.02, 0.05, 0.1)),
+}
+OF_NETWORK = {"masks": ("dice",), "labels": ("accuracy", "log_loss")}  # the first one is the verdict's
+
+
+class Experiment(NamedTuple):
+    """`config` of the generator, networks {"segmenter": its config}; the rest as `utility` takes it."""
+
+    config: dict[str, Any]
+    networks: dict[str, Any]
+    shares: tuple[int, ...]
+    seeds: int
+    number: int
+    edit: str
+    split: str
+
+    def told(self) -> dict[str, Any]:
+        return self._asdict()

@@ -1,0 +1,113 @@
+"""The page of a utility experiment: scores and differences as charts and tables, power, and sample slices."""
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from PIL import Image
+
+from pixmed_jax import pages, pictures
+from pixmed_jax import workdir as run_folder
+from pixmed_jax.data.decode import read_image, read_mask
+from pixmed_jax.data.synthetic import MANIFEST
+from pixmed_jax.evaluation import verdict
+from pixmed_jax.evaluation.arms import ARMS, COMPARED, MEASURES, Experiment
+
+_SHOWN = 6  # synthetic slices of each share
+_COLOURS = ("#222222", "#888888", "#46a0eb", "#e6a020", "#d0402a", "#3cb482")  # of the arms, in their order
+_GAP = 0.07  # between the marks of neighbouring arms, in units of the step from share to share
+
+
+def write(workdir: Path, experiment: Experiment, result: Mapping[str, Any]) -> Path:
+    """Write `report/utility.html` for what utility.json holds; returns its path."""
+    samples = [
+        (share, workdir / "utility" / "generators" / f"{share}-seed0" / "samples")
+        for share in result["shares"]
+    ]
+    page = pages.render(
+        "pixmed_jax.evaluation",
+        "utility.html.j2",
+        name=experiment.config["name"],
+        result=result,
+        answer=verdict.helps(verdict.told_of_utility(result)),
+        arms=ARMS,
+        compared={"-".join(pair): words for pair, words in COMPARED.items()},
+        measures=MEASURES,
+        charts={
+            f"{network}: {MEASURES[measure].title}": _chart(of, measure, result["shares"])
+            for network, told in result["networks"].items()
+            for measure, of in told["measures"].items()
+        },
+        sheets=[(share, pictures.data_uri(_sheet(of))) for share, of in samples if of.is_dir()],
+        held_out=" and ".join({"val": "validation"}.get(s, s) for s in result["split"].split("+")),
+    )
+    path = workdir / "report" / "utility.html"
+    path.parent.mkdir(exist_ok=True)
+    run_folder.write_text(path, page)
+    return path
+
+
+def _chart(of: Mapping[str, Any], measure: str, shares: list[int]) -> str:
+    """Left the scores of the arms over the share of the patients, right their differences."""
+    figure = Figure(figsize=(10.5, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(1, 1))
+    colours = dict(zip(ARMS, _COLOURS, strict=True))
+    of_shares = [of[str(share)] for share in shares]
+    for i, (arm, about) in enumerate(ARMS.items()):
+        scores = [told["scores"][arm] for told in of_shares]
+        _marks(left, scores, i - (len(ARMS) - 1) / 2, about.short, colours[arm], line=True)
+    right.axhline(0, color="0.5", linewidth=1)
+    for i, (a, b) in enumerate(COMPARED):
+        told = [told["differences"][f"{a}-{b}"] for told in of_shares]
+        label = f"{ARMS[a].short} vs {ARMS[b].short}"
+        _marks(right, told, i - (len(COMPARED) - 1) / 2, label, _COLOURS[::-1][i], line=False)
+    title = MEASURES[measure].title
+    less = ", less is better" if MEASURES[measure].sign < 0 else ""
+    for axes, y in ((left, f"{title}{less}"), (right, f"difference{less}")):
+        axes.set_xticks(range(len(shares)), [f"{share} %" for share in shares])
+        pictures.styled(axes, x="share of the training patients", y=y, grid=True)
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3, fontsize=7.5, frameon=False)
+    return pictures.chart_uri(figure)
+
+
+def _marks(
+    axes: Axes, told: list[Mapping[str, float]], place: float, label: str, colour: str, *, line: bool
+) -> None:
+    value = np.array([one["value"] for one in told])
+    ends = np.array([(one["low"], one["high"]) for one in told]).T
+    axes.errorbar(
+        np.arange(len(told)) + _GAP * place,
+        value,
+        yerr=np.abs(ends - value),
+        label=label,
+        color=colour,
+        marker="o",
+        markersize=3.5,
+        linestyle="-" if line else "none",
+        linewidth=0.8,
+        elinewidth=1.2,
+    )
+
+
+def _sheet(samples: Path) -> Image.Image:
+    """Some of a generator's slices with the borders of their masks."""
+    with (samples / MANIFEST).open(newline="", encoding="utf-8") as table:
+        rows = list(csv.DictReader(table))
+    rows = [rows[i] for i in np.linspace(0, len(rows) - 1, min(_SHOWN, len(rows))).astype(int)]
+    images = []
+    for row in rows:
+        image = read_image(samples / "images" / row["file"])
+        grey = (
+            pictures.grey(image[None] if image.ndim == 3 else image[None, ..., None])
+            / np.iinfo(image.dtype).max
+        )
+        if row["mask"]:
+            grey = pictures.outlined(grey, read_mask(samples / "masks" / row["mask"])[None] > 0)
+        images.append(grey)
+    return pictures.grid(
+        {f"{i}: {row['label']}": one for i, (row, one) in enumerate(zip(rows, images, strict=True), 1)}
+    )

@@ -1,0 +1,311 @@
+"""Utility: what the arms are, who is trained and tested on, what scores come to, and a small one from nothing."""
+
+import csv
+import json
+import runpy
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import runs
+
+from pixmed_jax import config as configs
+from pixmed_jax.errors import PixmedError
+from pixmed_jax.evaluation import utility as results
+from pixmed_jax.evaluation.arms import ARMS, COMPARED, PRIMARY, Experiment
+from pixmed_jax.utility import parts, plan, utility
+
+OPTIONS = {"shares": (50, 100), "seeds": 1, "number": 6, "edit": "none", "split": "val+test", "steps": 0}
+
+
+def network(name, preset="test"):
+    return configs.plain(runpy.run_path(str(runs.ROOT / "configs" / f"{name}.py"))["get_config"](preset))
+
+
+NETWORKS = {"segmenter": network("segmenter"), "classifier": network("classifier")}
+
+
+@pytest.fixture
+def workdir(tmp_path, tmp_path_factory):
+    """A generator's folder, as far as the experiment looks at it."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").write_text(json.dumps(runs.config(tmp_path_factory)))
+    return tmp_path / "run"
+
+
+def changed(workdir, **changes):
+    """The folder with other values in its config, by dotted key."""
+    config = json.loads((workdir / "config.json").read_text())
+    for key, value in changes.items():
+        section, _, leaf = key.partition("__")
+        config[section][leaf] = value
+    (workdir / "config.json").write_text(json.dumps(config))
+    return workdir
+
+
+# ---------------------------------------------------------------- the plan
+def test_the_parts_in_their_order(workdir):
+    experiment, _ = plan(workdir, networks={"segmenter": NETWORKS["segmenter"]}, **OPTIONS)
+    names = [part.name for part in parts(experiment, workdir)]
+    one = ["real", "oversampled", "augmented", "synthetic", "both", "only"]
+    assert names == [
+        "generator on 50 %, seed 0",
+        *(f"segmenter on 50 %, {arm}, seed 0" for arm in one),
+        "generator on 100 %, seed 0",
+        *(f"segmenter on 100 %, {arm}, seed 0" for arm in one),
+    ]
+    needs = {part.name: part.needs for part in parts(experiment, workdir)}
+    assert needs["segmenter on 50 %, real, seed 0"] == needs["segmenter on 50 %, augmented, seed 0"] == ""
+    for arm in ("oversampled", "synthetic", "both", "only"):
+        assert needs[f"segmenter on 50 %, {arm}, seed 0"] == "generator on 50 %, seed 0"
+
+
+def test_arms_differ_in_their_training_slices_and_in_nothing_else(workdir):
+    """Whatever else differed would be measured with them: steps, seeds, patients, networks."""
+    experiment, _ = plan(workdir, networks=NETWORKS, **{**OPTIONS, "seeds": 2})
+    found: dict = {}
+    for part in parts(experiment, workdir):
+        if part.needs or "generator" not in part.name:
+            name, share, arm, seed = part.workdir.name.split("-")
+            found.setdefault((name, share, seed), {})[arm] = configs.flatten(part.config)
+            assert part.split == "val+test" and part.samples is None
+    assert len(found) == 2 * 2 * 2
+    for (_, share, seed), arms in found.items():
+        assert set(arms) == set(ARMS)
+        assert arms["real"]["data.split.keep"] == int(share) / 100
+        assert arms["real"]["data.split.keep_seed"] == arms["real"]["seed"] == int(seed.removeprefix("seed"))
+        for arm, config in arms.items():
+            differing = {k for k in config if config[k] != arms["real"][k]}
+            made = {"data.synthetic_dir"} if ARMS[arm].synthetic else set()
+            how = {"data.synthetic"} if ARMS[arm].synthetic not in ("", "add") else set()
+            augmented = {k for k in differing if k.startswith("data.augment.")}
+            assert differing == made | how | augmented
+            assert bool(augmented) is ARMS[arm].augmented is (config["data.augment.rotation.p"] > 0)
+            if made:
+                folder = Path(config["data.synthetic_dir"])
+                assert folder.parts[-2:] == (f"{share}-{seed}", "samples")
+
+
+def test_a_generator_is_trained_and_sampled_on_the_patients_of_its_arm(workdir):
+    experiment, _ = plan(workdir, networks=NETWORKS, **{**OPTIONS, "seeds": 2})
+    own = json.loads((workdir / "config.json").read_text())
+    for part in parts(experiment, workdir):
+        if part.workdir.parent.name == "generators":
+            share, seed = part.workdir.name.split("-seed")
+            split = {**own["data"]["split"], "keep": int(share) / 100, "keep_seed": int(seed)}
+            data = {**own["data"], "split": split}
+            assert configs.plain(part.config) == {**own, "seed": int(seed), "data": data}
+            assert part.samples == {
+                **{"number": 6, "split": "train", "balance": True, "edit": "none", "seed": int(seed)}
+            }
+            assert part.split == ""
+
+
+@pytest.mark.parametrize(
+    ("condition", "edit"), [("anatomy", "mixed"), ("tumor+head", "mixed"), ("tumor", "none")]
+)
+def test_edits_where_the_head_is_known(workdir, condition, edit):
+    changed(workdir, data__condition=condition)
+    experiment, _ = plan(workdir, networks=NETWORKS, **{**OPTIONS, "edit": "auto"})
+    assert experiment.edit == edit
+
+
+def test_a_generator_of_labels_has_no_segmenter(workdir):
+    changed(workdir, data__condition="label")
+    experiment, told = plan(workdir, networks=NETWORKS, **OPTIONS)
+    assert list(experiment.networks) == ["classifier"]
+    assert told == ["no segmenter: this generator draws from labels, so its slices have no masks"]
+    with pytest.raises(PixmedError, match="no segmenter.*; so there is nothing to train"):
+        plan(workdir, networks={"segmenter": NETWORKS["segmenter"]}, **OPTIONS)
+
+
+def test_steps_for_every_network(workdir):
+    experiment, _ = plan(workdir, networks=NETWORKS, **{**OPTIONS, "steps": 7})
+    for config in experiment.networks.values():
+        assert config["train"]["steps"] == config["optimizer"]["decay_steps"] == 7
+    epochs = {"segmenter": {**NETWORKS["segmenter"], "train": {"steps": 0, "epochs": 3, "batch_size": 4}}}
+    with pytest.raises(PixmedError, match=r"utility\.segmenter: its config counts epochs.*utility\.steps"):
+        plan(workdir, networks=epochs, **OPTIONS)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"shares": ()}, r"utility\.shares=\(\): give per cents"),
+        ({"shares": (0, 50)}, r"utility\.shares=\(0, 50\)"),
+        ({"shares": (101,)}, r"utility\.shares=\(101,\)"),
+        ({"seeds": 0}, r"utility\.seeds=0: give 1 or more"),
+        ({"number": 0}, r"utility\.number=0: give 1 or more"),
+    ],
+)
+def test_options_that_do_not_fit(workdir, options, told):
+    with pytest.raises(PixmedError, match=told):
+        utility(workdir, networks=NETWORKS, **{**OPTIONS, **options})
+    assert not (workdir / "utility").exists()
+
+
+def test_a_folder_without_a_generator(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(NETWORKS["segmenter"]))
+    with pytest.raises(PixmedError, match="trains no generator"):
+        utility(tmp_path, networks=NETWORKS, **OPTIONS)
+
+
+# ---------------------------------------------------------------- what is made of the scores
+PATIENTS = {"p1": ["a.png", "b.png"], "p2": ["c.png"]}  # held out
+TRAINED = {"d.png": "p3", "e.png": "p4"}
+
+
+@pytest.fixture
+def finished(workdir):
+    """An experiment of one segmenter, two seeds and one share, as far as its files say.
+
+    The slices a, b and c have Dice 0.1, 0.3 and 0.6 in arm "real"; each other arm gains as GAINS says.
+    """
+    segmenter = {"segmenter": NETWORKS["segmenter"]}
+    config = json.loads((workdir / "config.json").read_text())
+    experiment = Experiment(config, segmenter, (100,), 2, number=6, edit="none", split="val+test")
+    for seed in range(2):
+        of_generator = workdir / "utility" / "generators" / f"100-seed{seed}"
+        of_generator.mkdir(parents=True)
+        (of_generator / "split.json").write_text(json.dumps({"train": TRAINED, "val": {}, "test": {}}))
+        for arm in ARMS:
+            folder = results.folder_of(workdir, "segmenter", 100, arm, seed)
+            folder.mkdir(parents=True)
+            train = {} if arm == "only" else dict(TRAINED)
+            train |= {"synthetic/0.png": "p3"} if ARMS[arm].synthetic in ("add", "replace") else {}
+            split = {"train": train, "val": {"c.png": "p2"}, "test": {"a.png": "p1", "b.png": "p1"}}
+            (folder / "split.json").write_text(json.dumps(split))
+            write_cases(folder, [dice + GAINS[arm][seed] for dice in (0.1, 0.3, 0.6)])
+    return workdir, experiment
+
+
+GAINS = {
+    "real": (0.0, 0.0),
+    "oversampled": (0.01, 0.01),
+    "augmented": (0.1, 0.2),
+    "synthetic": (0.02, 0.04),
+    "both": (0.15, 0.3),
+    "only": (-0.1, -0.1),
+}
+
+
+def write_cases(folder, dice):
+    with (folder / "cases.csv").open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(("file", "patient_group", "label", "dice", "hausdorff95"))
+        table.writerows(
+            zip(
+                ["c.png", "a.png", "b.png"],
+                ["p2", "p1", "p1"],
+                "xxx",
+                [dice[2], *dice[:2]],
+                "   ",
+                strict=False,
+            )
+        )
+
+
+def test_scores_and_differences_by_hand(finished):
+    """Patient p1 has (0.1 + 0.3) / 2 and p2 0.6, so the mean over patients is 0.4, not the slices' 0.333."""
+    workdir, experiment = finished
+    result = results.write(workdir, experiment, complete=True)
+    assert json.loads((workdir / "utility.json").read_text()) == json.loads(json.dumps(result))
+    of = result["networks"]["segmenter"]["measures"]["dice"]["100"]
+    for arm, (first, second) in GAINS.items():
+        assert of["scores"][arm]["of_seeds"] == pytest.approx([0.4 + first, 0.4 + second])
+        assert of["scores"][arm]["value"] == pytest.approx(0.4 + (first + second) / 2)
+    assert set(of["differences"]) == {f"{a}-{b}" for a, b in COMPARED}
+    for a, b in COMPARED:
+        gains = np.subtract(GAINS[a], GAINS[b])
+        d = of["differences"][f"{a}-{b}"]
+        assert d["of_seeds"] == pytest.approx(gains) and d["value"] == pytest.approx(gains.mean())
+        # All patients gain alike, so only the two seeds spread: both of a kind are drawn half of the time.
+        assert (d["low"], d["high"]) == pytest.approx((gains.min(), gains.max()))
+    assert PRIMARY == ("both", "augmented")
+    assert of["power"]["variance"]["patients"] == pytest.approx(0, abs=1e-12)
+    assert of["power"]["variance"]["seeds"] == pytest.approx(np.var([0.05, 0.1], ddof=1))
+    assert (result["patients"], result["n"], result["comparisons"]) == (2, 3, 1)
+    assert result["trained_on"] == {"100": {"patients": [2, 2], "slices": [2, 2]}}
+    page = (workdir / "report" / "utility.html").read_text()
+    assert "<strong>yes.</strong>" in page and "+0.075" in page and "Not finished" not in page
+    results.write(workdir, experiment._replace(seeds=1), complete=False)
+    assert "Not finished" in (workdir / "report" / "utility.html").read_text()
+
+
+def spoilt(folder, **splits):
+    path = folder / "split.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | splits))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (
+            lambda w: spoilt(w / "generators" / "100-seed1", train={**TRAINED, "z.png": "p1"}),
+            r"its generator has seen 1 of the patients it is tested on \(p1\)",
+        ),
+        (
+            lambda w: spoilt(w / "generators" / "100-seed1", train={**TRAINED, "z.png": "p5"}),
+            "trained on other slices than its generator",
+        ),
+        (
+            lambda w: spoilt(w / "networks" / "segmenter-100-real-seed0", train={"d.png": "p3"}),
+            "trained on other slices than its generator",
+        ),
+        (
+            lambda w: spoilt(w / "networks" / "segmenter-100-only-seed0", train={"z.png": "p5"}),
+            "trained on other slices than its generator",
+        ),
+        (
+            lambda w: spoilt(w / "networks" / "segmenter-100-both-seed1", val={}),
+            "was tested on other slices than the rest",
+        ),
+    ],
+)
+def test_arms_whose_patients_do_not_match_are_refused(finished, spoil, told):
+    workdir, experiment = finished
+    spoil(workdir / "utility")
+    with pytest.raises(PixmedError, match=told) as caught:
+        results.write(workdir, experiment, complete=True)
+    assert "\n" not in str(caught.value) and not (workdir / "utility.json").exists()
+
+
+def test_values_of_a_classifier():
+    case = {"label": "glioma", "said": "glioma", "p_glioma": "0.25", "p_pituitary": "0.75"}
+    assert results._value(case, "accuracy") == 1 and results._value(case, "log_loss") == pytest.approx(
+        np.log(4)
+    )
+    assert results._value({**case, "said": "pituitary"}, "accuracy") == 0
+    assert results._value({**case, "p_glioma": "0"}, "log_loss") == pytest.approx(-np.log(1e-7))
+
+
+# ---------------------------------------------------------------- all of it
+@pytest.mark.slow
+def test_an_experiment_from_nothing_and_gone_on_with(tmp_path_factory, tmp_path, capsys):
+    """One share, a segmenter: every run is real. The same command again trains nothing."""
+    workdir = tmp_path / "run"
+    shutil.copytree(runs.trained(tmp_path_factory), workdir)
+    networks = {"segmenter": NETWORKS["segmenter"]}
+    networks["segmenter"]["data"]["dir"] = str(runs.shared(tmp_path_factory) / "data")
+    options = {**OPTIONS, "shares": (50,), "steps": 2}
+    assert utility(workdir, networks=networks, **options) == 0
+    said = capsys.readouterr().out
+    assert "part 7 of 7" in said and "Helps?" in said
+    result = json.loads((workdir / "utility.json").read_text())
+    assert result["complete"] and result["patients"] == 4 and result["trained_on"]["50"]["patients"] == [4]
+    counts = {}
+    for arm in ARMS:
+        folder = results.folder_of(workdir, "segmenter", 50, arm, 0)
+        counts[arm] = json.loads((folder / "evaluation.json").read_text())["trained_on"]
+    real, made = {"real": 16, "synthetic": 0}, {"real": 16, "synthetic": 6}
+    assert counts == {
+        **{"real": real, "oversampled": real, "augmented": real},
+        **{"synthetic": made, "both": made, "only": {"real": 0, "synthetic": 6}},
+    }
+    page = (workdir / "report" / "utility.html").read_text()
+    assert "https://" not in page and page.count("data:image/png") == 1 and "data:image/svg" in page
+    assert utility(workdir, networks=networks, **options) == 0
+    assert "part 1" not in capsys.readouterr().out
+    with pytest.raises(PixmedError, match=r"holds a utility experiment with another config \(number\)"):
+        utility(workdir, networks=networks, **{**options, "number": 7})
