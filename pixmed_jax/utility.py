@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from pixmed_jax import workdir as run_folder
-from pixmed_jax.data.sources import open_dataset
+from pixmed_jax.data.sources import Dataset, open_dataset
 from pixmed_jax.defaults import HEADS, VIEW, merged
-from pixmed_jax.errors import PixmedError
+from pixmed_jax.errors import PixmedError, listing
 from pixmed_jax.evaluation import utility as results
 from pixmed_jax.evaluation.arms import ARMS, Experiment
 from pixmed_jax.parts import Part, finish, prepare
@@ -101,8 +101,9 @@ def plan(
     if condition == "label" and "segmenter" in chosen:
         del chosen["segmenter"]
         told.append("no segmenter: this generator draws from labels, so its slices have no masks")
-    names = open_dataset(**config["data"], seed=config["seed"]).source.label_names
-    if len(names) < 2 and "classifier" in chosen:
+    dataset = open_dataset(**config["data"], seed=config["seed"])
+    _check_held_out(dataset, options["split"])
+    if len(dataset.source.label_names) < 2 and "classifier" in chosen:
         del chosen["classifier"]
         told.append("no classifier: the data name one label only")
     if not chosen:
@@ -118,6 +119,20 @@ def plan(
                 "give utility.steps"
             )
     return Experiment(config, chosen, edit=edit, **{**options, "shares": shares}), told
+
+
+def _check_held_out(dataset: Dataset, split: str) -> None:
+    """Patients to test on, of whom nobody was trained on: told before hours are spent, not after."""
+    groups = dataset.source.groups
+    train, tested = ({groups[row] for row in dataset.of(name)} for name in ("train", split))
+    if shared := sorted(train & tested):
+        raise PixmedError(
+            f"{len(shared)} patients are both trained on and in {split} ({listing(shared)}), so nothing could"
+            " be said of new ones; train the generator with data.split.by=patient, and give utility.split "
+            "without train"
+        )
+    if len(tested) < 2:
+        raise PixmedError(f"utility.split={split}: holds {len(tested)} patients; give one with two or more")
 
 
 def parts(experiment: Experiment, workdir: Path) -> Iterator[Part]:

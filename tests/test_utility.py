@@ -145,6 +145,34 @@ def test_options_that_do_not_fit(workdir, options, told):
     assert not (workdir / "utility").exists()
 
 
+def test_patients_who_are_trained_and_tested_on_are_told_before_anything_is_trained(workdir):
+    config = json.loads((workdir / "config.json").read_text())
+    config["data"]["split"]["by"] = "slice"
+    (workdir / "config.json").write_text(json.dumps(config))
+    with (
+        pytest.warns(UserWarning, match="by=slice"),
+        pytest.raises(PixmedError, match=r"are both trained on and in val\+test.*data\.split\.by=patient"),
+    ):
+        utility(workdir, networks=NETWORKS, **OPTIONS)
+    assert not (workdir / "utility").exists()
+
+
+@pytest.mark.parametrize(
+    ("split", "told"), [("train+test", "both trained on and in train"), ("exam", "'exam' is not one of")]
+)
+def test_splits_that_cannot_be_tested_on(workdir, split, told):
+    with pytest.raises(PixmedError, match=told):
+        utility(workdir, networks=NETWORKS, **{**OPTIONS, "split": split})
+
+
+def test_one_patient_is_too_few(workdir):
+    config = json.loads((workdir / "config.json").read_text())
+    config["data"]["split"]["fractions"] = [0.9, 0.02, 0.08]
+    (workdir / "config.json").write_text(json.dumps(config))
+    with pytest.raises(PixmedError, match=r"utility\.split=val: holds 1 patients; give one with two or more"):
+        utility(workdir, networks=NETWORKS, **{**OPTIONS, "split": "val"})
+
+
 def test_a_folder_without_a_generator(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(NETWORKS["segmenter"]))
     with pytest.raises(PixmedError, match="trains no generator"):
