@@ -1,6 +1,7 @@
 """The page of a utility experiment: scores and differences as charts and tables, power, and sample slices."""
 
 import csv
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -94,10 +95,13 @@ def _marks(
 
 
 def _sheet(samples: Path) -> Image.Image:
-    """Some of a generator's slices with the borders of their masks."""
+    """Some of a generator's slices with the borders of their masks, labels in turn."""
     with (samples / MANIFEST).open(newline="", encoding="utf-8") as table:
         rows = list(csv.DictReader(table))
-    rows = [rows[i] for i in np.linspace(0, len(rows) - 1, min(_SHOWN, len(rows))).astype(int)]
+    of_labels: dict[str, list[dict[str, str]]] = {}
+    for row in rows:
+        of_labels.setdefault(row["label"], []).append(row)
+    rows = [row for turn in itertools.zip_longest(*of_labels.values()) for row in turn if row][:_SHOWN]
     images = []
     for row in rows:
         image = read_image(samples / "images" / row["file"])

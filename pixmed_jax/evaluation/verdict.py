@@ -211,7 +211,7 @@ def helps(utility: Mapping[str, Any]) -> Answer:
         ]
         told.append(f"a {network}'s {own[0]['measure']} by {', '.join(parts)} of the patients")
     least = min(f["detectable"] for f in found)
-    seen = f"{len(better)} of {len(found)} gains and {len(worse)} losses stand out"
+    seen = f"of {len(found)} comparisons {len(better)} show a gain and {len(worse)} a loss beyond chance"
     sentence = f"beside classical augmentation, synthetic slices change {', '.join(told)}"
     seeds = f"{utility['seeds']} seed{'s' if utility['seeds'] != 1 else ''}"
     power = f"{utility['patients']} patients and {seeds} would show {least:.3f} at the least"
