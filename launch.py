@@ -45,7 +45,9 @@ STAGES: dict[str, dict[str, Any]] = {
         "balance": False, "edit": "none", "output": "", "step": "newest", "batch_size": 8,
         "format": "png",
     },
-    "evaluate": {"split": "test", "seed": 0, "step": "newest"},
+    "evaluate": {
+        "split": "test", "seed": 0, "step": "newest", "features": "encoder", "lpips": "none", "weights": "",
+    },
     "audit": {"number": 500, "split": "test", "seed": 0, "step": "newest"},
     "check_data": {
         "images": "images", "masks": "masks", "meta": "meta.csv", "file_column": "file",
