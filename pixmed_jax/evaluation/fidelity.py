@@ -62,8 +62,8 @@ def measure(
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Entries of evaluation.json, and pictures for the page, each the address of an <img>.
 
-    generated: [N, S, S]; image i was made for real slice i. inception: its features in the place of those of an
-    encoder of the training slices. folder: where the judging networks are kept.
+    generated: [N, S, S]; image i was made for real slice i. inception: its features, in the place
+    of those of an encoder of the training slices. folder: where the judging networks are kept.
     """
     if inception is None:
         encode = features.encoder(train.images, folder=folder)

@@ -86,7 +86,7 @@ def measure(
 ) -> dict[str, Any]:
     """The entry "lpips" of evaluation.json.
 
-    contenders: images [N, S, S] by name, "generated" and baselines; image i is for real slice i, of `groups[i]`.
+    contenders: [N, S, S] by name, "generated" and baselines; image i is for real slice i, of `groups[i]`.
     again: draws [C, S, S] of the same C conditions, one for each seed.
     """
     size = real.shape[1]
