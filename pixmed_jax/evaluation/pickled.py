@@ -22,7 +22,7 @@ import numpy as np
 from pixmed_jax.errors import PixmedError
 
 _ENTRIES = 2000  # files in an archive, and objects in a tree
-_DEPTH = 12  # of a tree
+_DEPTH, _AXES = 12, 4  # of a tree, and of an array
 _TREE_BYTES = 1 << 20  # of data.pkl
 _NUMPY = frozenset({"numpy.core.multiarray _reconstruct", "numpy ndarray", "numpy dtype"})
 _REBUILD = "torch._utils _rebuild_tensor_v2"
@@ -209,12 +209,16 @@ def _tensor(packed: zipfile.ZipFile, root: str, made: _Made) -> np.ndarray:
 
 
 def _in_order(shape: tuple, strides: tuple) -> bool:
-    if not all(type(n) is int and n > 0 for n in shape):
+    if len(shape) > _AXES or not all(type(n) is int and n > 0 for n in shape):
         return False
     return strides == tuple(math.prod(shape[i + 1 :]) for i in range(len(shape)))
 
 
 def _shaped(raw: bytes, shape: tuple) -> np.ndarray:
-    if not all(type(n) is int and n > 0 for n in shape) or 4 * math.prod(shape) != len(raw):
+    if (
+        len(shape) > _AXES
+        or not all(type(n) is int and n > 0 for n in shape)
+        or 4 * math.prod(shape) != len(raw)
+    ):
         raise PixmedError(f"an array of shape {str(shape)[:80]} with {len(raw)} bytes of float32")
     return np.frombuffer(raw, "<f4").reshape(shape)

@@ -30,8 +30,7 @@ class Inception(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
-        x = (255 * resized(images.astype(jnp.float32)) - 128) / 128
-        x = jnp.broadcast_to(x, (*x.shape[:-1], 3))
+        x = prepared(images)
         x = _conv(x, "conv", 32, 3, stride=2)
         x = _conv(x, "conv_1", 32, 3, cropped=True)
         x = _max(_conv(x, "conv_2", 64, 3))
@@ -76,10 +75,12 @@ class Inception(nn.Module):
         return x.mean((1, 2))  # 8 x 8 pixels
 
 
-def resized(images: jax.Array) -> jax.Array:
-    """[N, S, S, C] -> [N, 299, 299, C], as TensorFlow 1 did."""
+def prepared(images: jax.Array) -> jax.Array:
+    """[N, S, S, C] in [0, 1] -> [N, 299, 299, 3] in [-1, 1], read as TensorFlow 1 did; grey is repeated."""
     along = jnp.asarray(_reading(images.shape[1])), jnp.asarray(_reading(images.shape[2]))
-    return jnp.einsum("ih,jw,nhwc->nijc", *along, images, precision="highest")
+    x = jnp.einsum("ih,jw,nhwc->nijc", *along, images.astype(jnp.float32), precision="highest")
+    x = (255 * x - 128) / 128
+    return jnp.broadcast_to(x, (*x.shape[:-1], 3))
 
 
 def _reading(size: int) -> np.ndarray:
