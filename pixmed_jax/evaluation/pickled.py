@@ -13,6 +13,7 @@ file's name, which the caller knows.
 import io
 import math
 import pickletools
+import warnings
 import zipfile
 from collections.abc import Collection
 from typing import Any
@@ -72,7 +73,16 @@ def from_torchscript(data: bytes) -> dict[str, np.ndarray]:
 
 # ---------------------------------------------------------------- instructions
 def _followed(data: bytes, names: Collection[str], *, classes: str = "") -> Any:
-    """What a pickle describes: numbers, texts, tuples, lists, dicts, and records of what it would make."""
+    """What a pickle describes: numbers, texts, tuples, lists, dicts, and records of what it would make.
+
+    names: what it may ask for, and `classes` how further ones begin.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about escapes in texts that are refused anyway
+        return _follow(data, names, classes)
+
+
+def _follow(data: bytes, names: Collection[str], classes: str) -> Any:
     stack: list[Any] = []
     marks: list[int] = []
     memo: dict[int, Any] = {}

@@ -14,6 +14,7 @@ import os
 import tarfile
 import zipfile
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -188,7 +189,8 @@ def _keep(safetensors: Any, path: Path, arrays: Arrays) -> None:
         draft.write_bytes(safetensors.numpy.save({n: np.ascontiguousarray(a) for n, a in arrays.items()}))
         draft.replace(path)
     except OSError as error:
-        draft.unlink(missing_ok=True)
+        with suppress(OSError):
+            draft.unlink()
         raise PixmedError(f"{path}: cannot be written ({error.strerror}); make room for it") from error
 
 
