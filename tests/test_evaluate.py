@@ -190,8 +190,6 @@ def test_inception_and_lpips_where_they_are_asked_for(evaluated, monkeypatch, tm
     assert asked == ["FILE", ("vgg16", "FILE")]
     for name in ("kid", "fid", "precision", "recall", "density", "coverage"):
         assert result[name]["features"].startswith("Inception of 2015, pool3")
-        assert result[name]["value"] is not None and result[name]["floor"] is not None
-    assert result["kid"]["value"] != evaluated[1]["kid"]["value"]
     assert result["ssim"] == evaluated[1]["ssim"] and result["mask_dice"] == evaluated[1]["mask_dice"]
     # The distance here is the mean absolute difference, so the order of the contenders is known.
     of = result["lpips"]
