@@ -46,7 +46,9 @@ STAGES: dict[str, dict[str, Any]] = {
         "balance": False, "edit": "none", "output": "", "step": "newest", "batch_size": 8,
         "format": "png",
     },
-    "evaluate": {"split": "test", "seed": 0, "step": "newest"},
+    "evaluate": {
+        "split": "test", "seed": 0, "step": "newest", "features": "encoder", "lpips": "none", "weights": "",
+    },
     "audit": {"number": 500, "split": "test", "seed": 0, "step": "newest"},
     "utility": {
         "segmenter": "quick", "classifier": "quick", "shares": (10, 25, 50, 100), "seeds": 3, "number": 600,

@@ -79,6 +79,27 @@ def test_fid_of_a_set_with_itself_and_of_a_flat_one():
     assert distribution.fid(flat, x) == pytest.approx(expected)
 
 
+def test_fid_of_fewer_images_than_features():
+    """Computed from products of images there; the definition takes covariances, which are singular."""
+    a, b = draws(9, 40) + 0.3, 2 * draws(14, 40, seed=1) @ np.diag(np.linspace(0.1, 1, 40))
+    expected = distribution.frechet(a.mean(0), np.cov(a.T), b.mean(0), np.cov(b.T))
+    assert distribution.fid(a, b) == pytest.approx(expected, rel=1e-6)
+    assert distribution.fid(a + 1000, b + 1000) == pytest.approx(expected, rel=1e-6)
+    assert distribution.fid(a, a) == pytest.approx(0, abs=1e-9)
+    assert distribution.fid(a, draws(60, 40)) == pytest.approx(distribution.fid(draws(60, 40), a), rel=1e-9)
+
+
+def test_fid_of_images_that_were_drawn_several_times():
+    """Weights are how often an image was drawn: the same as having it so often, in either computation."""
+    rng = np.random.default_rng(4)
+    for dims in (3, 40):
+        x, y = draws(12, dims), draws(15, dims, seed=1) + 0.2
+        a, b = rng.integers(0, 3, 12), rng.integers(0, 3, 15)
+        expected = distribution.fid(np.repeat(x, a, 0), np.repeat(y, b, 0))
+        got = distribution._fid(x, y)(a.astype(float), b.astype(float))
+        assert got == pytest.approx(expected, rel=1e-6)
+
+
 def test_fid_falls_as_the_sets_grow():
     """Which is why the floor has as many slices: both are of one distribution."""
     few, many = (distribution.fid(draws(n, 8), draws(n, 8, seed=1)) for n in (20, 400))
@@ -155,6 +176,21 @@ def test_the_keys_and_the_floor(sets):
     assert got == compare(patients(16, 4, seed=2)[0], sets)
     other = compare(patients(16, 4, seed=2)[0], sets, seed=1)
     assert other["kid"]["value"] == got["kid"]["value"] and other["kid"]["low"] != got["kid"]["low"]
+
+
+def test_fid_of_fewer_images_than_features_is_told_only_where_it_is_the_custom():
+    sets = patients(8, 4, dims=50), patients(20, 4, dims=50, seed=1)
+    good, bad = patients(8, 4, dims=50, seed=2)[0], patients(8, 4, dims=50, seed=2)[0] + 3
+    plain, asked, worse = (
+        compare(good, sets),
+        compare(good, sets, singular=True),
+        compare(bad, sets, singular=True),
+    )
+    assert plain["fid"]["value"] is None and "32 slices do not determine" in plain["fid"]["why"]
+    assert plain["kid"] == asked["kid"]
+    of = asked["fid"]
+    assert of["low"] < of["value"] < of["high"] < worse["fid"]["low"]
+    assert of["floor"] == pytest.approx(of["value"], rel=0.2) and of["halves"] > of["floor"]
 
 
 def test_worse_sets_score_worse(sets):

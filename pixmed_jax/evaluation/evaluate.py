@@ -5,6 +5,7 @@ Writes `evaluation.json` and `report/index.html` into the run's folder.
 
 import zlib
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +18,50 @@ from pixmed_jax.data.pipeline import Arrays
 from pixmed_jax.data.regions import known_heads
 from pixmed_jax.data.slices import Slices
 from pixmed_jax.data.sources import open_dataset
-from pixmed_jax.evaluation import baselines, cost, diversity, fidelity, metrics, report, supervised, verdict
+from pixmed_jax.errors import PixmedError
+from pixmed_jax.evaluation import (
+    baselines,
+    cost,
+    diversity,
+    fidelity,
+    metrics,
+    published,
+    report,
+    supervised,
+    verdict,
+)
 from pixmed_jax.training.build import is_supervised
 from pixmed_jax.training.dry_run import network_sizes
 
+FEATURES = ("encoder", "inception")
 _SHOWN = 6
 
 
-def evaluate(workdir: Path, *, split: str = "test", seed: int = 0, step: str = "newest") -> dict[str, Any]:
-    """Score a checkpoint of `workdir` on `split`, such as "val+test"; returns what evaluation.json holds."""
+def evaluate(
+    workdir: Path,
+    *,
+    split: str = "test",
+    seed: int = 0,
+    step: str = "newest",
+    features: str = "encoder",
+    lpips: str = "none",
+    weights: str = "",
+) -> dict[str, Any]:
+    """Score a checkpoint of `workdir` on `split`, such as "val+test"; returns what evaluation.json holds.
+
+    features, lpips: the networks of KID and its kin, and of LPIPS. weights: where published ones have theirs.
+    """
+    if features not in FEATURES:
+        raise PixmedError(f"evaluate.features={features!r} is not one of {', '.join(FEATURES)}")
     config = run_folder.read_config(workdir)
     if is_supervised(config):
+        if (features, lpips) != ("encoder", "none"):
+            raise PixmedError(
+                "evaluate.features and evaluate.lpips judge images, and this run makes none; leave them out"
+            )
         return supervised.evaluate(workdir, config, split=split, step=step)
+    inception = published.inception(weights) if features == "inception" else None
+    distance = published.lpips(lpips, weights) if lpips != "none" else None
     generator = inference.load(workdir, step)
     # Synthetic slices only train, and whatever judges or stands beside is made of real ones alone.
     dataset = open_dataset(**{**config["data"], "synthetic_dir": ""}, seed=config["seed"])
@@ -54,12 +87,14 @@ def evaluate(workdir: Path, *, split: str = "test", seed: int = 0, step: str = "
     }
     groups = np.array(slices.groups)
     several = maps[diversity.spread_rows(groups, diversity.CONDITIONS)]
+    again = cache(lambda of: pictures.grey(generator(several, seed=1 + seed + of)))
     scores = {name: metrics.score(images, real, regions) for name, images in contenders.items()}
 
     fidelity_of, drawn = fidelity.measure(
         generated,
         judged(real, slices, generator.takes_maps),
         judged(grey_floats(train), train_slices, generator.takes_maps),
+        inception=inception,
         folder=workdir / run_folder.JUDGES,
         seed=seed,
     )
@@ -95,8 +130,13 @@ def evaluate(workdir: Path, *, split: str = "test", seed: int = 0, step: str = "
             generated,
             real,
             slices.groups,
-            lambda of: pictures.grey(generator(several, seed=1 + seed + of)),
+            again,
             labels=None if generator.takes_maps else maps,
+        ),
+        "lpips": published.NOT_ASKED
+        if distance is None
+        else published.measure(
+            lpips, distance, contenders, real, groups, [again(of) for of in range(diversity.SEEDS)]
         ),
         "memorisation": verdict.audited(workdir, generator.step, configs.digest(config)),
         "utility": verdict.used(workdir, configs.digest(config)),

@@ -12,9 +12,11 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from pixmed_jax import pictures
-from pixmed_jax.evaluation import artefacts, distribution, features, mask_fidelity
+from pixmed_jax.evaluation import artefacts, distribution, features, mask_fidelity, published
+from pixmed_jax.evaluation.kept import digest, kept
 
 _ROWS, _ODD, _POINTS, _SPECTRA = 6, 3, 400, 200
+_TRAIN = 500  # training slices that Inception looks at, or as many as are generated: a tenth of a second each
 _COLOURS = {"real, training": "0.72", "real, test": "#2468b0", "generated": "#e6553c"}
 # Of each number its name on the page, and whether more of it is better.
 NUMBERS = {
@@ -50,21 +52,37 @@ class Slices(NamedTuple):
 
 
 def measure(
-    generated: np.ndarray, real: Slices, train: Slices, *, folder: Path | None = None, seed: int = 0
+    generated: np.ndarray,
+    real: Slices,
+    train: Slices,
+    *,
+    inception: features.Encode | None = None,
+    folder: Path | None = None,
+    seed: int = 0,
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Entries of evaluation.json, and pictures for the page, each the address of an <img>.
 
-    generated: [N, S, S]; image i was made for real slice i. folder: where the judging networks are kept.
+    generated: [N, S, S]; image i was made for real slice i. inception: its features, in the place
+    of those of an encoder of the training slices. folder: where the judging networks are kept.
     """
-    encode = features.encoder(train.images, folder=folder)
-    of_generated, of_real, of_train = (encode(x) for x in (generated, real.images, train.images))
+    if inception is None:
+        encode = features.encoder(train.images, folder=folder)
+        of_generated, of_real, of_train = (encode(x) for x in (generated, real.images, train.images))
+        train_groups = train.groups
+    else:
+        count = max(len(generated), _TRAIN)
+        rows = np.sort(distribution.whole_patients(train.groups, count, np.random.default_rng(seed)))
+        of_train = _of_real(inception, train.images[rows], "train", folder)
+        of_real, of_generated = _of_real(inception, real.images, "real", folder), inception(generated)
+        train_groups = train.groups[rows]
     entries: dict[str, Any] = distribution.compare(
         of_generated,
         of_real,
         of_train,
         groups=real.groups,
-        train_groups=train.groups,
-        features=features.NAME,
+        train_groups=train_groups,
+        features=features.NAME if inception is None else published.INCEPTION,
+        singular=inception is not None,
         seed=seed,
     )
     sets = {"real, training": train.images, "real, test": real.images, "generated": generated}
@@ -83,6 +101,14 @@ def measure(
         drawn["masks"] = _masks(generated, real, found)
     entries["artefacts"] = artefacts.measure(generated, real.images, train.images, train.groups, seed=seed)
     return entries, drawn
+
+
+def _of_real(inception: features.Encode, images: np.ndarray, name: str, folder: Path | None) -> np.ndarray:
+    """Features of real slices, which are the same in every evaluation of the run."""
+    like = {"features": np.zeros((len(images), published.WIDTH))}
+    key = digest(images, published.INCEPTION, "1")
+    found = kept(folder, f"inception-{name}", key, like, lambda: {"features": inception(images)})
+    return np.asarray(found["features"])
 
 
 # ---------------------------------------------------------------- for the page
@@ -104,6 +130,7 @@ def told(evaluation: Mapping[str, Any]) -> dict[str, Any]:
         "numbers": rows,
         "artefacts": found,
         "found": [NAMES[name].split(",")[0] for name in evaluation["artefacts"]["found"] or ()],
+        "photographs": evaluation["kid"]["features"] != features.NAME,
         "whys": sorted({evaluation[name]["why"] for name in NUMBERS if "why" in evaluation[name]}),
     }
 
