@@ -53,6 +53,7 @@ def test_the_keys(evaluated):
     assert set(result) == {
         *("n", "patients", "split", "split_by", "step", "seed", "size", "condition", "config"),
         *("ssim", "psnr", "mse", "intervals", "baselines", "cost", "diversity", "memorisation"),
+        "utility",
         *("lpips", "kid", "fid", "precision", "recall", "density", "coverage", "mask_dice", "artefacts"),
     }
     assert set(result["condition"]) == {"name", "classes", "bytes_per_slice"}
@@ -197,7 +198,8 @@ def test_inception_and_lpips_where_they_are_asked_for(evaluated, monkeypatch, tm
     assert of["low"] <= of["value"] <= of["high"]
     assert of["value"] ** 2 <= result["mse"]["full"] + 1e-9  # by Jensen
     same = of["same_condition"]
-    assert (same["conditions"], same["seeds"]) == (8, 4) and same["generated"] > 0
+    # After six steps no dropout is heard in the images; test_published has draws that differ.
+    assert same == {"generated": 0, "conditions": 8, "seeds": 4}
     page = (workdir / "report" / "index.html").read_text()
     assert "Inception of 2015, pool3" in page and "mostly\nbias" in page
     assert f"<strong>{of['value']:.3f}</strong> generated" in page and "LPIPS 0.1 on VGG16" in page
