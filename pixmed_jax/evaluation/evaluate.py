@@ -19,6 +19,7 @@ from pixmed_jax.data.slices import Slices
 from pixmed_jax.data.sources import open_dataset
 from pixmed_jax.errors import PixmedError
 from pixmed_jax.evaluation import baselines, cost, diversity, fidelity, metrics, report, supervised, verdict
+from pixmed_jax.evaluation.kept import digest
 from pixmed_jax.training.build import is_supervised
 from pixmed_jax.training.dry_run import network_sizes
 
@@ -60,10 +61,11 @@ def evaluate(workdir: Path, *, split: str = "test", seed: int = 0, step: str = "
     several = maps[diversity.spread_rows(groups, diversity.CONDITIONS)]
     scores = {name: metrics.score(images, real, regions) for name, images in contenders.items()}
 
+    train_images = grey_floats(train)
     fidelity_of, drawn = fidelity.measure(
         generated,
         judged(real, slices, generator.takes_maps),
-        judged(grey_floats(train), train_slices, generator.takes_maps),
+        judged(train_images, train_slices, generator.takes_maps),
         folder=workdir / run_folder.JUDGES,
         seed=seed,
     )
@@ -82,6 +84,7 @@ def evaluate(workdir: Path, *, split: str = "test", seed: int = 0, step: str = "
             "bytes_per_slice": condition_bytes(maps),
         },
         "config": configs.digest(config),
+        "judged_by": digest(train_images, real)[:16],  # numbers of other slices' judges do not compare
         **means(scores["generated"]),
         "intervals": {
             name: {where: metrics.interval(values, groups) for where, values in of_regions.items()}
