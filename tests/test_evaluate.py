@@ -15,6 +15,7 @@ from pixmed_jax.data.sources import open_dataset
 from pixmed_jax.errors import PixmedError
 from pixmed_jax.evaluation import evaluate as module
 from pixmed_jax.evaluation.evaluate import evaluate, means, summary
+from pixmed_jax.evaluation.kept import digest
 from pixmed_jax.training.dry_run import network_sizes
 
 
@@ -52,6 +53,7 @@ def test_the_keys(evaluated):
     _, result = evaluated
     assert set(result) == {
         *("n", "patients", "split", "split_by", "step", "seed", "size", "condition", "config"),
+        "judged_by",
         *("ssim", "psnr", "mse", "intervals", "baselines", "cost", "diversity", "memorisation"),
         "utility",
         *("lpips", "kid", "fid", "precision", "recall", "density", "coverage", "mask_dice", "artefacts"),
@@ -129,6 +131,12 @@ def test_the_numbers(evaluated, data):
         for metric, of_regions in scores(images, real, regions).items():
             for where, value in of_regions.items():
                 assert told[metric][where] == pytest.approx(value, rel=2e-3, abs=2e-4), (name, metric, where)
+
+
+def test_who_judged(evaluated, data):
+    """The grey values of training and test slices, whatever the generator is told or makes."""
+    (real, *_), (train, *_) = data
+    assert evaluated[1]["judged_by"] == digest(train.astype(np.float32), real.astype(np.float32))[:16]
 
 
 def test_intervals_hold_their_mean(evaluated):

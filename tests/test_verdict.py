@@ -44,6 +44,23 @@ def test_looks_real(kid, answer):
 
 
 @pytest.mark.parametrize(
+    ("low", "floor", "halves", "answer"),
+    [
+        (-0.1, -0.01, None, "yes"),  # real sets are no distance apart: chance may explain 0.08
+        (-0.1, -0.01, -0.02, "yes"),
+        (0.02, -0.01, None, "no"),
+        (0.02, -0.01, 0.05, "yes"),
+        (0.02, 0.001, 0.03, "partly"),
+        (0.02, 0.05, 0.001, "yes"),
+    ],
+)
+def test_real_sets_that_are_close_by_chance(low, floor, halves, answer):
+    """A KID of 0.08: the unit is the larger distance between real sets, and none where both are below 0."""
+    kid = {"value": 0.08, "low": low, "high": 0.2, "floor": floor, "halves": halves}
+    assert told("Looks", {"kid": kid, "diversity": SPREAD}).answer == answer
+
+
+@pytest.mark.parametrize(
     ("found", "answer", "words"),
     [
         ({"recall": {"value": 0.5, "floor": 0.7}}, "yes", ""),

@@ -30,6 +30,7 @@ from pixmed_jax.evaluation import (
     supervised,
     verdict,
 )
+from pixmed_jax.evaluation.kept import digest
 from pixmed_jax.training.build import is_supervised
 from pixmed_jax.training.dry_run import network_sizes
 
@@ -90,10 +91,11 @@ def evaluate(
     again = cache(lambda of: pictures.grey(generator(several, seed=1 + seed + of)))
     scores = {name: metrics.score(images, real, regions) for name, images in contenders.items()}
 
+    train_images = grey_floats(train)
     fidelity_of, drawn = fidelity.measure(
         generated,
         judged(real, slices, generator.takes_maps),
-        judged(grey_floats(train), train_slices, generator.takes_maps),
+        judged(train_images, train_slices, generator.takes_maps),
         inception=inception,
         folder=workdir / run_folder.JUDGES,
         seed=seed,
@@ -113,6 +115,7 @@ def evaluate(
             "bytes_per_slice": condition_bytes(maps),
         },
         "config": configs.digest(config),
+        "judged_by": digest(train_images, real)[:16],  # numbers of other slices' judges do not compare
         **means(scores["generated"]),
         "intervals": {
             name: {where: metrics.interval(values, groups) for where, values in of_regions.items()}

@@ -10,14 +10,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from pixmed_jax import pages
 from pixmed_jax import workdir as run_folder
 from pixmed_jax.errors import listing
 
 START, END = "<!-- verdict -->", "<!-- end of the verdict -->"
 
-# KID in units of the distance between two sets of real patients, its floor: up to twice it, generated images
-# differ from real ones hardly more than patients from patients. The mean training image, which nobody takes
+# KID in units of the distance between two sets of real patients, its floor or that of two halves of the test
+# patients, whichever is larger, since either can fall to 0 by chance: up to twice it, generated images differ
+# from real ones hardly more than patients from patients. The mean training image, which nobody takes
 # for a slice, has 150 times the floor (Inception features, real slices of 128 x 128).
 REAL, REAL_PARTLY = 2.0, 10.0
 # Recall in units of its floor: below it a third of what real patients show of each other is never drawn.
@@ -125,7 +128,9 @@ def _looks_real(evaluation: Mapping[str, Any]) -> Answer:
     sentence = f"KID {kid['value']:.4f} ({kid['low']:.4f} to {kid['high']:.4f}){between}"
     if floor is None:
         return Answer(question, "not measured", _sentence(sentence, "no floor to hold it against", told), "")
-    times = kid["value"] / max(floor, 1e-9)
+    apart = max(floor, kid.get("halves") or 0.0)
+    # Where real sets are no distance apart, generated ones are if chance alone does not explain it.
+    times = kid["value"] / apart if apart > 0 else 0.0 if kid["low"] <= 0 else np.inf
     grade = "yes" if times <= REAL else "partly" if times <= REAL_PARTLY else "no"
     # A KID near its floor is no more than a KID near its floor: what else was found stands against a yes.
     faults = []
