@@ -6,6 +6,8 @@ exits with status 1; a traceback therefore always means a fault of ours.
 
 from collections.abc import Sequence
 
+NAMED = 64  # files in a line, at most, where each of them has to be looked at
+
 
 class PixmedError(Exception):
     """A fault in what was given (files, configs, folders), told in one line."""

@@ -69,7 +69,12 @@ def study(config: dict[str, Any], workdir: Path, *, fresh: bool = False) -> int:
     """Run all parts that are not done. Returns 0, or 128 + the signal that stopped one of them."""
     _check(config)
     every = list(parts(config, workdir))
-    _prepare(workdir, config, fresh=fresh)
+    with run_folder.locked(workdir / "study"):
+        _prepare(workdir, config, fresh=fresh)
+        return _study(every, workdir, fresh=fresh)
+
+
+def _study(every: list[Part], workdir: Path, *, fresh: bool) -> int:
     started = time.monotonic()
     for number, part in enumerate(every, 1):
         print(f"study: part {number} of {len(every)}, {part.name} ({_clock(started)})", flush=True)

@@ -26,6 +26,7 @@ SPLITS = ("test", "val", "train")
 _SHOWN = 6
 
 
+@run_folder.alone("evaluation")
 def evaluate(workdir: Path, *, split: str = "test", seed: int = 0, step: str = "newest") -> dict[str, Any]:
     """Score a checkpoint of `workdir` on `split`; returns what evaluation.json holds."""
     if split not in SPLITS:
