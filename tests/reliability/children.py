@@ -6,6 +6,7 @@ test lets it go on. What it prints is in files.
 
 import contextlib
 import ctypes
+import functools
 import multiprocessing
 import os
 import resource
@@ -95,19 +96,24 @@ def _run(function: Callable, arguments: tuple, settings: dict[str, Any], out: Pa
     if "cache" in settings:
         jax.config.update("jax_compilation_cache_dir", str(settings["cache"]))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-    if "file_bytes" in settings:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (settings["file_bytes"],) * 2)
     with contextlib.ExitStack() as patched:
         if "at" in settings:
-            patched.enter_context(_halting(settings["at"], settings["halted"], settings.get("after", 0)))
+            limit = settings.get("file_bytes")
+            does = functools.partial(_limit, limit) if limit else functools.partial(halt, settings["halted"])
+            patched.enter_context(_doing_first(does, settings["at"], settings.get("after", 0)))
         code = function(*arguments)
     sys.stdout.flush()
     sys.stderr.flush()
     sys.exit(code)
 
 
-def _halting(at: str, halted: Path, after: int) -> Any:
-    """The function named `at` (module:Class.method) waits in its call number `after`, before its work."""
+def _limit(file_bytes: int) -> None:
+    """From now on no file gets larger than that, as on a disk that is full."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
+
+
+def _doing_first(does: Callable[[], None], at: str, after: int) -> Any:
+    """Call number `after` of the function `at` (module:Class.method) does something before its own work."""
     module, _, name = at.partition(":")
     *path, leaf = name.split(".")
     owner = __import__(module, fromlist=["_"])
@@ -118,7 +124,7 @@ def _halting(at: str, halted: Path, after: int) -> Any:
     def waiting(*args: Any, **kwargs: Any) -> Any:
         calls.append(None)
         if len(calls) == after + 1:
-            halt(halted)
+            does()
         return function(*args, **kwargs)
 
     return patch.object(owner, leaf, waiting)

@@ -2,3 +2,5 @@
 
 from children import child  # noqa: F401
 from straight import config, uninterrupted  # noqa: F401
+from test_brain_tumor_mri_builder import web  # noqa: F401
+from test_launch import data  # noqa: F401
