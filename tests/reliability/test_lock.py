@@ -42,11 +42,9 @@ def test_a_lock_is_given_up_however_its_block_ends(tmp_path):
 def test_a_lock_that_was_left_is_explained_and_taken_over(tmp_path, capsys):
     (tmp_path / ".training.lock").write_text("process 7 on elsewhere since 2026-01-01 00:00:00")
     with run_folder.locked(tmp_path / "training"):
-        told = capsys.readouterr().err
-        assert told == (
-            f"{tmp_path / '.training.lock'}: left by process 7 on elsewhere since 2026-01-01 00:00:00, which was "
-            "killed; taken over\n"
-        )
+        who = "process 7 on elsewhere since 2026-01-01 00:00:00"
+        told = f"{tmp_path / '.training.lock'}: left by {who}, which was killed; taken over\n"
+        assert capsys.readouterr().err == told
         assert f"process {os.getpid()} " in (tmp_path / ".training.lock").read_text()
 
 

@@ -1,4 +1,4 @@
-"""Row 21: memory that runs out is told with the batch, the image size and what to change; no half checkpoint."""
+"""Row 21: memory that runs out is told with batch, image size and advice; there is no half checkpoint."""
 
 import jax
 import jax.numpy as jnp
