@@ -23,11 +23,8 @@ ROWS = 24
 def held() -> tuple[float, int, int]:
     """Resident memory in MB, open files, threads."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return (
-        pages * os.sysconf("SC_PAGE_SIZE") / 1e6,
-        len(os.listdir("/proc/self/fd")),
-        threading.active_count(),
-    )
+    files = len(list(Path("/proc/self/fd").iterdir()))
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6, files, threading.active_count()
 
 
 def main() -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import runs
-from children import launch
+from children import child, launch  # noqa: F401
 from states import CONFIG, make_state, steps
 
 from pixmed_jax import inference, sampling

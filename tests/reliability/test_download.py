@@ -3,7 +3,7 @@
 import http.server
 
 import pytest
-from test_brain_tumor_mri_builder import builder, check
+from test_brain_tumor_mri_builder import builder, check, web  # noqa: F401
 
 from pixmed_jax.errors import PixmedError
 

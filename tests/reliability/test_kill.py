@@ -5,8 +5,8 @@ import random
 import time
 
 import pytest
-from children import train
-from straight import EVERY, STEPS, assert_same_end, kept, records, resumed_from
+from children import child, train  # noqa: F401
+from straight import EVERY, STEPS, assert_same_end, config, kept, records, resumed_from, uninterrupted  # noqa: F401
 
 pytestmark = pytest.mark.slow
 KILLS = 10

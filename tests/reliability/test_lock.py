@@ -7,7 +7,7 @@ import socket
 
 import pytest
 import runs
-from children import train
+from children import child, train  # noqa: F401
 
 from pixmed_jax import sampling, study
 from pixmed_jax import workdir as run_folder

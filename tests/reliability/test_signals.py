@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import runs
-from children import Child, launch, train
-from straight import STEPS, assert_same_end, kept, resumed_from
+from children import Child, child, launch, train  # noqa: F401
+from straight import STEPS, assert_same_end, config, kept, resumed_from, uninterrupted  # noqa: F401
 
 from pixmed_jax.training import checkpoint
 
