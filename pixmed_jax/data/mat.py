@@ -70,7 +70,7 @@ def _mat5_numbers(path: Path, variable: Variable, order: str) -> np.ndarray:
                 raise PixmedError(f"{path}: '{variable.name}' does not end with its values; save it again")
         else:
             content = file.read(end)
-    stored = np.dtype(_STORED[variable.kind]).newbyteorder(order)
+    stored = np.dtype(order + _STORED[variable.kind])
     return np.frombuffer(content[variable.first : end], stored).astype(variable.dtype)
 
 

@@ -150,10 +150,11 @@ def damage(saved: Saved) -> str | None:
     """What is wrong with a step's files, naming the first one that is; None when all match the manifest."""
     for name, digest in saved.files.items():
         path = saved.path / name
-        if not path.is_file():
+        try:
+            if _sha256(path) != digest:
+                return f"{path} has changed since it was written"
+        except OSError:
             return f"{path} is missing"
-        if _sha256(path) != digest:
-            return f"{path} has changed since it was written"
     return None
 
 
