@@ -18,6 +18,8 @@ def state(step: int) -> dict:
     return {"step": jnp.int32(step), "w": [jnp.full((256, 128), step, jnp.float32) for _ in range(8)]}
 
 
+# Orbax's own threads complain of a read that has failed.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_reader_while_saving_never_meets_half_a_step(tmp_path, capsys):
     """With one step kept, each save deletes the step that the reader may be reading."""
     writer = checkpoint.Writer(tmp_path, keep=1, config=CONFIG, classes=("a",), grey=True)
@@ -77,6 +79,7 @@ def test_a_step_that_is_deleted_between_listing_and_checking(folder, monkeypatch
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_step_that_is_deleted_while_it_is_read(folder, monkeypatch):
     """Orbax would answer with a page."""
     saved = checkpoint.newest_intact(folder)
