@@ -171,6 +171,7 @@ VALUES = {
 KEYS = sorted(key for key, value in FLAT.items() if type(value) in VALUES)
 
 
+@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # in ml_collections
 @settings(max_examples=100, deadline=None, derandomize=True)
 @given(data=st.data())
 def test_an_override_changes_its_key_alone(data):

@@ -6,6 +6,7 @@ import pytest
 from states import CONFIG
 
 from pixmed_jax import workdir
+from pixmed_jax.data import tables
 from pixmed_jax.errors import PixmedError
 from pixmed_jax.training import checkpoint
 
@@ -70,3 +71,13 @@ def test_a_config_that_is_none(tmp_path, text):
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(PixmedError, match=r"config\.json: unreadable"):
         workdir.read_config(tmp_path)
+
+
+def test_names_that_break_lines_are_shown_as_escapes(tmp_path):
+    """Found by fuzzing: a quoted column may hold a line end, and a name what a terminal obeys."""
+    (tmp_path / "meta.csv").write_text('file,"lab\nel\x1b[2J",é\na.png,glioma,p1\n')
+    with pytest.raises(PixmedError, match=r"it has file, lab\\nel\\x1b\[2J, é") as error:
+        tables.columns_of(tmp_path / "meta.csv", ["a.png"], "file", "label", "", "")
+    assert str(error.value).isprintable()
+    undecodable = b"a\xff.png".decode("utf-8", "surrogateescape")
+    assert str(PixmedError(undecodable)).encode() == rb"a\udcff.png"
