@@ -2,6 +2,7 @@
 
 import json
 import math
+import socket
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -13,8 +14,8 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from tensorboardX import summary
-from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.record_writer import RecordWriter
 
 from pixmed_jax import workdir as run_folder
 from pixmed_jax.errors import PixmedError
@@ -36,7 +37,9 @@ class Records:
         with self._told():
             kept = [line for line in _lines(self._path) if _step(line) <= step] if step else []
             run_folder.write_text(self._path, "".join(f"{line}\n" for line in kept))
-            self._events = EventsWriter(str(workdir / "events"))
+            name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}"
+            self._events = RecordWriter(str(workdir / name))
+            self._event(Event(file_version="brain.Event:2"))
             self._file = self._path.open("a", encoding="utf-8")
             start = SessionLog(status=SessionLog.START)
             self._event(Event(step=step + 1, session_log=start))  # drops what a killed run drew beyond it
@@ -61,7 +64,7 @@ class Records:
 
     def _event(self, event: Event) -> None:
         event.wall_time = time.time()
-        self._events.write_event(event)
+        self._events.write(event.SerializeToString())
 
     @contextmanager
     def _told(self) -> Iterator[None]:
