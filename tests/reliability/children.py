@@ -24,7 +24,7 @@ import runs
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["children", "pixmed_jax.study", "pixmed_jax.data.phantom_builder"])
-PATIENCE = 240  # seconds; the machine may be busy
+PATIENCE = 600  # seconds; the machine may be busy
 
 
 class Child:
