@@ -6,7 +6,9 @@ Those of splits and of augmentation are in test_splits.py and test_augment.py.
 import gzip
 import io
 import runpy
+import sys
 import zlib
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -187,7 +189,9 @@ def test_an_override_changes_its_key_alone(data):
         f"--config.{key}={value!r}" if type(value) is float else f"--config.{key}={value}"
         for key, value in wanted.items()
     ]
-    values(["launch.py", f"--config={path}", *words])
+    argv = ["launch.py", f"--config={path}", *words]
+    with patch.object(sys, "argv", argv):  # which ml_collections looks at by itself
+        values(argv)
     found = configs.flatten(configs.plain(values.config))
     changed = configs.differences(configs.plain(GHOST("test")), configs.plain(values.config))
     assert {key: found[key] for key in keys} == wanted
