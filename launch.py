@@ -20,7 +20,7 @@ Before any of it, look for defects and copies in a folder, or between two:
   python launch.py --mode=check_data --data=DIR --against=OTHER --workdir=runs/mine
 
 Exit status: 0 done, 1 a fault told in one line, 2 a mistake in the command line, 130 or 143 stopped by
-Ctrl-C or SIGTERM with the run saved.
+Ctrl-C or SIGTERM: a training saved, anything else undone.
 """
 
 import errno
@@ -37,6 +37,7 @@ from ml_collections import ConfigDict, config_flags
 from pixmed_jax import config as configs
 from pixmed_jax.allocator import keep_freed_memory
 from pixmed_jax.errors import PixmedError
+from pixmed_jax.signals import Interrupt, Stopped
 
 MODES = ("train", "sample", "evaluate", "audit", "utility", "compare", "check_data")
 # fmt: off
@@ -70,6 +71,15 @@ class UsageError(Exception):
 
 def main(argv: list[str]) -> int:
     try:
+        with Interrupt("stopping; once more to stop at once", raises=True):
+            return _main(argv)
+    except Stopped as stopped:
+        print(f"launch.py: stopped by {stopped}; nothing half-written is left", file=sys.stderr)
+        return stopped.status
+
+
+def _main(argv: list[str]) -> int:
+    try:
         _check_names(argv[1:])
         warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
         _define_flags()
@@ -87,7 +97,7 @@ def main(argv: list[str]) -> int:
         print(f"launch.py: {error}", file=sys.stderr)
         return 1
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
         where = error.filename or "the disk"
         print(f"launch.py: {where}: {error.strerror}; free space, then the same command", file=sys.stderr)

@@ -37,6 +37,7 @@ COMMON: dict[str, Any] = {
         "images": "images", "masks": "masks", "meta": "meta.csv",
         "file_column": "file", "label_column": "label", "patient_column": "patient_group",
         "split_column": "", "class_name": "tumor", "allow_empty_masks": False, "leave_out": "",
+        "faulty": "error", "faulty_most": 0.05,
         "axis": "stored", "intensity": "auto",
         "split": {"by": "patient", "fractions": (0.8, 0.1, 0.1), "folds": 0, "fold": 0, "seed": 0,
                   "crossing": "error", "keep": 1.0, "keep_seed": 0},

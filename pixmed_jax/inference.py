@@ -14,12 +14,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from pixmed_jax import memory
 from pixmed_jax.data.pipeline import Arrays, Batch, one_hot, to_float, whole_batch, with_channels
 from pixmed_jax.errors import PixmedError
 from pixmed_jax.training import checkpoint, mesh
 from pixmed_jax.training.build import is_supervised, make_task
 from pixmed_jax.training.task import Task
 
+_SMALLER = "give a smaller batch_size (sample.batch_size), or close what else uses the memory"
 Predict = Callable[[Any, Any, Any], jax.Array]
 
 
@@ -98,7 +100,8 @@ class Network:
                 "resize them"
             )
         seeds = image_seeds(0, len(images))  # of no consequence
-        return in_batches(self._predict, self._variables, images, seeds, batch_size)
+        with memory.told(batch_size, self.size, _SMALLER):
+            return in_batches(self._predict, self._variables, images, seeds, batch_size)
 
     def one_image(self, device: jax.Device) -> tuple[Any, tuple[Any, ...]]:
         """As `Generator.one_image`."""
@@ -162,7 +165,8 @@ class Generator:
             raise PixmedError(f"{len(seeds)} seeds for {len(maps)} label maps; give one for each")
         if not len(maps):
             return np.zeros((0, self.size, self.size, self.config["data"]["channels"]), np.float32)
-        return in_batches(self._predict, self._variables, maps.astype(np.uint8), seeds, batch_size)
+        with memory.told(batch_size, self.size, _SMALLER):
+            return in_batches(self._predict, self._variables, maps.astype(np.uint8), seeds, batch_size)
 
     def one_image(self, device: jax.Device) -> tuple[Any, tuple[Any, ...]]:
         """What makes one image on `device`, a jitted function, and its arguments, placed there."""

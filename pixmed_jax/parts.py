@@ -7,13 +7,11 @@ networks do not fill a machine's cores, and several machines may see one folder.
 """
 
 import csv
-import fcntl
 import gc
 import json
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -84,19 +82,20 @@ def finish(parts: Sequence[Part], what: str) -> int:
         for part in left:
             if part.needs and part.needs not in ready:
                 continue
-            with _claimed(part) as free:
-                if not free:
-                    continue
-                if not is_done(part):
-                    number = len(parts) - len(left) + 1
-                    clock = _clock(time.monotonic() - started, ours, len(left))
-                    print(f"{what}: part {number} of {len(parts)}, {part.name} ({clock})", flush=True)
-                    status = _run(part)
-                    if status:
-                        return status
-                    ours += 1
-                    gc.collect()
-                    jax.clear_caches()  # compiled steps of parts that are done would fill the memory
+            try:
+                with run_folder.locked(part.workdir):
+                    if not is_done(part):
+                        number = len(parts) - len(left) + 1
+                        clock = _clock(time.monotonic() - started, ours, len(left))
+                        print(f"{what}: part {number} of {len(parts)}, {part.name} ({clock})", flush=True)
+                        status = _run(part)
+                        if status:
+                            return status
+                        ours += 1
+                        gc.collect()
+                        jax.clear_caches()  # compiled steps of parts that are done would fill the memory
+            except run_folder.InUseError:
+                continue
             left.remove(part)
             break
         else:
@@ -122,19 +121,6 @@ def _run(part: Part) -> int:
     if part.samples is not None and not _sampled(part):
         sample(part.workdir, **part.samples)
     return 0
-
-
-@contextmanager
-def _claimed(part: Part) -> Iterator[bool]:
-    """Whether the part is free, and nobody else's during the block; the system frees it when we die."""
-    part.workdir.parent.mkdir(parents=True, exist_ok=True)
-    with part.workdir.with_name(f".{part.workdir.name}.lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
 
 
 def _evaluated(part: Part) -> bool:

@@ -285,6 +285,7 @@ def _mask_slices(path: Path, axis: str, tumors: int) -> list[tuple[str, str, np.
     deep = len(pictures) > 1
     known = arrays.suffix(path) in volumes.SUFFIXES
     stem = path.name[: -len(arrays.suffix(path))] if known else path.name
+    stem = stem.encode()[:200].decode(errors="ignore")  # names of files end at 255 bytes
     found = []
     for k, stored in enumerate(pictures):
         values = (

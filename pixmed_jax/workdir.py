@@ -4,19 +4,24 @@
     samples/{images,masks}/ samples/manifest.csv evaluation.json cases.csv audit.json report/ judges/
     utility.json utility/
 
-Everything but arrays is text, written to a draft and renamed, so that a reader never meets half a file.
+Everything but arrays is text, written to a draft and renamed, so that a reader never meets half a file. What
+writes holds a lock (`locked`), `.NAME.lock` beside what it writes.
 """
 
+import fcntl
+import functools
 import json
 import os
 import platform
 import shutil
+import socket
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pixmed_jax import config as configs
 from pixmed_jax.errors import PixmedError, listing
@@ -25,13 +30,23 @@ CONFIG, SPLIT, METRICS, EVALUATION = "config.json", "split.json", "metrics.jsonl
 ENVIRONMENT, CASES, AUDIT, UTILITY, JUDGES = "env.json", "cases.csv", "audit.json", "utility.json", "judges"
 _FOLDERS = ("checkpoints", "grids", "samples", "report", "utility", JUDGES)
 OUTPUTS = (CONFIG, ENVIRONMENT, SPLIT, METRICS, EVALUATION, CASES, AUDIT, UTILITY, *_FOLDERS)
+_LARGEST = 2**24  # bytes of a text that is read back
+T = TypeVar("T")
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "dm-pix", "numpy", "pixmed-jax")
+
+
+class InUseError(PixmedError):
+    """Somebody else works on it."""
 
 
 def write_text(path: Path, text: str) -> None:
     draft = path.with_name(path.name + ".draft")
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(path)
+    try:
+        draft.write_text(text, encoding="utf-8")
+        draft.replace(path)
+    except BaseException:
+        draft.unlink(missing_ok=True)  # half a file, of no use to anybody
+        raise
 
 
 def write_json(path: Path, contents: Any) -> None:
@@ -39,24 +54,105 @@ def write_json(path: Path, contents: Any) -> None:
 
 
 @contextmanager
-def replaced(target: Path, remedy: str) -> Iterator[Path]:
-    """A folder to fill, which takes the place of `target` when the block is done and vanishes if it fails."""
-    draft = target.with_name(f".{target.name}.{os.getpid()}.draft")
+def locked(path: Path) -> Iterator[None]:
+    """Have `path` (a run's training, its samples, ...) for this process alone; PixmedError if it is taken.
+
+    The kernel lets go of the lock when its holder ends, however it ends: the file that a killed process
+    leaves stops nobody, is told and taken over. Where a file system knows no locks, nothing is held.
+    """
+    file = path.with_name(f".{path.name}.lock")
+    descriptor, held = _lock(file)
     try:
-        draft.mkdir(parents=True)
-        yield draft
-        shutil.rmtree(target, ignore_errors=True)
-        draft.rename(target)
-    except OSError as error:
-        raise PixmedError(f"{target}: cannot be written ({error.strerror}); {remedy}") from error
+        if held:
+            left = os.pread(descriptor, 1000, 0).decode("utf-8", "replace")
+            if left:
+                print(f"{file}: left by {left}, which was killed; taken over", file=sys.stderr)
+            who = (
+                f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}"
+            )
+            with suppress(OSError):  # a full disk; the lock itself takes no room
+                os.ftruncate(descriptor, 0)
+                os.pwrite(descriptor, who.encode(), 0)
+        yield
     finally:
-        shutil.rmtree(draft, ignore_errors=True)
+        if held:
+            file.unlink(missing_ok=True)  # before it is let go, so that nobody's new one is deleted
+        os.close(descriptor)
+
+
+def _lock(file: Path) -> tuple[int, bool]:
+    """An open lock file, and whether it is locked: it is not where there are no locks."""
+    while True:
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise PixmedError(
+                f"{file.parent}: cannot be written ({error.strerror}); give another --workdir"
+            ) from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(descriptor, 1000, 0).decode("utf-8", "replace")
+            os.close(descriptor)
+            raise InUseError(
+                f"{file.parent}: in use by {holder or 'another process'}; wait for it or stop it (if there "
+                f"is no such process any more, delete {file}), or give another --workdir"
+            ) from None
+        except OSError:
+            return descriptor, False
+        if file.exists() and os.path.samestat(os.fstat(descriptor), file.stat()):
+            return descriptor, True
+        os.close(descriptor)  # its last holder has just deleted it
+
+
+def alone(name: str) -> Callable[[Callable[..., T]], Callable[..., T]]:
+    """For a stage (workdir, ...): it holds the lock `name` of its workdir."""
+
+    def decorate(stage: Callable[..., T]) -> Callable[..., T]:
+        @functools.wraps(stage)
+        def run(workdir: Path, *args: Any, **options: Any) -> T:
+            if not workdir.is_dir():  # a fault that the stage tells; nothing is made for it
+                return stage(workdir, *args, **options)
+            with locked(workdir / name):
+                return stage(workdir, *args, **options)
+
+        return run
+
+    return decorate
+
+
+@contextmanager
+def replaced(target: Path, remedy: str) -> Iterator[Path]:
+    """A folder to fill, which takes the place of `target` when the block is done and vanishes if it fails.
+
+    `target` is locked meanwhile; drafts that a killed process has left beside it are deleted.
+    """
+    with locked(target):
+        for left in target.parent.glob(f".{_escaped(target.name)}.*.draft"):
+            shutil.rmtree(left, ignore_errors=True)
+        draft = target.with_name(f".{target.name}.{os.getpid()}.draft")
+        try:
+            draft.mkdir()
+            yield draft
+            shutil.rmtree(target, ignore_errors=True)
+            draft.rename(target)
+        except OSError as error:
+            raise PixmedError(f"{target}: cannot be written ({error.strerror}); {remedy}") from error
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+
+
+def _escaped(name: str) -> str:
+    return "".join(f"[{c}]" if c in "*?[" else c for c in name)
 
 
 def read_config(workdir: Path) -> dict[str, Any]:
     """The config a run was started with."""
     path = workdir / CONFIG
     try:
+        if path.stat().st_size > _LARGEST:
+            raise ValueError(f"over {_LARGEST} bytes")
         config = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(config, dict):
             raise ValueError("no JSON object")
@@ -82,7 +178,8 @@ def prepare(workdir: Path, config: Mapping[str, Any], *, fresh: bool) -> None:
         raise PixmedError(
             f"{workdir}: cannot be written ({error.strerror}); give another --workdir"
         ) from error
-    trained = any((workdir / "checkpoints").glob("*/manifest.json"))
+    # Steps without a manifest too: they may be finished ones that have lost it.
+    trained = any(path.parent.name.isdigit() for path in (workdir / "checkpoints").glob("*/*"))
     if (workdir / CONFIG).exists() and trained and not fresh:
         _check_same(workdir, read_config(workdir), config)
     elif fresh:

@@ -41,3 +41,6 @@ def drawn(init: Callable[[], Any], seed: int = 0) -> Any:
 @pytest.fixture(scope="session")
 def draw() -> Callable[..., Any]:
     return drawn
+
+
+from states import folder, written  # noqa: E402, F401, since JAX reads the settings when it is imported

@@ -1,11 +1,6 @@
 """One adversarial step against its plainly written losses, and what a state must keep or change."""
 
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import dm_pix
@@ -24,7 +19,6 @@ from pixmed_jax.models.patchgan import PatchGAN
 from pixmed_jax.models.stylegan2 import StyleGAN2Discriminator, StyleGAN2Generator
 from pixmed_jax.models.unet import UNet
 from pixmed_jax.training import gan
-from pixmed_jax.training import mesh as meshes
 
 RATE = 0.5  # of plain gradient descent: one update is then -RATE times the gradient
 
@@ -556,66 +550,6 @@ def test_each_device_of_an_axis_has_its_own_noise():
     among = step(state, jax.tree.map(lambda x: np.stack([x] * 4), batch))[1]["generator/l1"]
     assert np.all(among == among[0])
     assert abs(among[0] - alone) > 1e-3
-
-
-@pytest.fixture(scope="module")
-def spread() -> dict[str, float]:
-    """What `on_eight_devices` prints, run with eight devices."""
-    root = Path(__file__).parents[1]
-    environment = {
-        **os.environ,
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
-        "PYTHONPATH": os.pathsep.join([str(root), str(root / "tests")]),
-    }
-    command = [sys.executable, "-W", "error", "-c", "import test_gan; test_gan.on_eight_devices()"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-def on_eight_devices() -> None:
-    """One step of plain gradient descent in three ways; prints by how much states and metrics differ."""
-    assert jax.device_count() == 8
-
-    def task(axis_name: str | None = None) -> Any:
-        g, d = generator(dropout=0.0, axis_name=axis_name), discriminator(axis_name=axis_name)
-        return task_of(g, d, r1=1.0, r1_every=1, axis_name=axis_name)
-
-    def apart(found: Any, expected: Any) -> float:
-        pairs = zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True)
-        return max(float(np.abs(np.asarray(a, np.float64) - b).max()) for a, b in pairs)
-
-    batch, single = make_batch(8), task()
-    state = start(single)
-    alone = jax.jit(single.step)(state, batch)
-
-    mesh = meshes.make_mesh(8)
-    everywhere, cut = meshes.replicated(mesh), meshes.sharded(mesh)
-    meshed = jax.jit(single.step, in_shardings=(everywhere, cut), out_shardings=everywhere)(state, batch)
-
-    copies = jax.tree.map(lambda x: np.stack([x] * 8), state)
-    parts = jax.tree.map(lambda x: x[:, None], batch)
-    mapped = jax.pmap(task("devices").step, axis_name="devices")(copies, parts)
-    mapped = jax.tree.map(np.asarray, mapped)
-    first, last = (jax.tree.map(lambda x, i=i: x[i], mapped) for i in (0, 7))
-    found = {
-        "update": apart(alone[0].generator["params"], state.generator["params"]),
-        "mesh": apart(meshed, alone),
-        "pmap": apart(first, alone),
-        "between": apart(last, first),
-    }
-    print(json.dumps(found))
-
-
-def test_a_sharded_step_equals_that_of_one_device(spread):
-    assert spread["update"] > 1e-2
-    assert spread["mesh"] < 1e-5
-
-
-def test_a_pmapped_step_equals_that_of_one_device(spread):
-    """Gradients, batch statistics and metrics are averaged over `axis_name`; all devices end up the same."""
-    assert spread["pmap"] < 1e-5
-    assert spread["between"] == 0
 
 
 # ---------------------------------------------------------------- conditioned on a label

@@ -53,63 +53,11 @@ def test_help_needs_no_jax():
         assert word in process.stdout
 
 
-@pytest.mark.parametrize(
-    ("words", "code", "told"),
-    [
-        ((TEST, "--config.train.stepps=3"), 2, "did you mean config.train.steps"),
-        ((TEST, "--config.steps=3"), 2, "config.train.steps"),
-        ((TEST, "--config.train.steps=many"), 2, "train.steps"),
-        ((TEST, "--sample.nummber=3"), 2, "did you mean sample.number"),
-        ((TEST, "--workdri=x"), 2, "workdri"),
-        ((TEST, "--mode=paint"), 2, "train|sample|evaluate"),
-        ((TEST, "train"), 2, "'train' is no flag"),
-        (("--config=configs/goast.py",), 2, "configs/goast.py: no such file"),
-        (("--config=configs/ghost.py:big",), 2, "no preset 'big', there are quick, paper, test"),
-        (("--config=README.md",), 2, "README.md"),
-        (("--config=configs",), 2, "configs"),
-        ((), 1, "--config is missing"),
-        (("--mode=sample",), 1, "needs --workdir"),
-        (("--mode=evaluate",), 1, "needs --workdir"),
-        (("--mode=sample", TEST, "--workdir=x"), 1, "leave --config out"),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
-)
-def test_mistakes_are_told_in_one_line(tmp_path, words, code, told):
-    for name in ("configs", "README.md"):
-        (tmp_path / name).symlink_to(runs.ROOT / ("LICENSE" if name == "README.md" else name))
-    before = sorted(tmp_path.iterdir())
-    process = launch(*words, cwd=tmp_path)
-    assert process.returncode == code, process.stderr
-    assert process.stderr.startswith("launch.py: ") and process.stderr.count("\n") == 1, process.stderr
-    assert told in process.stderr
-    assert process.stdout == "" and sorted(tmp_path.iterdir()) == before
-
-
 def test_a_flag_and_its_value_may_be_two_words():
     process = launch("--config", "configs/ghost.py:test", "--config.train.stepps=3")
     assert process.returncode == 2 and "did you mean config.train.steps" in process.stderr
     process = launch("--config", "configs/ghost.py:test", "--config.seed=3", "--mode=sample")
     assert "needs --workdir" in process.stderr  # so the override itself was understood
-
-
-@pytest.mark.parametrize(
-    ("words", "told"),
-    [
-        ((TEST, "--config.data.source=folder", "--config.data.dir=nowhere"), "nowhere: no such folder"),
-        ((TEST, "--config.loss.bce=neither"), "loss.bce='neither'"),
-        (("--mode=evaluate", "--workdir=nowhere"), "nowhere is no run's folder"),
-    ],
-    ids=["data", "choice", "workdir"],
-)
-def test_faults_that_show_later_are_told_in_one_line_too(tmp_path, data, words, told):
-    if not any("data.dir" in word for word in words) and TEST in words:
-        words = (*words, data)
-    workdir = () if "--workdir=nowhere" in words else (f"--workdir={tmp_path / 'run'}",)
-    process = launch(*words, *workdir)
-    assert process.returncode == 1, process.stderr
-    assert process.stderr.startswith("launch.py: ") and process.stderr.count("\n") == 1, process.stderr
-    assert told in process.stderr
-    assert list(tmp_path.iterdir()) == []  # a run that cannot start leaves no folder
 
 
 def test_dry_run_trains_nothing(tmp_path, data):

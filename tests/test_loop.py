@@ -206,37 +206,6 @@ def use_toy(monkeypatch, bad=()):
     monkeypatch.setattr(loop.build, "make_task", lambda config, **_: toy_task(bad))
 
 
-def test_stops_when_losses_stay_nan(run, tmp_path, tmp_path_factory, monkeypatch):
-    use_toy(monkeypatch, bad=range(8, 100))
-    config = runs.config(
-        tmp_path_factory, train__steps=40, train__max_skipped=3, log__every=1, checkpoint__every=2
-    )
-    with pytest.raises(PixmedError, match="not finite since step 8 ") as error:
-        train(config, tmp_path / "run")
-    assert "3 steps skipped" in str(error.value) and "\n" not in str(error.value)
-    assert records(tmp_path / "run")[-1]["step"] == 10  # the third bad step, not the fortieth
-    assert records(tmp_path / "run")[-1]["loss"] is None
-    # The files of the eighth batch of four: the second epoch does not begin before slice 40.
-    split = json.loads((run / "split.json").read_text())
-    order = np.random.default_rng([0, 0]).permutation(len(split["train"]))
-    eighth = {list(split["train"])[i] for i in order[28:32]}
-    named = str(error.value).split("its batch was ")[1].split(";")[0]
-    assert set(named.split(", ")) == eighth
-    steps = checkpoint.finished(tmp_path / "run" / "checkpoints")
-    assert [saved.step for saved in steps] == [6, 8]
-    for saved in steps:
-        assert float(toy_state(saved).ema) == min(saved.step, 7)  # not NaN, and step 8 added nothing
-
-
-def test_a_few_bad_steps_are_skipped(run, tmp_path, tmp_path_factory, monkeypatch, capsys):
-    use_toy(monkeypatch, bad=(3, 4, 7))
-    config = runs.config(tmp_path_factory, train__steps=8, train__max_skipped=3, log__every=1)
-    assert train(config, tmp_path / "run") == 0
-    state = toy_state(checkpoint.newest_intact(tmp_path / "run" / "checkpoints"))
-    assert (int(state.step), int(state.skipped), int(state.skipped_in_row), float(state.ema)) == (8, 3, 0, 5)
-    assert "skipped 2" in capsys.readouterr().out
-
-
 def test_the_best_step_is_that_of_the_held_out_score(run, tmp_path, tmp_path_factory, monkeypatch):
     use_toy(monkeypatch)
     scores = {0: 2.0, 1: 0.1, 2: 0.9, 3: 0.3, 4: 0.2}

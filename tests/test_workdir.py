@@ -52,27 +52,6 @@ def test_the_same_config_resumes_and_keeps_everything(tmp_path, capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_free_keys_may_change_and_are_told(tmp_path, capsys):
-    folder = trained(tmp_path / "run")
-    prepare(folder, change(train={"steps": 9}))
-    assert "train.steps: 5 -> 9" in capsys.readouterr().err
-    assert workdir.read_config(folder)["train"] == {"steps": 9}
-
-
-def test_another_config_is_refused_with_both_values(tmp_path):
-    folder = trained(tmp_path / "run")
-    with pytest.raises(PixmedError, match=r"seed: 0 -> 1") as error:
-        prepare(folder, change(seed=1, train={"steps": 9}))
-    assert "--fresh" in str(error.value) and "train.steps" not in str(error.value)
-    assert workdir.read_config(folder) == CONFIG
-
-
-def test_a_run_that_saved_nothing_yet_binds_nobody(tmp_path):
-    folder = prepare(tmp_path / "run")  # say, the first try stopped at a typing error in another key
-    prepare(folder, change(seed=1))
-    assert workdir.read_config(folder)["seed"] == 1
-
-
 def test_fresh_deletes_what_a_run_wrote_and_nothing_else(tmp_path):
     folder = prepare(tmp_path / "run")
     (tmp_path / "elsewhere").mkdir()
@@ -112,13 +91,6 @@ def test_where_nothing_can_be_written(tmp_path, inside):
         prepare(folder)
     assert str(folder) in str(error.value) and "\n" not in str(error.value)
     assert file.read_text() == "kept"
-
-
-@pytest.mark.parametrize("text", ["{", "[1]", "null", "[" * 100_000], ids=["half", "list", "null", "deep"])
-def test_a_config_that_is_none(tmp_path, text):
-    (tmp_path / "config.json").write_text(text)
-    with pytest.raises(PixmedError, match=r"config\.json: unreadable"):
-        workdir.read_config(tmp_path)
 
 
 def test_no_run(tmp_path):

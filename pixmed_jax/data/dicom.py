@@ -4,6 +4,7 @@ Errors: PixmedError in one line that names the file and never what is in it: hea
 Library: pydicom.
 """
 
+import logging
 import mmap
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,6 +28,7 @@ _HEADER = (
 def _dicom_data(path: Path, *, pixels: bool) -> Any:
     """The dataset of a file, with the elements that count alone, or with its pixels too."""
     pydicom = library("pydicom")
+    logging.getLogger("pydicom").setLevel(logging.ERROR)
     pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE  # its warnings quote values
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
         # A map gives no more bytes than there are, whatever length an element claims.

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from pixmed_jax.errors import PixmedError, listing
+from pixmed_jax.errors import NAMED, PixmedError, listing
 
 
 class Fault(NamedTuple):
@@ -18,7 +18,7 @@ class Fault(NamedTuple):
     remedy: str
 
     def __str__(self) -> str:
-        found = f"{len(self.names)} {self.what} ({listing(self.names)})" if self.names else self.what
+        found = f"{len(self.names)} {self.what} ({listing(self.names, NAMED)})" if self.names else self.what
         return f"{found}, {self.remedy}"
 
 

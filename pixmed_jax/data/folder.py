@@ -45,6 +45,7 @@ def source(
     allow_empty_masks: bool = False,
     axis: str = "stored",
     rule: str = "auto",
+    keep_faulty: bool = False,
 ) -> Source:
     """Index a folder; files are sorted by name, labels by the alphabet.
 
@@ -55,6 +56,7 @@ def source(
     `split_column` names one with train, val or test, or with folds, for data that bring their own split.
     `allow_empty_masks` keeps slices without a tumour: pictures are refused and slices of volumes left out
     otherwise. `axis` is how volumes are cut (`volumes.stack`), `rule` one of `intensity`.
+    `keep_faulty` leaves it to `Source.read` to tell of unusable files and of masks of another size.
     """
     root = Path(directory)
     if not root.is_dir():
@@ -64,8 +66,8 @@ def source(
     mask_paths, mask_faults = scan(root / masks, "data.masks")
     paired, classes, pair_faults = pair(image_paths, mask_paths)
     items, item_faults = open_pairs(root / images, paired, axis)
-    raise_all(root, [*image_faults, *mask_faults, *pair_faults, *item_faults])
-    reader = Reader(items, axis, parsed, classes, allow_empty_masks)
+    raise_all(root, [*image_faults, *mask_faults, *pair_faults, *(() if keep_faulty else item_faults)])
+    reader = Reader(items, axis, parsed, classes, allow_empty_masks, keep_faulty)
 
     table = root / meta
     names = [item.name for item in items]

@@ -1,22 +1,37 @@
 """MATLAB files of version 5 to 7, and of 7.3, which are HDF5; the axes are MATLAB's own.
 
-Errors: PixmedError. Libraries: SciPy, and h5py for 7.3.
+Errors: PixmedError. Library: h5py for 7.3.
 """
 
 import math
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
-import scipy.io
 
 from pixmed_jax.data.arrays import Array, by, check, choose, library, plain, squeezed, starts
 from pixmed_jax.errors import PixmedError
 
 _MATLAB = {6: "f8", 7: "f4", 8: "i1", 9: "u1", 10: "i2", 11: "u2", 12: "i4", 13: "u4", 14: "i8", 15: "u8"}
 _MATRIX, _COMPRESSED = 14, 15
+# How numbers are stored, which may be in fewer bytes than their class has.
+_STORED = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
+_TAIL = 64  # bytes that may follow a variable's numbers: padding
+
+
+class Variable(NamedTuple):
+    """What the first bytes of a variable say; `kind`, `first` and `size` are of its numbers' element."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype | None  # None for what is no array of numbers
+    kind: int
+    first: int  # byte of the variable's content, its own tag left out
+    size: int
+    place: int = 0  # of the variable's content in the file
+    packed: bool = False
 
 
 def read_mat(path: Path, wanted: str) -> Array:
@@ -27,22 +42,36 @@ def read_mat(path: Path, wanted: str) -> Array:
         raise PixmedError(f"{path}: not a MATLAB file of version 5 or later; save it again with -v7")
     with path.open("rb") as file:
         arrays = {}
-        for name, shape, dtype in _mat5_arrays(file, path):
-            if name in arrays:
+        for variable in _mat5_arrays(file, path):
+            if variable.name in arrays:
                 raise PixmedError(f"{path}: holds two variables of one name; save it again")
-            arrays[name] = (shape, dtype)
-    usable = [name for name, (shape, dtype) in arrays.items() if _is_picture(shape, dtype)]
-    name = choose(path, wanted, usable)
-    shape, dtype = arrays[name]
-    shape = squeezed(shape)
-    assert dtype is not None, "only numbers are usable"
+            arrays[variable.name] = variable
+    usable = [name for name, found in arrays.items() if _is_picture(found.shape, found.dtype)]
+    chosen = arrays[choose(path, wanted, usable)]
+    shape = squeezed(chosen.shape)
+    assert chosen.dtype is not None, "only numbers are usable"
 
     def read() -> np.ndarray:
         # Of all variables, only this one is decoded; cells, structures and objects are never parsed.
-        values = scipy.io.loadmat(path, variable_names=[name], struct_as_record=True)[name]
-        return np.asarray(values).reshape(shape, order="F")
+        return _mat5_numbers(path, chosen, "<" if start[126:128] == b"IM" else ">").reshape(shape, order="F")
 
-    return plain(path, shape, dtype, read)
+    return plain(path, shape, chosen.dtype, read)
+
+
+def _mat5_numbers(path: Path, variable: Variable, order: str) -> np.ndarray:
+    """The values of a variable, flat, in its class's type."""
+    end = variable.first + variable.size
+    with path.open("rb") as file:
+        file.seek(variable.place)
+        if variable.packed:
+            unpacker = zlib.decompressobj()
+            content = unpacker.decompress(file.read(), 8 + end + _TAIL)[8:]
+            if not unpacker.eof:
+                raise PixmedError(f"{path}: '{variable.name}' does not end with its values; save it again")
+        else:
+            content = file.read(end)
+    stored = np.dtype(order + _STORED[variable.kind])
+    return np.frombuffer(content[variable.first : end], stored).astype(variable.dtype)
 
 
 def _is_picture(shape: Sequence[int], dtype: np.dtype | None) -> bool:
@@ -50,10 +79,11 @@ def _is_picture(shape: Sequence[int], dtype: np.dtype | None) -> bool:
     return dtype is not None and dtype.kind in "buif" and sum(n > 1 for n in shape) >= 2
 
 
-def _mat5_arrays(file: IO[bytes], path: Path) -> Iterator[tuple[str, tuple[int, ...], np.dtype | None]]:
-    """(name, shape, type or None) of the variables of a MATLAB 5 file, from the first bytes of each.
+def _mat5_arrays(file: IO[bytes], path: Path) -> Iterator[Variable]:
+    """The variables of a MATLAB 5 file, from the first bytes of each.
 
-    SciPy's reader believes every length that it meets; these are compared with each other before it may.
+    SciPy's reader believes every length and every type that it meets, and ends the process where these are
+    wrong; so nothing is left to it.
     """
     file.seek(126)
     order = "<" if file.read(2) == b"IM" else ">"
@@ -63,6 +93,7 @@ def _mat5_arrays(file: IO[bytes], path: Path) -> Iterator[tuple[str, tuple[int, 
     while place + 8 <= size:
         file.seek(place)
         kind, length = (int(n) for n in np.frombuffer(file.read(8), word))
+        content, packed = place + 8, kind == _COMPRESSED
         place += 8 + length
         if place > size:
             raise PixmedError(f"{path}: cut short; save or download it again")
@@ -72,12 +103,10 @@ def _mat5_arrays(file: IO[bytes], path: Path) -> Iterator[tuple[str, tuple[int, 
             kind, length = (int(n) for n in np.frombuffer(start[:8], word))
             start = start[8:]
         if kind == _MATRIX and length:
-            yield _mat5_header(start, length, word, path)
+            yield _mat5_header(start, length, word, path)._replace(place=content, packed=packed)
 
 
-def _mat5_header(
-    start: bytes, length: int, word: np.dtype, path: Path
-) -> tuple[str, tuple[int, ...], np.dtype | None]:
+def _mat5_header(start: bytes, length: int, word: np.dtype, path: Path) -> Variable:
     """Flags, dimensions, name and the tag of the numbers, the first four elements of a matrix."""
 
     def element(place: int) -> tuple[int, int, int, int]:
@@ -102,10 +131,15 @@ def _mat5_header(
         dtype = np.dtype("u1")  # logical
     if dtype is not None and _is_picture(shape, dtype):
         check(str(path), squeezed(shape), dtype)
-        _, _, size, _ = element(following)
+        kind, first, size, _ = element(following)
         if size > math.prod(shape) * 8 or size > length:
             raise PixmedError(f"{path}: '{name}' holds more bytes than its {by(shape)} values; save it again")
-    return name, shape, dtype
+        if kind not in _STORED or size != math.prod(shape) * np.dtype(_STORED[kind]).itemsize:
+            raise PixmedError(
+                f"{path}: cannot be read as .mat: '{name}' is no {by(shape)} values; save it again"
+            )
+        return Variable(name, shape, dtype, kind, first, size)
+    return Variable(name, shape, dtype, 0, 0, 0)
 
 
 def _hdf5(path: Path, wanted: str) -> Array:

@@ -24,13 +24,14 @@ Paths = tuple[Path, ...]  # of one picture or volume: a file, or the files of a 
 class Item(NamedTuple):
     """A picture or a volume with its mask, or its masks for each class; `shape` is [slices, H, W].
 
-    Pictures are known by their path, everything else by its header.
+    Pictures are known by their path, everything else by its header. `fault` says why an item cannot be used.
     """
 
     name: str
     image: Path | arrays.Array
     masks: tuple[Path | arrays.Array, ...]
     shape: tuple[int, int, int]
+    fault: str = ""
 
 
 def slice_name(item: Item, k: int) -> str:
@@ -144,7 +145,10 @@ def _background_first(parts: Iterable[str]) -> list[str]:
 def open_pairs(
     folder: Path, paired: Sequence[tuple[str, Paths, list[Paths]]], axis: str
 ) -> tuple[list[Item], list[Fault]]:
-    """The pairs by their headers; those that disagree, and files whose header cannot be used."""
+    """The pairs by their headers; those that disagree, and files whose header cannot be used.
+
+    These are among the pairs, too, for who wants to go on without them.
+    """
     items, broken, unequal = [], [], []
     for stem, image_paths, mask_paths in watched(paired, len(paired), "reading headers"):
         single = len(image_paths) == 1 and volumes.is_dicom(image_paths[0]) is False
@@ -158,13 +162,16 @@ def open_pairs(
             others = [shape_of(mask, axis) for mask in masks]
         except PixmedError as error:
             broken.append(str(error))
+            masks = tuple(paths[0] for paths in mask_paths)
+            items.append(Item(name, image_paths[0], masks, (1, 0, 0), str(error)))
             continue
+        fault = ""
         if any(other != shape for other in others):
             shown = [sizes(s) for s in (shape, next(other for other in others if other != shape))]
-            unequal.append(
-                f"{image_paths[0].name if len(image_paths) == 1 else stem} {' against '.join(shown)}"
-            )
-        items.append(Item(name, image, masks, shape))
+            told = f"{image_paths[0].name if len(image_paths) == 1 else stem} {' against '.join(shown)}"
+            unequal.append(told)
+            fault = f"{path_of(masks[0])}: its mask differs in height x width, {told}"
+        items.append(Item(name, image, masks, shape, fault))
     return items, [
         *named("masks differ in height x width from their image", unequal, "export both at one size"),
         *named("files are unusable", broken, "replace them"),

@@ -33,13 +33,20 @@ class Reader:
     """Decodes slices of the items; `look` first, then `index`, then `read`."""
 
     def __init__(
-        self, items: Sequence[Item], axis: str, rule: str | Limits, classes: Sequence[str], allow_empty: bool
+        self,
+        items: Sequence[Item],
+        axis: str,
+        rule: str | Limits,
+        classes: Sequence[str],
+        allow_empty: bool,
+        keep_faulty: bool = False,
     ):
         self._items = items
         self._axis = axis
         self._rule = rule
         self._classes = tuple(classes)
         self._allow_empty = allow_empty
+        self._keep_faulty = keep_faulty
         self._cache = volumes.Cache()
         self._limits: dict[int, Limits] = {}
         self._counts: list[list[dict[int, int]] | None] = []
@@ -54,7 +61,7 @@ class Reader:
         broken = [
             str(result)
             for item, result in zip(self._items, results, strict=True)
-            if isinstance(result, PixmedError) and item.shape[0] > 1
+            if isinstance(result, PixmedError) and item.shape[0] > 1 and not self._keep_faulty
         ]
         raise_all(where, named("mask volumes are unusable", broken, "replace them"))
         self._counts = [None if isinstance(result, PixmedError) else result for result in results]
@@ -132,6 +139,8 @@ class Reader:
 
     def image(self, i: int, k: int) -> np.ndarray:
         """One slice, uint8 | uint16, and its item's limits in `_limits`."""
+        if self._items[i].fault:
+            raise PixmedError(self._items[i].fault)
         image = self._items[i].image
         if isinstance(image, Path):
             values = decode.read_image(image)
@@ -196,6 +205,8 @@ class Reader:
         Before `look`, masks in colours are uint32.
         """
         item = self._items[i]
+        if item.fault:
+            raise PixmedError(item.fault)
         planes = [self._plane(mask, k) for mask in item.masks]
         if len({plane.shape for plane in planes}) > 1:
             raise PixmedError(f"{path_of(item.masks[0])}: the masks of its image differ in size")

@@ -15,10 +15,12 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from PIL import Image
 
-from pixmed_jax.errors import PixmedError, listing
+from pixmed_jax.errors import NAMED, PixmedError, listing
 from pixmed_jax.progress import watched
 
 T = TypeVar("T")
+# Image [S, S, C], mask [S, S], whether a class of the mask was lost, limits.
+Prepared = tuple[np.ndarray, np.ndarray, bool, tuple[float, float]]
 
 
 class Source(NamedTuple):
@@ -83,13 +85,11 @@ def load(source: Source, rows: Sequence[int] | np.ndarray, size: int, *, workers
     """
     rows = [int(row) for row in rows]
 
-    def prepare(row: int) -> tuple[np.ndarray, np.ndarray, bool, tuple[float, float]] | PixmedError:
+    def prepare(row: int) -> Prepared | PixmedError:
         try:
-            image, mask = source.read(row)
-            limits = source.limits(row) if source.limits else (0.0, float(np.iinfo(image.dtype).max))
+            return _prepare(source, row, size)
         except PixmedError as error:
             return error
-        return (*_resize_pair(_grey_if_equal(image), mask, size), limits)
 
     # Decoding and resizing leave the interpreter lock, so threads are enough; `map` keeps the order.
     with ThreadPoolExecutor(workers) as pool:
@@ -98,7 +98,7 @@ def load(source: Source, rows: Sequence[int] | np.ndarray, size: int, *, workers
     loaded = [result for result in results if not isinstance(result, PixmedError)]
     if len(loaded) < len(rows):
         faults = [str(result) for result in results if isinstance(result, PixmedError)]
-        raise PixmedError(f"{len(faults)} of {len(rows)} slices cannot be used: {listing(faults)}")
+        raise PixmedError(f"{len(faults)} of {len(rows)} slices cannot be used: {listing(faults, NAMED)}")
     if not loaded:
         raise PixmedError("no slices to load; set data.dir or data.split.fractions")
     images, masks, lost, limits = zip(*loaded, strict=True)
@@ -119,6 +119,40 @@ def load(source: Source, rows: Sequence[int] | np.ndarray, size: int, *, workers
         files=files,
         limits=np.array(limits, np.float64),
     )
+
+
+def faulty(source: Source, size: int, *, workers: int = 2) -> dict[int, str]:
+    """{row: why it cannot be used at this size}, for all rows; reads everything and keeps nothing.
+
+    A slice of another kind (grey or RGB, 8 or 16 bit) than most cannot be used either.
+    """
+
+    def look(row: int) -> tuple[str, str]:
+        """(fault, kind)"""
+        try:
+            image, _, lost, _ = _prepare(source, row, size)
+        except PixmedError as error:
+            return str(error), ""
+        gone = f"{source.files[row]}: its tumour is lost at {size} x {size}" if lost and source.masked else ""
+        return gone, _kind(image)
+
+    rows = range(len(source.files))
+    with ThreadPoolExecutor(workers) as pool:
+        found = list(watched(pool.map(look, rows), len(rows), "checking slices"))
+    usual = Counter(kind for _, kind in found if kind).most_common(1)
+    faults = {}
+    for row, (fault, kind) in enumerate(found):
+        if not fault and kind != usual[0][0]:
+            fault = f"{source.files[row]}: is {kind} where most are {usual[0][0]}"
+        if fault:
+            faults[row] = fault
+    return faults
+
+
+def _prepare(source: Source, row: int, size: int) -> Prepared:
+    image, mask = source.read(row)
+    limits = source.limits(row) if source.limits else (0.0, float(np.iinfo(image.dtype).max))
+    return (*_resize_pair(_grey_if_equal(image), mask, size), limits)
 
 
 def _grey_if_equal(image: np.ndarray) -> np.ndarray:
@@ -146,11 +180,13 @@ def _resize_pair(image: np.ndarray, mask: np.ndarray, size: int) -> tuple[np.nda
     return image, small, not before <= after | {0}
 
 
+def _kind(image: np.ndarray) -> str:
+    return f"{image.dtype.itemsize * 8} bit {'grey' if image.shape[-1] == 1 else 'RGB'}"
+
+
 def _check_same_kind(images: Sequence[np.ndarray], files: Sequence[str]) -> None:
     """All slices have the bit depth and the channels of the most frequent kind."""
-    kinds = [
-        f"{image.dtype.itemsize * 8} bit {'grey' if image.shape[-1] == 1 else 'RGB'}" for image in images
-    ]
+    kinds = [_kind(image) for image in images]
     (usual, count), *others = Counter(kinds).most_common()
     if others:
         odd = [f"{name} {kind}" for name, kind in zip(files, kinds, strict=True) if kind != usual]

@@ -13,11 +13,13 @@ import numpy as np
 
 from pixmed_jax.data import augment_settings, classes, folder, tables
 from pixmed_jax.data.pipeline import Arrays
+from pixmed_jax.data.reader import tell
 from pixmed_jax.data.regions import class_names, label_map
 from pixmed_jax.data.slices import Slices, Source, load
+from pixmed_jax.data.slices import faulty as faulty_rows
 from pixmed_jax.data.splits import split as split_rows
 from pixmed_jax.data.synthetic import join
-from pixmed_jax.errors import PixmedError, listing
+from pixmed_jax.errors import NAMED, PixmedError, listing
 
 
 class Dataset(NamedTuple):
@@ -37,6 +39,7 @@ class Dataset(NamedTuple):
     load_size: int
     channels: int
     behind: Mapping[str, str] = {}  # {file: patient} that synthetic training slices come from
+    left_out: tuple[str, ...] = ()  # what was wrong with the slices that data.faulty=skip left out
 
     def load(self, rows: np.ndarray, size: int) -> tuple[Arrays, Slices]:
         """The given rows of the source at size x size."""
@@ -60,6 +63,16 @@ class Dataset(NamedTuple):
         if unknown := [name for name in names if name not in self.rows]:
             raise PixmedError(f"split={split!r}: {unknown[0]!r} is not one of {', '.join(self.rows)}")
         return np.sort(np.concatenate([self.rows[name] for name in names]))
+
+    def check(self) -> None:
+        """Read every slice of every split once; PixmedError with all that cannot be used."""
+        masked = self.source.masked and self.condition != "label"
+        faults = faulty_rows(self.source._replace(masked=masked), self.size)
+        if faults:
+            raise PixmedError(
+                f"{len(faults)} of {len(self.source.files)} slices cannot be used: "
+                f"{listing(list(faults.values()), NAMED)}; repair or remove them, or set data.faulty=skip"
+            )
 
     def spread(self, name: str, count: int) -> np.ndarray:
         """Up to `count` rows of a split, to look at: labels in turn, and patients in turn in each."""
@@ -110,11 +123,21 @@ def open_dataset(
     condition: str = "tumor",
     class_channels: bool = False,
     tissues: int = 4,
+    faulty: str = "error",
+    faulty_most: float = 0.05,
     split: Mapping[str, Any],
     augment: augment_settings.Settings | None = None,
     seed: int,
 ) -> Dataset:
-    """`config.data` as keyword arguments; `patients` counts for phantoms only, `augment` is only checked."""
+    """`config.data` as keyword arguments; `patients` counts for phantoms only, `augment` is only checked.
+
+    faulty: "error" leaves slices that cannot be used to who reads them; "skip" reads all once and leaves
+    them out, if they are no more than `faulty_most` of all.
+    """
+    if faulty not in ("error", "skip"):
+        raise PixmedError(f"data.faulty={faulty!r} is unknown; use error or skip")
+    if not 0 <= faulty_most < 1:
+        raise PixmedError(f"data.faulty_most={faulty_most}: give a share of the slices, from 0 to below 1")
     augment_settings.check(augment, "data.augment")
     if source == "phantom":
         from pixmed_jax.data import phantom_builder  # imports TFDS, which only phantoms need
@@ -134,6 +157,7 @@ def open_dataset(
             allow_empty_masks=allow_empty_masks,
             axis=axis,
             rule=intensity,
+            keep_faulty=faulty == "skip",
         )
     elif source == "brain_tumor_mri":
         from pixmed_jax.data import brain_tumor_mri_builder
@@ -148,6 +172,9 @@ def open_dataset(
         raise PixmedError(f"data.source={source!r} is unknown; use one of {known}")
     if leave_out:
         index = _without(index, Path(leave_out), images)
+    left_out: tuple[str, ...] = ()
+    if faulty == "skip":
+        index, left_out = _usable(index, size, faulty_most, labelled=condition == "label")
     rows = split_rows(index, given=index.given or None, **{"seed": seed, **split})
     behind: Mapping[str, str] = {}
     if synthetic_dir:  # after the split, in which they have no part
@@ -171,7 +198,22 @@ def open_dataset(
         load_size=max(size, round(size * load_scale)),
         channels=channels,
         behind=behind,
+        left_out=left_out,
     )
+
+
+def _usable(index: Source, size: int, most: float, *, labelled: bool) -> tuple[Source, tuple[str, ...]]:
+    """The source without the slices that cannot be used, and what is wrong with these."""
+    faults = faulty_rows(index._replace(masked=index.masked and not labelled), size)
+    told = (
+        f"{len(faults)} of {len(index.files)} slices cannot be used: {listing(list(faults.values()), NAMED)}"
+    )
+    if len(faults) > most * len(index.files):
+        raise PixmedError(f"{told}; more than data.faulty_most={most:g} of them, so repair or remove some")
+    if not faults:
+        return index, ()
+    tell(f"{told}; left out, as data.faulty=skip says")
+    return index.take([row for row in range(len(index.files)) if row not in faults]), tuple(faults.values())
 
 
 def _without(index: Source, path: Path, images: str) -> Source:

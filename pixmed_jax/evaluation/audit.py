@@ -31,6 +31,7 @@ _SHOWN = 6
 SPLITS = ("test", "val")
 
 
+@run_folder.alone("evaluation")  # whose file it adds to
 def audit(
     workdir: Path, *, number: int = 500, split: str = "test", seed: int = 0, step: str = "newest"
 ) -> dict[str, Any]:

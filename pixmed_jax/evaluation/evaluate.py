@@ -38,6 +38,7 @@ FEATURES = ("encoder", "inception")
 _SHOWN = 6
 
 
+@run_folder.alone("evaluation")
 def evaluate(
     workdir: Path,
     *,

@@ -2,11 +2,11 @@
 
     checkpoints/1200/...            written by orbax into a temporary folder, then renamed
     checkpoints/1200/manifest.json  written last: {"step", "score", "config", "classes", "grey", "limits",
-                                    "files"}
+                                    "files", "sha256"}, the last of all the others
 
-A step without its manifest was not finished and does not exist for us; a step whose files do not match it is
-reported and passed over. Orbax alone would take an empty folder for the newest step and restore a flipped bit
-without a word.
+A step without its manifest was not finished and does not exist for us; a step whose files, or whose manifest
+itself, have changed is reported and passed over. Orbax alone would take an empty folder for the newest step
+and restore a flipped bit without a word.
 """
 
 import errno
@@ -24,6 +24,7 @@ import orbax.checkpoint as ocp
 from pixmed_jax.errors import PixmedError, listing
 
 MANIFEST = "manifest.json"
+_LARGEST = 2**26  # bytes of a manifest: a step has one file per array at most
 
 
 class Saved(NamedTuple):
@@ -61,6 +62,9 @@ class Writer:
         self._keep = keep
         self._contents = {"config": config, "classes": list(classes), "grey": grey, "limits": list(limits)}
         self._pending: tuple[int, float] | None = None
+        if jax.process_index() == 0:
+            for left in directory.glob("*.orbax-checkpoint-tmp*"):  # by a run that was killed in a save
+                shutil.rmtree(left, ignore_errors=True)
         self._checkpointer = ocp.AsyncCheckpointer(ocp.StandardCheckpointHandler())
 
     def save(self, step: int, state: Any, score: float) -> None:
@@ -76,7 +80,7 @@ class Writer:
                 if path.is_dir():  # left by a run that was killed, or damaged
                     shutil.rmtree(path)
             self._checkpointer.save(path, args=ocp.args.StandardSave(state))
-        except (OSError, ValueError) as error:
+        except Exception as error:  # what orbax and TensorStore raise is of many classes
             raise _save_failed(step, error) from error
         self._pending = (step, score)  # only now: nothing may be made of a save that did not start
 
@@ -95,7 +99,7 @@ class Writer:
             if jax.process_index() == 0:
                 _write_manifest(self._directory / str(step), {"step": step, "score": score, **self._contents})
                 self._prune()
-        except (OSError, ValueError) as error:
+        except Exception as error:
             raise _save_failed(step, error) from error
 
     def close(self) -> None:
@@ -109,6 +113,23 @@ class Writer:
             if old is not best:
                 (old.path / MANIFEST).unlink()  # first, so that a kill in between leaves no half step
                 shutil.rmtree(old.path)
+
+
+def check_room(directory: Path, state: Any, keep: int) -> None:
+    """Raise PixmedError if a disk has no room for the checkpoints that a run is going to keep.
+
+    That is the newest `keep`, the best, and the one that is being written, less those that are there.
+    """
+    bytes_each = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+    missing = max(1, keep + 2 - len(_manifests(directory)))
+    existing = next(path for path in (directory, *directory.absolute().parents) if path.exists())
+    free = shutil.disk_usage(existing).free
+    if free < missing * bytes_each:
+        raise PixmedError(
+            f"{directory}: {free / 1e6:,.0f} MB are free, and {missing} checkpoints of "
+            f"{bytes_each / 1e6:,.0f} MB will be written; free space, lower checkpoint.keep, or give "
+            "another --workdir"
+        )
 
 
 def finished(directory: Path) -> list[Saved]:
@@ -129,27 +150,42 @@ def damage(saved: Saved) -> str | None:
     """What is wrong with a step's files, naming the first one that is; None when all match the manifest."""
     for name, digest in saved.files.items():
         path = saved.path / name
-        if not path.is_file():
+        try:
+            if _sha256(path) != digest:
+                return f"{path} has changed since it was written"
+        except OSError:
             return f"{path} is missing"
-        if _sha256(path) != digest:
-            return f"{path} has changed since it was written"
     return None
 
 
 def newest_intact(directory: Path) -> Saved | None:
     """The newest finished step whose files are all intact; each damaged one on the way is told on stderr.
 
-    None when there is no finished step at all; PixmedError when there are some, and every one is damaged.
+    None when there is no finished step at all; PixmedError when there are some, and every one is damaged, or
+    when several have lost their manifests.
     """
+    before = _manifests(directory)
     for saved in reversed(finished(directory)):
         fault = damage(saved)
         if fault is None:
             return saved
+        if not (saved.path / MANIFEST).exists():  # a training beside has just deleted it, for newer ones
+            return newest_intact(directory)
         print(f"checkpoint {saved.step} is passed over: {fault}", file=sys.stderr)
-    if _manifests(directory):
+    if _manifests(directory) != before:
+        return newest_intact(directory)
+    if before:
         raise PixmedError(
             f"{directory}: every checkpoint is damaged; put a good copy back, or start over with --fresh"
         )
+    unfinished = sorted({path.parent.name for path in directory.glob("*/*") if path.parent.name.isdigit()})
+    if len(unfinished) > 1:  # a kill during the first save leaves one
+        raise PixmedError(
+            f"{directory}: no checkpoint has its {MANIFEST} ({listing(unfinished)}); put them back, or start "
+            "over with --fresh"
+        )
+    for name in unfinished:
+        print(f"checkpoint {name} is passed over: no {MANIFEST}, so it was not finished", file=sys.stderr)
     return None
 
 
@@ -174,17 +210,25 @@ def restore(saved: Saved, target: Any) -> Any:
     `target` may be a part of what was saved (a dict of some of a state's fields): only that part is read.
     """
     handler = ocp.PyTreeCheckpointHandler()
-    with ocp.Checkpointer(handler) as checkpointer:
-        stored = checkpointer.metadata(saved.path.absolute()).item_metadata.tree
-        _check_fits(saved, stored, target)
-        return checkpointer.restore(
-            saved.path.absolute(),
-            args=ocp.args.PyTreeRestore(
-                item=target,
-                restore_args=ocp.checkpoint_utils.construct_restore_args(target),
-                partial_restore=True,
-            ),
-        )
+    try:
+        with ocp.Checkpointer(handler) as checkpointer:
+            stored = checkpointer.metadata(saved.path.absolute()).item_metadata.tree
+            _check_fits(saved, stored, target)
+            return checkpointer.restore(
+                saved.path.absolute(),
+                args=ocp.args.PyTreeRestore(
+                    item=target,
+                    restore_args=ocp.checkpoint_utils.construct_restore_args(target),
+                    partial_restore=True,
+                ),
+            )
+    except PixmedError:
+        raise
+    except Exception as error:  # pages of orbax's and TensorStore's own, of many classes
+        fault = damage(saved)
+        if fault is None:
+            raise
+        raise PixmedError(f"{saved.path}: {fault}, while it was read; run it again") from error
 
 
 def sha256_of_tree(tree: Any) -> str:
@@ -232,6 +276,7 @@ def _sha256(path: Path) -> str:
 def _write_manifest(path: Path, contents: dict[str, Any]) -> None:
     files = sorted(p for p in path.rglob("*") if p.is_file() and p.name != MANIFEST)
     contents["files"] = {p.relative_to(path).as_posix(): _sha256(p) for p in files}
+    contents["sha256"] = _sha256_of_contents(contents)
     draft = path / f"{MANIFEST}.draft"
     with draft.open("w") as file:
         json.dump(contents, file, indent=1)
@@ -240,9 +285,19 @@ def _write_manifest(path: Path, contents: dict[str, Any]) -> None:
     draft.replace(path / MANIFEST)
 
 
+def _sha256_of_contents(contents: dict[str, Any]) -> str:
+    others = {key: value for key, value in contents.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(others, sort_keys=True).encode()).hexdigest()
+
+
 def _read_manifest(path: Path) -> Saved:
     try:
+        if (path / MANIFEST).stat().st_size > _LARGEST:
+            raise ValueError(f"over {_LARGEST} bytes")
         contents = json.loads((path / MANIFEST).read_text())
+        # Manifests of older versions have no digest of their own.
+        if contents.get("sha256", "") not in ("", _sha256_of_contents(contents)):
+            raise ValueError("changed since it was written")
         files = {str(k): str(v) for k, v in contents["files"].items()}
         outside = [name for name in files if Path(name).is_absolute() or ".." in Path(name).parts]
         if outside:

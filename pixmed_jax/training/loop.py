@@ -3,25 +3,24 @@
 `train(config, workdir)` is the whole contract. The loop knows a `Task`, never a network.
 """
 
-import signal
-import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
-from types import FrameType
 from typing import Any, NamedTuple
 
 import jax
 from jax.sharding import Mesh
 
 from pixmed_jax import config as configs
-from pixmed_jax import inference
+from pixmed_jax import inference, memory
 from pixmed_jax import workdir as run_folder
 from pixmed_jax.data import augment_picture
 from pixmed_jax.data.augment_settings import enabled
 from pixmed_jax.data.pipeline import Arrays, make_batch
 from pixmed_jax.data.sources import Dataset, open_dataset
-from pixmed_jax.errors import PixmedError, listing
+from pixmed_jax.errors import NAMED, PixmedError, listing
 from pixmed_jax.models import count
+from pixmed_jax.signals import Interrupt
 from pixmed_jax.training import build, checkpoint
 from pixmed_jax.training import mesh as meshes
 from pixmed_jax.training.feed import Feed
@@ -29,27 +28,7 @@ from pixmed_jax.training.heldout import HeldOut
 from pixmed_jax.training.records import Bar, Records
 from pixmed_jax.training.task import Task
 
-
-class Interrupt:
-    """Remembers SIGINT or SIGTERM, so that the loop can stop after the step; a second one ends at once."""
-
-    def __init__(self) -> None:
-        self.signal: int | None = None
-
-    def __enter__(self) -> "Interrupt":
-        self._old = {s: signal.signal(s, self._received) for s in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._old.items():
-            signal.signal(number, handler)
-
-    def _received(self, number: int, frame: FrameType | None) -> None:
-        self.signal = number
-        for s in self._old:
-            signal.signal(s, signal.SIG_DFL)
-        name = signal.Signals(number).name
-        print(f"{name}: stopping after this step; once more to stop without saving", file=sys.stderr)
+_ADVICE = "lower train.batch_size, raise train.accumulate, or lower data.size; what was saved is intact"
 
 
 class Run(NamedTuple):
@@ -68,17 +47,24 @@ def train(config: dict[str, Any], workdir: Path, *, fresh: bool = False) -> int:
     A run that is there is resumed from its newest intact checkpoint. Raises PixmedError for what the user
     can cure: data, config, disk, or numbers that do not stay finite.
     """
-    with Interrupt() as interrupt:
+    stopping = "stopping after this step; once more to stop without saving"
+    with Interrupt(stopping) as interrupt, ExitStack() as held:
         mesh = meshes.make_mesh(config["train"]["batch_size"])
         dataset = open_data(config)
         task = build.make_task(config, classes=len(dataset.classes))
         run = Run(config, workdir, dataset, task, mesh)
         steps = total_steps(config, len(dataset.rows["train"]))
         _check_rates(config)
-        if meshes.is_first():
-            run_folder.prepare(workdir, config, fresh=fresh)  # not before all that can be checked is checked
+        if config["data"].get("faulty", "error") == "error":  # else all was read while it was opened
+            dataset.check()
+        if meshes.is_first():  # not before all that can be checked is checked
+            held.enter_context(run_folder.locked(workdir / "training"))
+            run_folder.prepare(workdir, config, fresh=fresh)
             run_folder.write_json(workdir / run_folder.SPLIT, dataset.description())
+            if dataset.left_out:
+                run_folder.note(workdir, left_out=dataset.left_out)
         meshes.wait("the run's folder is ready")
+        held.enter_context(memory.told(config["train"]["batch_size"], config["data"]["size"], _ADVICE))
         state = _start(run)
         first = int(state.step)
         if first >= steps:
@@ -87,6 +73,8 @@ def train(config: dict[str, Any], workdir: Path, *, fresh: bool = False) -> int:
                 "or give --fresh to start over"
             )
             return 0
+        if meshes.is_first():
+            checkpoint.check_room(workdir / "checkpoints", state, config["checkpoint"]["keep"])
         return _run(run, state, steps, interrupt)
 
 
@@ -243,7 +231,7 @@ def _run(run: Run, state: Any, steps: int, interrupt: Interrupt) -> int:
         feed.close()
         bar.close()
         records.close()
-        writer.close()
+        writer.close()  # may raise: of a save that fails at the end nobody else would tell
     _tell(f"trained {steps} steps in {workdir}")
     return 0
 
@@ -277,6 +265,6 @@ def _stop_when_lost(state: Any, config: dict[str, Any], dataset: Dataset, feed: 
     files = sorted({dataset.source.files[row] for row in feed.rows(first_bad)})
     raise PixmedError(
         f"losses are not finite since step {first_bad + 1} ({in_row} steps skipped, nothing of them saved); "
-        f"its batch was {listing(files, 64)}; look at these files, "
+        f"its batch was {listing(files, NAMED)}; look at these files, "
         "or lower optimizer.learning_rate, and rerun to resume"
     )

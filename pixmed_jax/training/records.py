@@ -2,57 +2,99 @@
 
 import json
 import math
+import socket
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from tensorboardX import SummaryWriter
+from tensorboardX import summary
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.record_writer import RecordWriter
+
+from pixmed_jax import workdir as run_folder
+from pixmed_jax.errors import PixmedError
 
 
 class Records:
     """Appends to the records of a run that stands at `step`; what a killed run wrote beyond it is dropped.
 
-    Without a folder nothing is kept: of several processes only one writes.
+    Without a folder nothing is kept: of several processes only one writes. TensorBoard's events are written
+    by the caller's own thread: that of SummaryWriter dies of a full disk and then keeps all waiting for it.
+    Errors: PixmedError where the records cannot be written.
     """
 
     def __init__(self, workdir: Path | None, step: int):
         self._file = None
         if workdir is None:
             return
-        path = workdir / "metrics.jsonl"
-        kept = [line for line in _lines(path) if json.loads(line)["step"] <= step] if step else []
-        path.write_text("".join(f"{line}\n" for line in kept))
-        self._file = path.open("a")
-        self._events = SummaryWriter(str(workdir), purge_step=step + 1)
+        self._path = workdir / "metrics.jsonl"
+        with self._told():
+            kept = [line for line in _lines(self._path) if _step(line) <= step] if step else []
+            run_folder.write_text(self._path, "".join(f"{line}\n" for line in kept))
+            name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}"
+            self._events = RecordWriter(str(workdir / name))
+            self._event(Event(file_version="brain.Event:2"))
+            self._file = self._path.open("a", encoding="utf-8")
+            start = SessionLog(status=SessionLog.START)
+            self._event(Event(step=step + 1, session_log=start))  # drops what a killed run drew beyond it
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         if self._file is None:
             return
         finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
-        self._file.write(json.dumps({"step": step, **finite}) + "\n")  # null: JSON knows no NaN
-        self._file.flush()
-        for name, value in values.items():
-            self._events.add_scalar(name, value, step)
+        with self._told():
+            self._file.write(json.dumps({"step": step, **finite}) + "\n")  # null: JSON knows no NaN
+            self._file.flush()
+            for name, value in values.items():
+                self._event(Event(step=step, summary=summary.scalar(name, value)))
+            self._events.flush()
 
     def picture(self, step: int, name: str, picture: Image.Image) -> None:
         if self._file is not None:
-            self._events.add_image(name, np.asarray(picture), step, dataformats="HWC")
+            with self._told():
+                shown = summary.image(name, np.asarray(picture), dataformats="HWC")
+                self._event(Event(step=step, summary=shown))
+                self._events.flush()
+
+    def _event(self, event: Event) -> None:
+        event.wall_time = time.time()
+        self._events.write(event.SerializeToString())
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise PixmedError(
+                f"{self._path}: cannot be written ({error.strerror}); free space, and rerun to resume"
+            ) from error
 
     def close(self) -> None:
         if self._file is not None:
-            self._file.close()
-            self._events.close()
+            for file in (self._file, self._events):
+                with suppress(OSError):  # what could not be written has been told
+                    file.close()
 
 
 def _lines(path: Path) -> list[str]:
     """The complete lines of a file that may end in half a line."""
     if not path.exists():
         return []
-    return [line for line in path.read_text().split("\n")[:-1] if line.endswith("}")]
+    return [line for line in path.read_text("utf-8", "replace").split("\n")[:-1] if line.endswith("}")]
+
+
+def _step(line: str) -> float:
+    """The step of a record; infinite for a line that is none."""
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return math.inf
 
 
 class Bar:

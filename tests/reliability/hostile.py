@@ -432,6 +432,19 @@ def mat_with_fewer_numbers_than_stated(path):
     path.write_bytes(mat5(matrix((8, 8), numbers=element(9, bytes(64)))))
 
 
+@hostile("a.mat", "cannot be read")
+def mat_with_numbers_of_no_type(path):
+    """Found by fuzzing: SciPy 1.17 looks such a type up behind the end of a table and ends the process."""
+    path.write_bytes(mat5(matrix((8, 8), numbers=element(0x7FFF, bytes(512)))))
+
+
+@hostile("a.mat", "does not end with its values")
+def mat_with_more_behind_its_numbers(path):
+    whole = matrix((8, 8)) + bytes(4096)
+    body = zlib.compress(whole)
+    path.write_bytes(mat5(struct.pack("<LL", 15, len(body)) + body))
+
+
 @hostile("a.mat", "holds no array")
 def mat_of_cells_and_objects(path):
     scipy.io.savemat(path, {"image": np.array([[1, "a"], [2, "b"]], object), "s": {"image": GREY}})

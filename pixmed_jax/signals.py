@@ -1,0 +1,64 @@
+"""SIGINT (Ctrl-C) and SIGTERM: the first stops in good order, a second one ends the process at once.
+
+Python runs a handler between two of its own instructions, so one that waits for XLA to compile would wait
+for minutes, and a second signal with it. The system's side of a signal is told to a thread beside it instead,
+which answers while the rest is busy.
+"""
+
+import os
+import signal
+import sys
+from threading import Thread
+from types import FrameType
+
+
+class Stopped(BaseException):
+    """A signal ends what is under way; like KeyboardInterrupt it is no Exception."""
+
+    def __init__(self, number: int):
+        super().__init__(signal.Signals(number).name)
+        self.status = 128 + number
+
+
+class Interrupt:
+    """Remembers SIGINT or SIGTERM in `signal`, for a loop that stops when it can; or raises `Stopped`.
+
+    The main thread's to enter; one inside another takes its place until it is left.
+    """
+
+    def __init__(self, does: str, *, raises: bool = False) -> None:
+        self.signal: int | None = None
+        self._does, self._raises = does, raises
+
+    def __enter__(self) -> "Interrupt":
+        ours, theirs = os.pipe()
+        os.set_blocking(theirs, False)
+        self._pipe = theirs
+        self._old = {s: signal.signal(s, self._received) for s in (signal.SIGINT, signal.SIGTERM)}
+        self._old_pipe = signal.set_wakeup_fd(theirs, warn_on_full_buffer=False)
+        Thread(target=self._watch, args=(ours,), daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.set_wakeup_fd(self._old_pipe)
+        for number, handler in self._old.items():
+            signal.signal(number, handler)
+        os.close(self._pipe)  # which ends the thread
+
+    def _received(self, number: int, frame: FrameType | None) -> None:
+        first = self.signal is None
+        self.signal = number
+        if self._raises and first:
+            raise Stopped(number)
+
+    def _watch(self, pipe: int) -> None:
+        seen = 0
+        while byte := os.read(pipe, 1):
+            number = byte[0]
+            if number not in (signal.SIGINT, signal.SIGTERM):
+                continue
+            seen += 1
+            if seen > 1:
+                os._exit(128 + number)
+            print(f"{signal.Signals(number).name}: {self._does}", file=sys.stderr, flush=True)
+        os.close(pipe)

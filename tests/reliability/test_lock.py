@@ -1,0 +1,115 @@
+"""Row 20: one process at a time; the other is told which one, and a killed one's lock holds up nobody."""
+
+import errno
+import json
+import os
+import socket
+
+import pytest
+import runs
+from children import child, train  # noqa: F401
+
+from pixmed_jax import sampling, study
+from pixmed_jax import workdir as run_folder
+from pixmed_jax.errors import PixmedError
+from pixmed_jax.evaluation.audit import audit
+from pixmed_jax.evaluation.evaluate import evaluate
+from pixmed_jax.training import loop
+
+
+def test_a_second_holder_is_told_of_the_first(tmp_path):
+    with run_folder.locked(tmp_path / "training"):
+        with (
+            pytest.raises(PixmedError, match=f"{tmp_path}: in use by process {os.getpid()} on ") as error,
+            run_folder.locked(tmp_path / "training"),
+        ):
+            raise AssertionError("both hold it")
+        assert socket.gethostname() in str(error.value) and "\n" not in str(error.value)
+        assert f"delete {tmp_path / '.training.lock'}" in str(error.value)
+        with run_folder.locked(tmp_path / "samples"):  # something else
+            pass
+    assert list(tmp_path.iterdir()) == []
+    with run_folder.locked(tmp_path / "training"):
+        pass
+
+
+def test_a_lock_is_given_up_however_its_block_ends(tmp_path):
+    with pytest.raises(KeyboardInterrupt), run_folder.locked(tmp_path / "training"):
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lock_that_was_left_is_explained_and_taken_over(tmp_path, capsys):
+    (tmp_path / ".training.lock").write_text("process 7 on elsewhere since 2026-01-01 00:00:00")
+    with run_folder.locked(tmp_path / "training"):
+        who = "process 7 on elsewhere since 2026-01-01 00:00:00"
+        told = f"{tmp_path / '.training.lock'}: left by {who}, which was killed; taken over\n"
+        assert capsys.readouterr().err == told
+        assert f"process {os.getpid()} " in (tmp_path / ".training.lock").read_text()
+
+
+def test_a_file_system_without_locks_is_no_obstacle(tmp_path, monkeypatch):
+    def none(descriptor, how):
+        raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
+
+    monkeypatch.setattr(run_folder.fcntl, "flock", none)
+    with run_folder.locked(tmp_path / "training"), run_folder.locked(tmp_path / "training"):
+        pass
+
+
+def test_a_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("kept")
+    with (
+        pytest.raises(PixmedError, match="cannot be written"),
+        run_folder.locked(tmp_path / "file" / "training"),
+    ):
+        pass
+
+
+def study_config() -> dict:
+    nothing = {"systems": [0], "downstream": [0]}
+    return {
+        "run": [],
+        "arms": [],
+        "systems": {},
+        "downstream": {},
+        "seeds": nothing,
+        "samples": {},
+        "data": {},
+    }
+
+
+@pytest.mark.parametrize("name", ["training", "evaluation", "audit", "samples", "study"])
+def test_every_stage_that_writes_asks(name, tmp_path, tmp_path_factory, monkeypatch):
+    workdir = runs.copied(tmp_path_factory, tmp_path / "run")
+    stages = {
+        "training": lambda: loop.train(runs.config(tmp_path_factory, train__steps=7), workdir),
+        "evaluation": lambda: evaluate(workdir),
+        "audit": lambda: audit(workdir),
+        "samples": lambda: sampling.sample(workdir, number=1),
+        "study": lambda: study.study(study_config(), workdir),
+    }
+    before = runs.tree_bytes(workdir)
+    with (
+        run_folder.locked(workdir / ("evaluation" if name == "audit" else name)),
+        pytest.raises(PixmedError, match="in use by process"),
+    ):
+        stages[name]()
+    assert runs.tree_bytes(workdir) == before
+
+
+@pytest.mark.slow
+def test_two_trainings_in_one_folder(child, tmp_path, tmp_path_factory, capsys):
+    """The second refuses, and the first ends as if alone; of a killed one the next start tells."""
+    workdir, config = tmp_path / "run", runs.config(tmp_path_factory)
+    first = child(train, config, workdir, at="jax.stages:Lowered.compile").until_halted()
+    for fresh in (False, True):  # above all, --fresh must not delete what the other is writing
+        with pytest.raises(PixmedError, match=rf"in use by process {first.pid} on {socket.gethostname()}"):
+            loop.train(config, workdir, fresh=fresh)
+    first.kill()
+    second = child(train, config, workdir)
+    assert second.code() == 0, second.err
+    assert f"left by process {first.pid} on {socket.gethostname()}" in second.err
+    assert not list(workdir.glob(".*"))
+    state = json.loads((workdir / "metrics.jsonl").read_text().splitlines()[-1])
+    assert state["step"] == 6
