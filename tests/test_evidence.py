@@ -151,7 +151,7 @@ ORDER = {
     ("diversity", "closest", "ratio"): (True, ("collapsed",)),
     ("diversity", "same_condition", "generated"): (True, ("memorised",)),
     ("memorisation", "ratio"): (True, ("memorised", "mirrored copies")),
-    ("memorisation", "auc"): (False, ("memorised", "mirrored copies")),
+    ("memorisation", "recognition", "auc"): (False, ("memorised", "mirrored copies")),
 }
 ARTEFACTS = {
     "blurred": "sharpness",
@@ -163,7 +163,8 @@ ARTEFACTS = {
     "leaked flip": "upright",
     "leaked shift": "shift",
 }
-AUDITED_ONES = ("sound", "blurred", "mask ignored", "memorised", "mirrored copies")
+# Not "mask ignored", which shows other held-out patients: no trained network can.
+AUDITED_ONES = ("sound", "blurred", "memorised", "mirrored copies")
 
 
 def answer(evaluation, question):
@@ -199,7 +200,7 @@ def test_an_artefact_is_found_by_its_name(told, fault):
 def test_an_ignored_mask_is_found_by_the_segmenter_alone(told):
     ignored = told["mask ignored"]
     assert answer(ignored, "Follows") == "no"
-    assert [answer(ignored, q) for q in ("Looks", "New")] == ["yes", "yes"]
+    assert answer(ignored, "Looks") == "yes" and ignored["artefacts"]["found"] == []
 
 
 def test_collapse_is_found_by_diversity(told):

@@ -55,8 +55,9 @@ def train(config: dict[str, Any], workdir: Path, *, fresh: bool = False) -> int:
         run = Run(config, workdir, dataset, task, mesh)
         steps = total_steps(config, len(dataset.rows["train"]))
         _check_rates(config)
-        if config["data"].get("faulty", "error") == "error":  # else all was read while it was opened
-            dataset.check()
+        begun = not fresh and any((workdir / "checkpoints").glob("*/manifest.json"))
+        if not begun and config["data"].get("faulty", "error") == "error":
+            dataset.check()  # else all was read when the run was begun, or while the dataset was opened
         if meshes.is_first():  # not before all that can be checked is checked
             held.enter_context(run_folder.locked(workdir / "training"))
             run_folder.prepare(workdir, config, fresh=fresh)
