@@ -275,7 +275,7 @@ def test_spread_shows_every_label_and_patient_early():
         labels += [patient // 2] * 5
         groups += [f"p{patient}"] * 5
     source = types.SimpleNamespace(labels=np.array(labels), groups=tuple(groups))
-    dataset = types.SimpleNamespace(source=source, rows={"val": np.arange(30), "train": np.arange(0)})
+    dataset = types.SimpleNamespace(source=source, of=lambda split: {"val": np.arange(30)}[split])
     first = Dataset.spread(dataset, "val", 6)
     assert [labels[row] for row in first[:3]] == [0, 1, 2]
     assert {groups[row] for row in first} == set(groups)

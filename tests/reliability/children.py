@@ -163,6 +163,7 @@ def train(config: dict[str, Any], workdir: Path) -> int:
 def launch(*words: str) -> int:
     """launch.py itself."""
     os.chdir(runs.ROOT)
+    sys.path.insert(0, str(runs.ROOT))  # it belongs to no package
     import launch
 
     sys.argv = ["launch.py", *words]

@@ -9,11 +9,12 @@ import pytest
 import runs
 from children import child, train  # noqa: F401
 
-from pixmed_jax import sampling, study
+from pixmed_jax import sampling
 from pixmed_jax import workdir as run_folder
 from pixmed_jax.errors import PixmedError
 from pixmed_jax.evaluation.audit import audit
 from pixmed_jax.evaluation.evaluate import evaluate
+from pixmed_jax.parts import prepare
 from pixmed_jax.training import loop
 
 
@@ -66,20 +67,7 @@ def test_a_folder_that_cannot_be_written(tmp_path):
         pass
 
 
-def study_config() -> dict:
-    nothing = {"systems": [0], "downstream": [0]}
-    return {
-        "run": [],
-        "arms": [],
-        "systems": {},
-        "downstream": {},
-        "seeds": nothing,
-        "samples": {},
-        "data": {},
-    }
-
-
-@pytest.mark.parametrize("name", ["training", "evaluation", "audit", "samples", "study"])
+@pytest.mark.parametrize("name", ["training", "evaluation", "audit", "samples"])
 def test_every_stage_that_writes_asks(name, tmp_path, tmp_path_factory, monkeypatch):
     workdir = runs.copied(tmp_path_factory, tmp_path / "run")
     stages = {
@@ -87,7 +75,6 @@ def test_every_stage_that_writes_asks(name, tmp_path, tmp_path_factory, monkeypa
         "evaluation": lambda: evaluate(workdir),
         "audit": lambda: audit(workdir),
         "samples": lambda: sampling.sample(workdir, number=1),
-        "study": lambda: study.study(study_config(), workdir),
     }
     before = runs.tree_bytes(workdir)
     with (
@@ -96,6 +83,22 @@ def test_every_stage_that_writes_asks(name, tmp_path, tmp_path_factory, monkeypa
     ):
         stages[name]()
     assert runs.tree_bytes(workdir) == before
+
+
+@pytest.mark.parametrize("held", ["systems/ghost", "systems/ghost/training"])
+def test_a_study_is_shared_but_not_started_over_under_another(held, tmp_path):
+    """Parts have locks of their own (tests/test_parts.py); what is being made is not deleted."""
+    made = tmp_path / "systems" / "ghost" / "config.json"
+    made.parent.mkdir(parents=True)
+    made.touch()
+    config, contents = {"run": ["ghost"]}, ("systems",)
+    with run_folder.locked(tmp_path / held):
+        prepare(tmp_path, config, "study", fresh=False, contents=contents)
+        with pytest.raises(PixmedError, match="in use by process"):
+            prepare(tmp_path, {"run": []}, "study", fresh=True, contents=contents)
+    assert made.exists()
+    prepare(tmp_path, {"run": []}, "study", fresh=True, contents=contents)
+    assert not made.exists()
 
 
 @pytest.mark.slow
