@@ -10,11 +10,13 @@ and restore a flipped bit without a word.
 """
 
 import errno
+import functools
 import hashlib
 import json
 import os
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -66,6 +68,8 @@ class Writer:
             for left in directory.glob("*.orbax-checkpoint-tmp*"):  # by a run that was killed in a save
                 shutil.rmtree(left, ignore_errors=True)
         self._checkpointer = ocp.AsyncCheckpointer(ocp.StandardCheckpointHandler())
+        self._hook = sys.unraisablehook
+        sys.unraisablehook = functools.partial(_quietly, self._hook)
 
     def save(self, step: int, state: Any, score: float) -> None:
         """Start writing `state`; returns once it is copied out of the device, before it is on disk."""
@@ -103,8 +107,9 @@ class Writer:
             raise _save_failed(step, error) from error
 
     def close(self) -> None:
-        self.finish()
+        self.finish()  # after a failure the hook stays, since threads of the save may still come to an end
         self._checkpointer.close()
+        sys.unraisablehook = self._hook
 
     def _prune(self) -> None:
         saved = finished(self._directory)
@@ -321,6 +326,15 @@ def _read_manifest(path: Path) -> Saved:
         raise PixmedError(
             f"{path / MANIFEST}: unreadable ({error}); delete {path} to fall back on an older step"
         ) from error
+
+
+def _quietly(hook: Callable[[Any], Any], told: Any) -> None:
+    """What no caller can catch, but for TensorStore's complaints that a failed save no longer listens.
+
+    Each is a page, from a thread of its own, in the middle of the line that tells of the save.
+    """
+    if not (isinstance(told.exc_value, RuntimeError) and str(told.exc_value) == "Event loop is closed"):
+        hook(told)
 
 
 def _save_failed(step: int, error: Exception) -> PixmedError:
