@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import time
 
 import pytest
@@ -29,6 +30,8 @@ def test_killed_ten_times(child, config, uninterrupted, tmp_path):
         process.kill()
         first = resumed_from(process)
         assert first == max(before, default=0)  # nothing that was finished is lost
+        told = re.findall(rf"step (\d+)/{STEPS}", process.out)
+        assert all(int(step) > first for step in told)  # nor done again
         if number == 0:
             assert first == 0 and kept(workdir) == []
         if max(kept(workdir), default=0) >= STEPS - 2 * EVERY:
