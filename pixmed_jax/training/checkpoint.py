@@ -9,14 +9,17 @@ itself, have changed is reported and passed over. Orbax alone would take an empt
 and restore a flipped bit without a word.
 """
 
+import contextlib
 import errno
-import functools
+import gc
 import hashlib
 import json
+import logging
 import os
 import shutil
 import sys
-from collections.abc import Callable
+import types
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -68,8 +71,7 @@ class Writer:
             for left in directory.glob("*.orbax-checkpoint-tmp*"):  # by a run that was killed in a save
                 shutil.rmtree(left, ignore_errors=True)
         self._checkpointer = ocp.AsyncCheckpointer(ocp.StandardCheckpointHandler())
-        self._hook = sys.unraisablehook
-        sys.unraisablehook = functools.partial(_quietly, self._hook)
+        _listen_past_orbax()
 
     def save(self, step: int, state: Any, score: float) -> None:
         """Start writing `state`; returns once it is copied out of the device, before it is on disk."""
@@ -107,9 +109,8 @@ class Writer:
             raise _save_failed(step, error) from error
 
     def close(self) -> None:
-        self.finish()  # after a failure the hook stays, since threads of the save may still come to an end
+        self.finish()
         self._checkpointer.close()
-        sys.unraisablehook = self._hook
 
     def _prune(self) -> None:
         saved = finished(self._directory)
@@ -215,8 +216,9 @@ def restore(saved: Saved, target: Any) -> Any:
     `target` may be a part of what was saved (a dict of some of a state's fields): only that part is read.
     """
     handler = ocp.PyTreeCheckpointHandler()
+    _listen_past_orbax()
     try:
-        with ocp.Checkpointer(handler) as checkpointer:
+        with _quiet("absl", "asyncio"), ocp.Checkpointer(handler) as checkpointer:
             stored = checkpointer.metadata(saved.path.absolute()).item_metadata.tree
             _check_fits(saved, stored, target)
             return checkpointer.restore(
@@ -229,11 +231,13 @@ def restore(saved: Saved, target: Any) -> Any:
             )
     except PixmedError:
         raise
-    except Exception as error:  # pages of orbax's and TensorStore's own, of many classes
+    except Exception:  # pages of orbax's and TensorStore's own, of many classes
         fault = damage(saved)
         if fault is None:
             raise
-        raise PixmedError(f"{saved.path}: {fault}, while it was read; run it again") from error
+    with _quiet("asyncio"):
+        gc.collect()  # reads that nobody waits for any more end here, not in the middle of something else
+    raise PixmedError(f"{saved.path}: {fault}, while it was read; run it again")
 
 
 def sha256_of_tree(tree: Any) -> str:
@@ -328,13 +332,43 @@ def _read_manifest(path: Path) -> Saved:
         ) from error
 
 
-def _quietly(hook: Callable[[Any], Any], told: Any) -> None:
-    """What no caller can catch, but for TensorStore's complaints that a failed save no longer listens.
+class _PastOrbax:
+    """An unraisable hook that leaves out what orbax and TensorStore say of a save or read that has failed.
 
-    Each is a page, from a thread of its own, in the middle of the line that tells of the save.
+    Each of these is a page, from a thread of its own or whenever memory is tidied, in the middle of the line
+    that tells of the fault: a thread that nobody listens to any more, a coroutine that is no longer awaited.
     """
-    if not (isinstance(told.exc_value, RuntimeError) and str(told.exc_value) == "Event loop is closed"):
-        hook(told)
+
+    def __init__(self, hook: Callable[[Any], Any]):
+        self._hook = hook
+
+    def __call__(self, told: Any) -> None:
+        thread = isinstance(told.exc_value, RuntimeError) and str(told.exc_value) == "Event loop is closed"
+        coroutine = isinstance(told.object, types.CoroutineType)
+        if not thread and not (coroutine and "orbax" in Path(told.object.cr_code.co_filename).parts):
+            self._hook(told)
+
+
+def _listen_past_orbax() -> None:
+    """For the rest of the process, since threads of a failed save may outlive it."""
+    if not isinstance(sys.unraisablehook, _PastOrbax):
+        sys.unraisablehook = _PastOrbax(sys.unraisablehook)
+
+
+@contextlib.contextmanager
+def _quiet(*loggers: str) -> Iterator[None]:
+    """What these log below a fault that is raised anyway, in pages, is not shown."""
+
+    def nothing(record: logging.LogRecord) -> bool:
+        return False
+
+    try:
+        for name in loggers:
+            logging.getLogger(name).addFilter(nothing)
+        yield
+    finally:
+        for name in loggers:
+            logging.getLogger(name).removeFilter(nothing)
 
 
 def _save_failed(step: int, error: Exception) -> PixmedError:
