@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from pixmed_jax.data import phantom, phantom_builder
+from pixmed_jax.data import phantom, phantom_anatomy, phantom_builder, phantom_tissue
 from pixmed_jax.errors import PixmedError
 
 SMALL = {"patients": 3, "count": 2, "size": 64}
@@ -34,8 +34,8 @@ def tumour_voxels(a):
     lattice = np.stack(np.meshgrid(steps, steps, steps), -1).reshape(-1, 3)
     points = lattice * a.tumour.radii.max() + a.tumour.centre
     value, mask = phantom.tissue(a, points)
-    standard = phantom._to_standard(points[mask].T.astype(np.float32), a.size, a.narrowing)
-    cavity = phantom._cavity(standard, phantom._mirrored(standard))[0]
+    standard = phantom_tissue.to_standard(points[mask].T.astype(np.float32), a.size, a.narrowing)
+    cavity = phantom_tissue.cavity_at(standard, phantom_tissue.mirrored(standard))[0]
     return points[mask], cavity, value[mask]
 
 
@@ -52,7 +52,7 @@ def same(one, other):
 def test_same_seed_and_patient_give_the_same_bytes():
     np.random.seed(1)
     first = phantom.patient_slices(3, seed=5, size=64)
-    phantom._noise_volume.cache_clear()
+    phantom_anatomy.noise_volume.cache_clear()
     np.random.seed(2)
     assert same(first, phantom.patient_slices(3, seed=5, size=64))
 
@@ -180,8 +180,8 @@ def test_pituitary_tumours_are_small_and_in_the_midline_over_the_sella():
     for a in of_kind("pituitary"):
         points, _, value = tumour_voxels(a)
         assert abs(points[:, 0].mean()) < 4
-        assert np.linalg.norm(points - phantom._SELLA, axis=1).min() < 6
-        assert np.abs(points[:, 1] - phantom._SELLA[1]).max() < 16
+        assert np.linalg.norm(points - phantom_anatomy.SELLA, axis=1).min() < 6
+        assert np.abs(points[:, 1] - phantom_anatomy.SELLA[1]).max() < 16
         assert 8 * len(points) < 20_000  # mm^3
         assert np.median(value) > a.white
 
