@@ -30,7 +30,8 @@ from pixmed_jax import pages, pictures
 from pixmed_jax import workdir as run_folder
 from pixmed_jax.data import duplicates
 from pixmed_jax.data.duplicates import Copy
-from pixmed_jax.data.survey import NO_LABELS, Record, Survey, survey
+from pixmed_jax.data.survey import NO_LABELS, survey
+from pixmed_jax.data.survey_records import Record, Survey
 from pixmed_jax.errors import PixmedError
 
 FILE_COLUMNS = (
