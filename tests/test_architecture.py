@@ -13,7 +13,16 @@ LAYERS = (
     ("launch",),
     ("study", "utility"),
     ("parts",),
-    ("loop", "heldout", "dry_run", "sampling", "inference", "evaluation", "check_data"),  # stages
+    (
+        "loop",
+        "heldout",
+        "dry_run",
+        "sampling",
+        "inference",
+        "evaluation",
+        "check_data",
+        "check_data_page",
+    ),  # stages
     ("build", "gan", "supervised"),  # tasks
     ("task", "checkpoint", "feed", "mesh", "records"),
     ("models", "losses", "data"),

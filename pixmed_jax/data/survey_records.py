@@ -56,6 +56,10 @@ class Record:
         return f"{self.bits} bit {'RGB' if self.colour else 'grey'}" if self.bits else ""
 
     @property
+    def kind_as_stored(self) -> str:
+        return f"{self.kind} from {self.stored}" if self.stored else self.kind
+
+    @property
     def tumour_share(self) -> float | None:
         """Part of the image's pixels that its tumour takes."""
         return self.tumour_pixels / (self.height * self.width) if self.tumour_pixels >= 0 else None
