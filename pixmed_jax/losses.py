@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-WINDOW, _SIGMA = 11, 1.5  # Wang et al. 2004, Section III-C
+WINDOW, SIGMA = 11, 1.5  # Wang et al. 2004, Section III-C
 _EPSILON = 1e-6  # keeps log() finite where tanh saturates
 
 
@@ -126,7 +126,7 @@ def ssim_of_each(a: jax.Array, b: jax.Array) -> jax.Array:
 def gaussian_band(size: int) -> np.ndarray:
     """[size - 10, size]: row i holds the normalised window over pixels i .. i + 10."""
     offsets = np.arange(WINDOW) - WINDOW // 2
-    window = np.exp(-0.5 * (offsets / _SIGMA) ** 2)
+    window = np.exp(-0.5 * (offsets / SIGMA) ** 2)
     band = np.zeros((size - WINDOW + 1, size), np.float32)
     for i in range(len(band)):
         band[i, i : i + WINDOW] = window / window.sum()
