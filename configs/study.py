@@ -1,14 +1,14 @@
-"""The paper's comparison from nothing: every system and loss, what its slices do for a classifier, one page.
+"""The paper's comparison from nothing: every system and loss, what its slices do for others, one page.
 
-    python launch.py --config=configs/study.py            quick: embedded phantoms, an hour on two CPU cores
+    python launch.py --config=configs/study.py            quick: embedded phantoms, two hours on two CPU cores
     python launch.py --config=configs/study.py --config.data.source=folder --config.data.dir=DIR
                                                           the same on your slices (--config.run="('ghost',)":
                                                           some of the systems only)
     python launch.py --config=configs/study.py:paper --config.data.dir=DIR
                                                           256x256, the papers' schedules, DenseNet201: a GPU
 What `data` says here holds for every part; `systems.NAME` and `downstream.NAME` are those configs whole. Arms
-are the systems whose slices a classifier is given beside the real ones of the same patients; all are tested
-on patients that neither has seen. The command resumes; the page is WORKDIR/compare/index.html.
+are the systems whose slices a classifier is given beside real ones (a segmenter, of those that draw masks),
+tested on patients that neither has seen. The command resumes; the page is WORKDIR/compare/index.html.
 """
 
 import runpy
@@ -39,21 +39,22 @@ def get_config(preset: str = "quick") -> ConfigDict:
         return runpy.run_path(str(Path(__file__).with_name(f"{file}.py")))["get_config"](of).to_dict()
 
     systems = {name: part(*of) for name, of in SYSTEMS.items()}
-    classifier, data, seeds = part("classifier", "quick"), SHARED, {"systems": (0,), "downstream": (0, 1)}
+    data, seeds = SHARED, {"systems": (0,), "downstream": (0, 1)}
     if preset == "paper":
         systems = {n: merged(part(file, "paper"), PAPER.get(n, {})) for n, (file, _) in SYSTEMS.items()}
-        classifier, seeds = part("classifier", "paper"), {"systems": (0,), "downstream": (0, 1, 2)}
-        data = {**SHARED, "source": "folder", "size": 256}
+        seeds, data = {**seeds, "downstream": (0, 1, 2)}, {**SHARED, "source": "folder", "size": 256}
     if preset == "test":
         ghost = part("ghost", "test")
         systems = {"ghost": ghost, "no_ghost": merged(ghost, PAPER["no_ghost"]), "dcgan": systems["dcgan"]}
         systems = {n: merged(c, TEST) for n, c in systems.items()}
-        classifier, data = part("classifier", "test"), {**SHARED, "size": 32, "patients": 12}
+        data = {**SHARED, "size": 32, "patients": 12}
     arms = tuple(n for n in systems if n not in ("no_ghost", "bce", "mse"))
     return ConfigDict(
         {
             "name": "study", "preset": preset, "data": data, "seeds": seeds,
-            "run": tuple(systems), "systems": systems, "arms": arms, "downstream": {"classifier": classifier},
+            "run": tuple(systems), "systems": systems, "arms": arms,
+            "downstream": {name: part(name, preset) for name in ("classifier", "segmenter")},
+            "audit": {"number": 12 if preset == "test" else 300},
             "samples": {"number": 12 if preset == "test" else 600, "split": "train", "balance": True},
         }
     )  # fmt: skip

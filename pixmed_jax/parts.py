@@ -1,9 +1,9 @@
 """Work of many runs by one command: a study or a utility experiment is a list of parts, each a run's folder.
 
-A part is trained, evaluated and, if it is a generator, sampled. What is done is passed over and what was
-stopped goes on where it was, so the same command finishes a list whenever it is given again. Given twice at
-the same time, the two share the work: each takes the first part that is ready and that nobody works on. Small
-networks do not fill a machine's cores, and several machines may see one folder.
+A part is trained, evaluated and, if it is a generator, audited and sampled. What is done is passed over and
+what was stopped goes on where it was, so the same command finishes a list whenever it is given again. Given
+twice at the same time, the two share the work: each takes the first part that is ready and that nobody works
+on. Small networks do not fill a machine's cores, and several machines may see one folder.
 """
 
 import csv
@@ -20,6 +20,7 @@ import jax
 from pixmed_jax import workdir as run_folder
 from pixmed_jax.config import differences
 from pixmed_jax.errors import PixmedError, listing
+from pixmed_jax.evaluation.audit import audit
 from pixmed_jax.evaluation.evaluate import evaluate
 from pixmed_jax.sampling import MANIFEST, sample
 from pixmed_jax.training.loop import total_steps, train
@@ -30,7 +31,7 @@ _PATIENCE = 5.0  # seconds between looks at parts that others work on
 class Part(NamedTuple):
     """One run: its folder, its config, what to draw from it once trained, and the part it waits for.
 
-    split: what it is evaluated on; "" is nothing.
+    split: what it is evaluated on; "" is nothing. audit: the options of its audit, if it has one.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Part(NamedTuple):
     samples: Mapping[str, Any] | None = None
     split: str = "test"
     needs: str = ""
+    audit: Mapping[str, Any] | None = None
 
 
 def prepare(
@@ -110,7 +112,8 @@ def finish(parts: Sequence[Part], what: str) -> int:
 
 
 def is_done(part: Part) -> bool:
-    return (not part.split or _evaluated(part)) and (part.samples is None or _sampled(part))
+    done = not part.split or _evaluated(part), part.audit is None or _audited(part)
+    return all(done) and (part.samples is None or _sampled(part))
 
 
 def _run(part: Part) -> int:
@@ -121,6 +124,8 @@ def _run(part: Part) -> int:
             return status
         if part.split:
             evaluate(part.workdir, split=part.split)
+    if part.audit is not None and not _audited(part):
+        audit(part.workdir, **part.audit)
     if part.samples is not None and not _sampled(part):
         sample(part.workdir, **part.samples)
     return 0
@@ -130,6 +135,12 @@ def _evaluated(part: Part) -> bool:
     """Whether the run is evaluated at its last step."""
     evaluated = _read(part.workdir / run_folder.EVALUATION)
     return (evaluated.get("step"), evaluated.get("split")) == (_last_step(part), part.split)
+
+
+def _audited(part: Part) -> bool:
+    """Whether the run is audited at its last step; that as many images were asked for is not looked at."""
+    last = _last_step(part)
+    return last is not None and _read(part.workdir / run_folder.AUDIT).get("step") == last
 
 
 def _sampled(part: Part) -> bool:

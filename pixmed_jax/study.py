@@ -1,4 +1,4 @@
-"""The paper's whole comparison by one command: every system trained, sampled and judged, and one page of it.
+"""The paper's whole comparison by one command: all systems trained, audited, sampled, judged; one page of it.
 
     WORKDIR/systems/NAME[-seedN]/            a run each, with its samples of training patients' masks
     WORKDIR/downstream/NETWORK-ARM-seedN/    a classifier or segmenter each; an arm is what it was trained on:
@@ -30,9 +30,10 @@ def parts(config: Mapping[str, Any], workdir: Path) -> Iterator[Part]:
                 _system_folder(workdir, name, seed),
                 merged(config["systems"][name], {"seed": seed, "data": config["data"]}),
                 config["samples"],
+                audit=config["audit"],
             )
     for network, settings in config["downstream"].items():
-        for arm in (REAL, *(arm for arm in config["arms"] if arm in config["run"])):
+        for arm in (REAL, *_arms(config, settings)):
             for seed in config["seeds"]["downstream"]:
                 extra, needs = {}, ""
                 if arm != REAL:
@@ -68,6 +69,17 @@ def study_dry_run(config: dict[str, Any], workdir: Path) -> int:
         else:
             dry_run(part.config, part.workdir)
     return 0
+
+
+def _arms(config: Mapping[str, Any], network: Mapping[str, Any]) -> list[str]:
+    """The systems whose slices a network can be trained on; what draws no masks teaches no segmenter."""
+    of_labels = network["data"]["condition"] == "label"
+    systems = config["systems"]
+    return [
+        name
+        for name in config["arms"]
+        if name in config["run"] and (of_labels or systems[name]["data"]["condition"] != "label")
+    ]
 
 
 def _system_folder(workdir: Path, name: str, seed: int) -> Path:

@@ -46,6 +46,10 @@ def as_trained(part, step=7):
     (part.workdir / "evaluation.json").write_text(json.dumps({"step": step, "split": part.split}))
 
 
+def as_audited(part, step=7):
+    (part.workdir / "audit.json").write_text(json.dumps({"step": step}))
+
+
 def as_sampled(part):
     (part.workdir / "samples").mkdir(parents=True, exist_ok=True)
     header = ",".join((*COLUMNS, *EDIT_COLUMNS))
@@ -59,15 +63,17 @@ def counted(monkeypatch):
     calls = []
     monkeypatch.setattr(module, "train", lambda *_, **__: calls.append("train") or 0)
     monkeypatch.setattr(module, "evaluate", lambda *_, **__: calls.append("evaluate"))
+    monkeypatch.setattr(module, "audit", lambda *_, **__: calls.append("audit"))
     monkeypatch.setattr(module, "sample", lambda *_, **__: calls.append("sample"))
     return calls
 
 
 @pytest.fixture
 def done(tmp_path):
-    """A part that is trained, evaluated and sampled."""
-    part = Part("part", tmp_path / "part", PLAIN, {"number": 2})
+    """A part that is trained, evaluated, audited and sampled."""
+    part = Part("part", tmp_path / "part", PLAIN, {"number": 2}, audit={"number": 5})
     as_trained(part)
+    as_audited(part)
     as_sampled(part)
     return part
 
@@ -82,20 +88,23 @@ def test_a_part_that_is_done(done, counted):
     [
         (
             lambda p: p._replace(config={"train": {**p.config["train"], "steps": 8}}),
-            ["train", "evaluate", "sample"],
+            ["train", "evaluate", "audit", "sample"],
         ),
         (lambda p: p._replace(samples={"number": 3}), ["sample"]),
         (lambda p: (p.workdir / "evaluation.json").unlink(), ["train", "evaluate"]),
         (lambda p: as_trained(p, step=6), ["train", "evaluate"]),
         (lambda p: p._replace(split="val"), ["train", "evaluate"]),
         (lambda p: shutil.rmtree(p.workdir / "samples"), ["sample"]),
+        (lambda p: as_audited(p, step=6), ["audit"]),
+        (lambda p: (p.workdir / "audit.json").unlink(), ["audit"]),
+        (lambda p: (p.workdir / "audit.json").unlink() or p._replace(audit=None), []),
         (lambda p: p._replace(samples=None), []),
         (lambda p: p._replace(split=""), []),
         (lambda p: p._replace(split="", samples={"number": 3}), ["train", "sample"]),
     ],
     ids=[
         *("steps", "number", "not evaluated", "evaluated early", "another split", "not sampled"),
-        *("no samples", "no evaluation", "trained alone"),
+        *("audited early", "not audited", "no audit", "no samples", "no evaluation", "trained alone"),
     ],
 )
 def test_what_is_missing_is_made(done, counted, change, expected):

@@ -29,8 +29,13 @@ def test_the_parts_in_their_order():
         ("classifier on ghost, seed 1", "w/downstream/classifier-ghost-seed1"),
         ("classifier on dcgan, seed 0", "w/downstream/classifier-dcgan-seed0"),
         ("classifier on dcgan, seed 1", "w/downstream/classifier-dcgan-seed1"),
-    ]
-    assert [part.samples is not None for part in found] == [True] * 3 + [False] * 6
+        ("segmenter on real, seed 0", "w/downstream/segmenter-real-seed0"),
+        ("segmenter on real, seed 1", "w/downstream/segmenter-real-seed1"),
+        ("segmenter on ghost, seed 0", "w/downstream/segmenter-ghost-seed0"),
+        ("segmenter on ghost, seed 1", "w/downstream/segmenter-ghost-seed1"),
+    ]  # DCGAN draws no masks, so it teaches no segmenter
+    for made in (part.samples for part in found), (part.audit for part in found):
+        assert [options is not None for options in made] == [True] * 3 + [False] * 10
 
 
 @pytest.mark.parametrize("preset", ["quick", "paper", "test"])
@@ -56,9 +61,10 @@ def test_seeds_of_systems_have_folders_of_their_own():
     plain = config(run=["ghost"], seeds={"systems": [0, 3], "downstream": [5]})
     found = list(parts(plain, Path("w")))
     assert [p.workdir.name for p in found] == [
-        *("ghost", "ghost-seed3", "classifier-real-seed5", "classifier-ghost-seed5")
+        *("ghost", "ghost-seed3", "classifier-real-seed5", "classifier-ghost-seed5"),
+        *("segmenter-real-seed5", "segmenter-ghost-seed5"),
     ]
-    assert [p.config["seed"] for p in found] == [0, 3, 5, 5]
+    assert [p.config["seed"] for p in found] == [0, 3, 5, 5, 5, 5]
     assert len({p.config["data"]["split"]["seed"] for p in found}) == 1
 
 
@@ -78,6 +84,8 @@ def test_a_study_from_nothing(tmp_path, tmp_path_factory):
     assert study(plain, tmp_path / "w") == 0
     page = (tmp_path / "w" / "compare" / "index.html").read_text()
     assert "real + dcgan" in page and "dcgan:quick" in page
+    audited = json.loads((tmp_path / "w/systems/dcgan/audit.json").read_text())
+    assert audited["memorisation"]["n"] == 12
     samples = tmp_path / "w" / "systems" / "dcgan" / "samples"
     assert len(list((samples / "images").iterdir())) == 12
     judged = json.loads((tmp_path / "w/downstream/classifier-dcgan-seed0/evaluation.json").read_text())
