@@ -11,6 +11,7 @@ Then, from the run's folder alone:
   python launch.py --workdir=runs/mine --mode=evaluate
   python launch.py --workdir=runs/mine --mode=audit
   python launch.py --workdir=runs/mine --mode=utility
+  python launch.py --workdir=runs/mine --mode=export
 
 Several runs side by side, or the paper's whole comparison from nothing:
   python launch.py --mode=compare --workdirs=runs/ghost-quick,runs/pix2pix-quick --workdir=runs/compare
@@ -39,7 +40,7 @@ from pixmed_jax.allocator import keep_freed_memory
 from pixmed_jax.errors import PixmedError
 from pixmed_jax.signals import Interrupt, Stopped
 
-MODES = ("train", "sample", "evaluate", "audit", "utility", "compare", "check_data")
+MODES = ("train", "sample", "evaluate", "audit", "utility", "export", "compare", "check_data")
 # fmt: off
 STAGES: dict[str, dict[str, Any]] = {
     "sample": {
@@ -55,6 +56,7 @@ STAGES: dict[str, dict[str, Any]] = {
         "segmenter": "quick", "classifier": "quick", "shares": (10, 25, 50, 100), "seeds": 3, "number": 600,
         "edit": "auto", "split": "val+test", "steps": 0,
     },
+    "export": {"step": "newest", "dtype": "float32"},
     "check_data": {
         "images": "images", "masks": "masks", "meta": "meta.csv", "file_column": "file",
         "label_column": "label", "patient_column": "patient_group", "split_column": "",
@@ -220,6 +222,10 @@ def _dispatch() -> int:
 
         print(audit.summary(audit.audit(workdir, **FLAGS.audit.to_dict())))
         print(f"written: {workdir / 'audit.json'} and {workdir / 'report' / 'audit.html'}")
+    elif FLAGS.mode == "export":
+        from pixmed_jax.export.export import export
+
+        print(f"written: {export(workdir, **FLAGS.export.to_dict())}")
     elif FLAGS.mode == "utility":
         from pixmed_jax.utility import utility
 

@@ -1,4 +1,4 @@
-"""A trained generator: masks in, images out, from a checkpoint's files alone.
+"""A trained generator: masks in, images out, from a checkpoint's files alone, or an exported folder's.
 
     generate = pixmed_jax.load("runs/ghost-quick")
     images = generate(label_maps, seed=0)          # [N, S, S] uint8 -> [N, S, S, C] float32 in [0, 1]
@@ -14,14 +14,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from pixmed_jax import config as configs
 from pixmed_jax import memory
 from pixmed_jax.data.pipeline import Arrays, Batch, one_hot, to_float, whole_batch, with_channels
 from pixmed_jax.errors import PixmedError
+from pixmed_jax.export import folder
 from pixmed_jax.training import checkpoint, mesh
 from pixmed_jax.training.build import is_supervised, make_task
 from pixmed_jax.training.task import Task
 
 _SMALLER = "give a smaller batch_size (sample.batch_size), or close what else uses the memory"
+_LARGEST = 2**16  # layers, features or pixels that a config may ask for
 Predict = Callable[[Any, Any, Any], jax.Array]
 
 
@@ -67,12 +70,37 @@ def example_batch(config: dict[str, Any], classes: int, batch_size: int = 1) -> 
 
 
 def restored(saved: checkpoint.Saved) -> tuple[Task, Any]:
-    """The task of a checkpoint, and the variables that predict."""
-    task = make_task(saved.config, classes=len(saved.classes))
-    batch = example_batch(saved.config, len(saved.classes))
-    state = jax.eval_shape(task.init, jax.random.PRNGKey(0), batch)
+    """The task of a checkpoint or an exported model, and the variables that predict."""
+    _check_sizes(saved)
     sharding = mesh.replicated(mesh.make_mesh(jax.device_count()))
-    return task, checkpoint.restore(saved, {"ema": mesh.like(state.ema, sharding)})["ema"]
+    try:
+        task = make_task(saved.config, classes=len(saved.classes))
+        state = jax.eval_shape(
+            lambda key: task.init(key, example_batch(saved.config, len(saved.classes))), jax.random.PRNGKey(0)
+        )
+        like = mesh.like(state.ema, sharding)
+    except PixmedError:
+        raise
+    except Exception as error:  # a config from elsewhere may be wrong in any way
+        reason = str(error).strip().split("\n")[0][:200]
+        raise PixmedError(
+            f"{saved.path}: its config describes no network of this version ({type(error).__name__}: "
+            f"{reason}); take the version that wrote it"
+        ) from error
+    if folder.holds_export(saved.path):
+        return task, folder.read_weights(saved, like)
+    return task, checkpoint.restore(saved, {"ema": like})["ema"]
+
+
+def _check_sizes(saved: checkpoint.Saved) -> None:
+    """A network is traced before it is compared with its weights; 10**9 layers would never end."""
+    for key, value in configs.flatten(saved.config).items():
+        if key.startswith("model.") or key in ("data.size", "data.channels"):
+            for number in value if isinstance(value, list) else [value]:
+                if isinstance(number, int) and number > _LARGEST:
+                    raise PixmedError(
+                        f"{saved.path}: config.{key}={number} is more than {_LARGEST}; lower it"
+                    )
 
 
 class Network:
@@ -82,13 +110,13 @@ class Network:
     """
 
     def __init__(self, saved: checkpoint.Saved):
+        task, self._variables = restored(saved)
         if not is_supervised(saved.config):
             raise PixmedError(f"{saved.path}: holds a generator, which judges no images")
         self.config = saved.config
         self.classes = saved.classes
         self.step = saved.step
         self.size: int = saved.config["data"]["size"]
-        task, self._variables = restored(saved)
         self.predicts = task.predicts
         self._channels = channels = saved.config["data"]["channels"]
         self._predict = jit_predict(task, lambda images: with_channels(to_float(images), channels))
@@ -118,6 +146,7 @@ class Generator:
     """
 
     def __init__(self, saved: checkpoint.Saved):
+        task, self._variables = restored(saved)
         if is_supervised(saved.config):
             raise PixmedError(f"{saved.path}: holds a {saved.config['name']}, which makes no images")
         self.config = saved.config
@@ -127,7 +156,6 @@ class Generator:
         self.step = saved.step
         self.size: int = saved.config["data"]["size"]
         self.takes_maps: bool = saved.config["data"]["condition"] != "label"
-        task, self._variables = restored(saved)
         classes, channels = len(saved.classes), saved.config["data"]["channels"]
         self._predict = jit_predict(task, lambda maps: one_hot(maps, classes, channels))
 
@@ -178,12 +206,16 @@ class Generator:
 def find(path: str | Path, step: int | str = "newest") -> checkpoint.Saved:
     """The checkpoint meant by a run's folder and a step ("newest", "best" or a number), or by a step's own.
 
+    An exported model's folder holds one step, which is meant whatever is asked for.
+
     "best" has the highest SSIM on held-out patients. That favours a smooth image over a realistic one
     (BUILD_NOTES.md), so it is not what is taken unasked.
     """
     path = Path(path)
     if (path / checkpoint.MANIFEST).exists():
         return checkpoint.open_step(path)
+    if folder.holds_export(path):
+        return folder.open_folder(path)
     directory = path if path.name == "checkpoints" else path / "checkpoints"
     if str(step).isdigit():
         return checkpoint.open_step(directory / str(step))
@@ -192,16 +224,21 @@ def find(path: str | Path, step: int | str = "newest") -> checkpoint.Saved:
     saved = checkpoint.best(directory) if step == "best" else checkpoint.newest_intact(directory)
     if saved is None:
         raise PixmedError(
-            f"{path}: no finished and intact checkpoint there; train first, or give another folder"
+            f"{path}: no finished and intact checkpoint there, nor an exported model; train first, or give "
+            "another folder"
         )
     return saved
 
 
 def load(path: str | Path, step: int | str = "newest") -> Generator:
-    """The generator of a run's folder at a step ("newest", "best" or a number), or of a step's own folder."""
+    """The generator of a run's folder at a step ("newest", "best" or a number), of a step's own folder, or
+    of an exported one.
+    """
     return Generator(find(path, step))
 
 
 def load_network(path: str | Path, step: int | str = "newest") -> Network:
-    """The classifier or segmenter of a run's folder at a step, or of a step's own folder."""
+    """The classifier or segmenter of a run's folder at a step, of a step's own folder, or of an exported
+    one.
+    """
     return Network(find(path, step))

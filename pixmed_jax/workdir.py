@@ -2,7 +2,7 @@
 
     config.json env.json split.json metrics.jsonl events.out.* checkpoints/ grids/
     samples/{images,masks}/ samples/manifest.csv evaluation.json cases.csv audit.json report/ judges/
-    utility.json utility/
+    utility.json utility/ export/
 
 Everything but arrays is text, written to a draft and renamed, so that a reader never meets half a file. What
 writes holds a lock (`locked`), `.NAME.lock` beside what it writes.
@@ -28,7 +28,8 @@ from pixmed_jax.errors import PixmedError, listing
 
 CONFIG, SPLIT, METRICS, EVALUATION = "config.json", "split.json", "metrics.jsonl", "evaluation.json"
 ENVIRONMENT, CASES, AUDIT, UTILITY, JUDGES = "env.json", "cases.csv", "audit.json", "utility.json", "judges"
-_FOLDERS = ("checkpoints", "grids", "samples", "report", "utility", JUDGES)
+EXPORT = "export"
+_FOLDERS = ("checkpoints", "grids", "samples", "report", "utility", JUDGES, EXPORT)
 OUTPUTS = (CONFIG, ENVIRONMENT, SPLIT, METRICS, EVALUATION, CASES, AUDIT, UTILITY, *_FOLDERS)
 _LARGEST = 2**24  # bytes of a text that is read back
 T = TypeVar("T")

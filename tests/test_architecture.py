@@ -22,15 +22,17 @@ LAYERS = (
         "evaluation",
         "check_data",
         "check_data_page",
+        "export",
     ),  # stages
     ("build", "gan", "supervised"),  # tasks
-    ("task", "checkpoint", "feed", "mesh", "records"),
+    ("task", "checkpoint", "export.folder", "feed", "mesh", "records"),
     ("models", "losses", "data"),
     ("models.layers",),
     (
         "pages",
         "pictures",
         "workdir",
+        "tensors",
         "progress",
         "config",
         "defaults",

@@ -87,3 +87,6 @@ def test_a_run_goes_through_all_modes(tmp_path, tmp_path_factory):
     assert process.returncode == 0, process.stderr
     assert '"split": "val"' in (workdir / "evaluation.json").read_text()
     assert (workdir / "report" / "index.html").exists()
+    process = launch(f"--workdir={workdir}", "--mode=export", "--export.dtype=float16", "--export.step=4")
+    assert process.returncode == 0, process.stderr
+    assert inference.load(workdir / "export").step == 4

@@ -18,6 +18,7 @@ from pixmed_jax.data.sources import open_dataset
 from pixmed_jax.errors import PixmedError
 from pixmed_jax.evaluation import classification, segmentation
 from pixmed_jax.evaluation.evaluate import evaluate, summary
+from pixmed_jax.export.export import export
 from pixmed_jax.models.densenet import IMAGENET_MEAN
 from pixmed_jax.sampling import sample
 from pixmed_jax.training import build
@@ -176,6 +177,16 @@ def test_a_synthetic_folder_may_be_gone_when_the_run_is_evaluated(trained, tmp_p
     with pytest.raises(PixmedError, match="of this run's test split"):
         train(changed, tmp_path / "other")
     assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_exported_network_judges_the_same(trained, name):
+    workdir = trained[name][0]
+    exported = export(workdir)
+    assert (exported / f"{name}.safetensors").is_file()
+    images = slices_of_test(workdir).images
+    logits = [pixmed_jax.load_network(path)(images) for path in (exported, workdir)]
+    assert logits[0].tobytes() == logits[1].tobytes()
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -7,7 +7,6 @@ of it is kept in `~/.cache/pixmed_jax/weights`, so that this is done once.
 """
 
 import hashlib
-import importlib
 import importlib.metadata
 import io
 import os
@@ -21,6 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from pixmed_jax import tensors
 from pixmed_jax.errors import PixmedError
 from pixmed_jax.evaluation import pickled
 from pixmed_jax.models import inception, lpips
@@ -92,10 +92,9 @@ def load(network: str, like: Any, given: str | Path = "") -> Any:
         / "weights"
         / f"{network}-{file.sha256[:16]}-{_LAYOUT}.safetensors"
     )
-    safetensors = _library(kept)
     data = _of_given(file, Path(given)) if given else None
     if data is None:
-        arrays = _kept(safetensors, kept, shapes)
+        arrays = _kept(kept, shapes)
         if arrays is not None:
             return unflatten_dict(arrays, sep="/")
         data = _of_installed(file)
@@ -108,7 +107,7 @@ def load(network: str, like: Any, given: str | Path = "") -> Any:
     arrays = file.converted(data)
     if {name: array.shape for name, array in arrays.items()} != shapes:
         raise PixmedError(f"{file.member}: its arrays are not those of {network}; download the package again")
-    _keep(safetensors, kept, arrays)
+    _keep(kept, arrays)
     return unflatten_dict(arrays, sep="/")
 
 
@@ -166,39 +165,26 @@ def _same(data: bytes, size: int, sha256: str, path: Path) -> bytes:
 
 
 # ---------------------------------------------------------------- the cache
-def _kept(safetensors: Any, path: Path, shapes: Mapping[str, tuple[int, ...]]) -> Arrays | None:
+def _kept(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> Arrays | None:
     """What is kept, if it is whole."""
     if not path.is_file():
         return None
     try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
-            if {name: tuple(part.get_shape()) for name, part in parts.items()} != shapes:
-                return None
-            arrays = {name: file.get_tensor(name) for name in shapes}
-    except (OSError, RuntimeError, ValueError, TypeError, safetensors.SafetensorError):
+        if tensors.shapes(path) != shapes:
+            return None
+        arrays = tensors.read(path, shapes)
+    except PixmedError:
         return None
-    whole = all(array.dtype == np.float32 and np.isfinite(array).all() for array in arrays.values())
-    return arrays if whole else None
+    return arrays if all(np.isfinite(array).all() for array in arrays.values()) else None
 
 
-def _keep(safetensors: Any, path: Path, arrays: Arrays) -> None:
+def _keep(path: Path, arrays: Arrays) -> None:
     draft = path.with_name(f"{path.name}.{os.getpid()}.draft")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_bytes(safetensors.numpy.save({n: np.ascontiguousarray(a) for n, a in arrays.items()}))
+        tensors.write(draft, arrays)
         draft.replace(path)
     except OSError as error:
         with suppress(OSError):
             draft.unlink()
         raise PixmedError(f"{path}: cannot be written ({error.strerror}); make room for it") from error
-
-
-def _library(path: Path) -> Any:
-    try:
-        importlib.import_module("safetensors.numpy")
-        return importlib.import_module("safetensors")
-    except ImportError as error:
-        raise PixmedError(
-            f'{path}: safetensors is not installed; pip install "pixmed-jax[weights]"'
-        ) from error

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from pixmed_jax import tensors
 from pixmed_jax.errors import PixmedError, listing
 from pixmed_jax.models.layers import Conv, Dtype, Norm
 
@@ -118,7 +119,7 @@ _KERAS = {
 
 def _read_keras(path: Path, wanted: Mapping[tuple, Any], key: str) -> dict[tuple, np.ndarray]:
     """Keras's own files: LAYER/LAYER/kernel:0 and so on; older ones call the first layer "conv1/conv"."""
-    h5py = _library("h5py", path)
+    h5py = _h5py(path)
 
     def values(file: Any, layer: str, leaf: str) -> Any:
         for name in (layer, layer.replace("_", "/", 1) if layer.startswith("conv1_") else layer):
@@ -135,35 +136,27 @@ def _read_keras(path: Path, wanted: Mapping[tuple, Any], key: str) -> dict[tuple
             _check(path, wanted, {n: None if a is None else a.shape for n, a in arrays.items()}, key)
             return {name: np.asarray(array[()], np.float32) for name, array in arrays.items()}
     except (OSError, RuntimeError, ValueError, TypeError, KeyError) as error:
-        raise PixmedError(f"{path}: is no readable HDF5 file ({type(error).__name__}); {_AGAIN}") from None
+        raise PixmedError(
+            f"{path}: is no readable HDF5 file ({type(error).__name__}); download it again"
+        ) from None
 
 
 def _read_torchvision(path: Path, wanted: Mapping[tuple, Any], key: str) -> dict[tuple, np.ndarray]:
     """torchvision's names (also timm's), kernels OIHW."""
-    safetensors = _library("safetensors", path)
     names = {name: _torch_name(*name[1:]) for name in wanted}
-    try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            there = set(file.keys())
-            shapes = {
-                name: tuple(file.get_slice(torch).get_shape()) if torch in there else None
-                for name, torch in names.items()
-            }
-            turned = {
-                name: shape if shape is None or len(shape) != 4 else tuple(shape[i] for i in (2, 3, 1, 0))
-                for name, shape in shapes.items()
-            }
-            _check(path, wanted, turned, key)
-            arrays = {name: np.asarray(file.get_tensor(torch), np.float32) for name, torch in names.items()}
-    except (OSError, RuntimeError, ValueError, TypeError, safetensors.SafetensorError) as error:
-        raise PixmedError(
-            f"{path}: is no readable safetensors file ({type(error).__name__}); {_AGAIN}"
-        ) from None
+    there = tensors.shapes(path)
+    shapes = {name: there.get(torch) for name, torch in names.items()}
+    turned = {
+        name: shape if shape is None or len(shape) != 4 else tuple(shape[i] for i in (2, 3, 1, 0))
+        for name, shape in shapes.items()
+    }
+    _check(path, wanted, turned, key)
+    found = tensors.read(path, names.values())
+    arrays = {name: found[torch] for name, torch in names.items()}
     return {name: a.transpose(2, 3, 1, 0) if a.ndim == 4 else a for name, a in arrays.items()}
 
 
 _TORCH = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
-_AGAIN = "download it again"
 
 
 def _torch_name(layer: str, leaf: str) -> str:
@@ -198,10 +191,10 @@ def _check(path: Path, wanted: Mapping[tuple, Any], shapes: Mapping[tuple, tuple
         raise PixmedError(f"{path}: {len(odd)} arrays of another shape ({listing(odd, 3)}); correct {key}")
 
 
-def _library(name: str, path: Path) -> Any:
+def _h5py(path: Path) -> Any:
     import importlib
 
     try:
-        return importlib.import_module(name)
+        return importlib.import_module("h5py")
     except ImportError as error:
-        raise PixmedError(f'{path}: {name} is not installed; pip install "pixmed-jax[weights]"') from error
+        raise PixmedError(f'{path}: h5py is not installed; pip install "pixmed-jax[weights]"') from error

@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import orbax.checkpoint as ocp
 
 from pixmed_jax.errors import PixmedError, listing
 
@@ -70,6 +69,7 @@ class Writer:
         if jax.process_index() == 0:
             for left in directory.glob("*.orbax-checkpoint-tmp*"):  # by a run that was killed in a save
                 shutil.rmtree(left, ignore_errors=True)
+        self._ocp = ocp = _orbax()
         self._checkpointer = ocp.AsyncCheckpointer(ocp.StandardCheckpointHandler())
         _listen_past_orbax()
 
@@ -85,7 +85,7 @@ class Writer:
                     raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self._directory))
                 if path.is_dir():  # left by a run that was killed, or damaged
                     shutil.rmtree(path)
-            self._checkpointer.save(path, args=ocp.args.StandardSave(state))
+            self._checkpointer.save(path, args=self._ocp.args.StandardSave(state))
         except Exception as error:  # what orbax and TensorStore raise is of many classes
             raise _save_failed(step, error) from error
         self._pending = (step, score)  # only now: nothing may be made of a save that did not start
@@ -157,7 +157,7 @@ def damage(saved: Saved) -> str | None:
     for name, digest in saved.files.items():
         path = saved.path / name
         try:
-            if _sha256(path) != digest:
+            if sha256(path) != digest:
                 return f"{path} has changed since it was written"
         except OSError:
             return f"{path} is missing"
@@ -215,6 +215,7 @@ def restore(saved: Saved, target: Any) -> Any:
 
     `target` may be a part of what was saved (a dict of some of a state's fields): only that part is read.
     """
+    ocp = _orbax()
     handler = ocp.PyTreeCheckpointHandler()
     _listen_past_orbax()
     try:
@@ -249,17 +250,24 @@ def sha256_of_tree(tree: Any) -> str:
     return digest.hexdigest()
 
 
+def _orbax() -> Any:
+    """Imported late: whoever opens an exported model needs none of it."""
+    import orbax.checkpoint
+
+    return orbax.checkpoint
+
+
 def _check_fits(saved: Saved, stored: Any, target: Any) -> None:
     """Orbax casts silently to another dtype, and its messages about shapes run over pages."""
-    have = {_plain(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(stored)}
+    have = {plain(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(stored)}
     wrong = []
     for path, leaf in jax.tree_util.tree_leaves_with_path(target):
-        found = have.get(_plain(path))
+        found = have.get(plain(path))
         if found is None:
-            wrong.append(f"{_plain(path)} is missing")
+            wrong.append(f"{plain(path)} is missing")
         elif tuple(found.shape) != tuple(leaf.shape) or found.dtype != leaf.dtype:
             wrong.append(
-                f"{_plain(path)} is {found.dtype}{list(found.shape)}, not {leaf.dtype}{list(leaf.shape)}"
+                f"{plain(path)} is {found.dtype}{list(found.shape)}, not {leaf.dtype}{list(leaf.shape)}"
             )
     if wrong:
         raise PixmedError(
@@ -268,7 +276,7 @@ def _check_fits(saved: Saved, stored: Any, target: Any) -> None:
         )
 
 
-def _plain(path: tuple) -> str:
+def plain(path: tuple) -> str:
     """A key path without the difference between a NamedTuple's field, a dict's key and a list's index."""
     return ".".join(str(getattr(k, "name", getattr(k, "key", getattr(k, "idx", k)))) for k in path)
 
@@ -277,15 +285,15 @@ def _manifests(directory: Path) -> list[Path]:
     return [path for path in directory.glob(f"*/{MANIFEST}") if path.parent.name.isdigit()]
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _write_manifest(path: Path, contents: dict[str, Any]) -> None:
     files = sorted(p for p in path.rglob("*") if p.is_file() and p.name != MANIFEST)
-    contents["files"] = {p.relative_to(path).as_posix(): _sha256(p) for p in files}
-    contents["sha256"] = _sha256_of_contents(contents)
+    contents["files"] = {p.relative_to(path).as_posix(): sha256(p) for p in files}
+    contents["sha256"] = sha256_of_contents(contents)
     draft = path / f"{MANIFEST}.draft"
     with draft.open("w") as file:
         json.dump(contents, file, indent=1)
@@ -294,18 +302,32 @@ def _write_manifest(path: Path, contents: dict[str, Any]) -> None:
     draft.replace(path / MANIFEST)
 
 
-def _sha256_of_contents(contents: dict[str, Any]) -> str:
+def sha256_of_contents(contents: dict[str, Any]) -> str:
     others = {key: value for key, value in contents.items() if key != "sha256"}
     return hashlib.sha256(json.dumps(others, sort_keys=True).encode()).hexdigest()
 
 
 def _read_manifest(path: Path) -> Saved:
     try:
-        if (path / MANIFEST).stat().st_size > _LARGEST:
+        return read_saved(path / MANIFEST)
+    except FileNotFoundError as error:
+        raise PixmedError(
+            f"{path}: no {MANIFEST}, so no finished checkpoint; give a folder that has one"
+        ) from error
+    except ValueError as error:
+        raise PixmedError(
+            f"{path / MANIFEST}: unreadable ({error}); delete {path} to fall back on an older step"
+        ) from error
+
+
+def read_saved(path: Path) -> Saved:
+    """What a manifest says. Errors: FileNotFoundError, and ValueError for whatever else is wrong."""
+    try:
+        if path.stat().st_size > _LARGEST:
             raise ValueError(f"over {_LARGEST} bytes")
-        contents = json.loads((path / MANIFEST).read_text())
+        contents = json.loads(path.read_text())
         # Manifests of older versions have no digest of their own.
-        if contents.get("sha256", "") not in ("", _sha256_of_contents(contents)):
+        if contents.get("sha256", "") not in ("", sha256_of_contents(contents)):
             raise ValueError("changed since it was written")
         files = {str(k): str(v) for k, v in contents["files"].items()}
         outside = [name for name in files if Path(name).is_absolute() or ".." in Path(name).parts]
@@ -313,7 +335,7 @@ def _read_manifest(path: Path) -> Saved:
             raise ValueError(f"names files outside its folder: {listing(outside)}")
         low, high = contents.get("limits", (0, 255))
         return Saved(
-            path=path,
+            path=path.parent,
             step=int(contents["step"]),
             score=float(contents["score"]),
             config=dict(contents["config"]),
@@ -322,14 +344,10 @@ def _read_manifest(path: Path) -> Saved:
             limits=(float(low), float(high)),
             files=files,
         )
-    except FileNotFoundError as error:
-        raise PixmedError(
-            f"{path}: no {MANIFEST}, so no finished checkpoint; give a folder that has one"
-        ) from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-        raise PixmedError(
-            f"{path / MANIFEST}: unreadable ({error}); delete {path} to fall back on an older step"
-        ) from error
+    except FileNotFoundError:
+        raise
+    except (OSError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        raise ValueError(error) from error
 
 
 class _PastOrbax:

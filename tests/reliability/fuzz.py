@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import jax
 import numpy as np
 from flax.traverse_util import flatten_dict
 from safetensors import numpy as safetensors
@@ -34,6 +35,7 @@ from test_properties import SEEDS, read_all
 from pixmed_jax import workdir
 from pixmed_jax.data import synthetic, tables
 from pixmed_jax.errors import PixmedError
+from pixmed_jax.export import folder as export_folder
 from pixmed_jax.models.densenet import _torch_name, read_weights
 from pixmed_jax.training import checkpoint
 
@@ -65,6 +67,15 @@ def read_weights_of(path: Path) -> None:
     read_weights(path, VARIABLES, "weights")
 
 
+def read_exported(path: Path) -> None:
+    """As if somebody had brought the digest up to date, so that more than it is looked at."""
+    saved = checkpoint.Saved(
+        path.parent, 1, 0.0, {}, ("a",), True, (0, 1), {path.name: checkpoint.sha256(path)}
+    )
+    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), VARIABLES)
+    export_folder.read_weights(saved, like)
+
+
 def told(read: Callable[[Path], Any]) -> Callable[[Path], None]:
     """As `read_all`: PixmedError in one line that names the file is as good as a value."""
 
@@ -89,6 +100,7 @@ def more_seeds() -> dict[str, tuple[bytes, Callable[[Path], None]]]:
         _torch_name(layer, leaf): value.transpose(3, 2, 0, 1) if value.ndim == 4 else value
         for (_, layer, leaf), value in flatten_dict(VARIABLES).items()
     }
+    exported = {".".join(key): value for key, value in flatten_dict(VARIABLES).items()}
     table = b'file,label,patient_group\na.png,glioma,p1\n"b, 2.png",glioma,p2\n'
     return {
         "manifest.json": (
@@ -105,6 +117,7 @@ def more_seeds() -> dict[str, tuple[bytes, Callable[[Path], None]]]:
         ),
         "meta.csv": (table, told(lambda path: read_table(path))),
         "weights.safetensors": (safetensors.save(torch), told(read_weights_of)),
+        "generator.safetensors": (safetensors.save(exported), told(read_exported)),
         "weights.h5": (buffer.getvalue(), told(read_weights_of)),
     }
 
