@@ -20,6 +20,9 @@ Several runs side by side, or the paper's whole comparison from nothing:
 Before any of it, look for defects and copies in a folder, or between two:
   python launch.py --mode=check_data --data=DIR --against=OTHER --workdir=runs/mine
 
+Dark pictures made bright, a folder at a time, with a report:
+  python launch.py --mode=enhance --input=DIR --output=DIR
+
 Exit status: 0 done, 1 a fault told in one line, 2 a mistake in the command line, 130 or 143 stopped by
 Ctrl-C or SIGTERM: a training saved, anything else undone.
 """
@@ -40,7 +43,8 @@ from pixmed_jax.allocator import keep_freed_memory
 from pixmed_jax.errors import PixmedError
 from pixmed_jax.signals import Interrupt, Stopped
 
-MODES = ("train", "sample", "evaluate", "audit", "utility", "export", "compare", "check_data")
+MODES = ("train", "sample", "evaluate", "audit", "utility", "export", "compare", "check_data", "enhance")
+FOLDERS = ("enhance",)  # modes from one folder to another
 # fmt: off
 STAGES: dict[str, dict[str, Any]] = {
     "sample": {
@@ -57,6 +61,11 @@ STAGES: dict[str, dict[str, Any]] = {
         "edit": "auto", "split": "val+test", "steps": 0,
     },
     "export": {"step": "newest", "dtype": "float32"},
+    "enhance": {
+        "method": "gamma", "gamma": 0.0, "clip_limit": 0.01, "baselines": "auto",
+        "reference": "", "degrade": False, "darkest": 0.1, "brightest": 0.6, "noise": 0.01, "seed": 0,
+        "intensity": "auto",
+    },
     "check_data": {
         "images": "images", "masks": "masks", "meta": "meta.csv", "file_column": "file",
         "label_column": "label", "patient_column": "patient_group", "split_column": "",
@@ -114,6 +123,8 @@ def _define_flags() -> None:
     flags.DEFINE_enum("mode", "train", MODES, "What to do.")
     flags.DEFINE_string("data", None, "Folder for --mode=check_data to read.")
     flags.DEFINE_string("against", None, "Second folder, in which check_data looks for copies.")
+    flags.DEFINE_string("input", None, "Folder of pictures and volumes for --mode=enhance.")
+    flags.DEFINE_string("output", None, "Folder for --mode=enhance to write to.")
     flags.DEFINE_list("workdirs", None, "Folders of evaluated runs, for --mode=compare.")
     flags.DEFINE_bool("fresh", False, "Delete the run in the workdir and start over.")
     flags.DEFINE_string(
@@ -160,6 +171,8 @@ def _load(name: str) -> dict[str, Any]:
 def _dispatch() -> int:
     if FLAGS.mode != "check_data" and (FLAGS.data or FLAGS.against):
         raise UsageError("--data and --against belong to --mode=check_data; training takes --config.data.dir")
+    if FLAGS.mode not in FOLDERS and (FLAGS.input or FLAGS.output):
+        raise UsageError(f"--input and --output belong to --mode={' and --mode='.join(FOLDERS)}")
     keep_freed_memory()  # before JAX starts its threads
     # JAX takes seconds to import; it is not needed for --help or for a mistyped flag. What it compiles is
     # kept, so that a second start of the same network trains at once.
@@ -208,6 +221,12 @@ def _dispatch() -> int:
 
         print(f"written: {compare(FLAGS.workdirs, Path(FLAGS.workdir))}")
         return 0
+    if FLAGS.mode in FOLDERS:
+        if not FLAGS.input or not FLAGS.output:
+            raise PixmedError(f"--mode={FLAGS.mode} needs --input, a folder, and --output to write to")
+        from pixmed_jax.enhancement.enhance import enhance
+
+        return enhance(FLAGS.input, FLAGS.output, **FLAGS.enhance.to_dict())
     if FLAGS.workdir is None:
         raise PixmedError(f"--mode={FLAGS.mode} needs --workdir, the folder of a trained run")
     if FLAGS.config is not None:

@@ -23,10 +23,14 @@ LAYERS = (
         "check_data",
         "check_data_page",
         "export",
+        "enhancement.enhance",
+        "enhancement.folder",
+        "enhancement.page",
+        "enhancement.scores",
     ),  # stages
     ("build", "gan", "supervised"),  # tasks
     ("task", "checkpoint", "export.folder", "feed", "mesh", "records"),
-    ("models", "losses", "data"),
+    ("models", "losses", "data", "enhancement"),
     ("models.layers",),
     (
         "pages",

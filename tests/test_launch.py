@@ -9,6 +9,7 @@ from pathlib import Path
 import jax
 import pytest
 import runs
+from PIL import Image
 
 from pixmed_jax import config as configs
 from pixmed_jax import inference
@@ -90,3 +91,21 @@ def test_a_run_goes_through_all_modes(tmp_path, tmp_path_factory):
     process = launch(f"--workdir={workdir}", "--mode=export", "--export.dtype=float16", "--export.step=4")
     assert process.returncode == 0, process.stderr
     assert inference.load(workdir / "export").step == 4
+
+
+def test_a_folder_is_enhanced_and_a_bad_file_told(tmp_path):
+    (tmp_path / "in").mkdir()
+    Image.new("L", (20, 20), 40).save(tmp_path / "in" / "a.png")
+    (tmp_path / "in" / "b.png").write_bytes(b"no picture")
+    words = ("--mode=enhance", f"--input={tmp_path / 'in'}", f"--output={tmp_path / 'out'}")
+    process = launch(*words, "--enhance.method=gamma", "--enhance.gamma=0.5")
+    assert process.returncode == 1 and "1 of 2 files could not be used" in process.stderr
+    assert len(process.stderr.splitlines()) == 2 and "1 of 2 files; see" in process.stdout
+    with Image.open(tmp_path / "out" / "a.png") as image:
+        assert image.getpixel((3, 3)) == round(255 * (40 / 255) ** 0.5)
+    process = launch(*words, "--enhance.metod=gamma")
+    assert process.returncode == 2 and "did you mean enhance.method" in process.stderr
+    process = launch(*words[:2])
+    assert process.returncode == 1 and "needs --input, a folder, and --output" in process.stderr
+    process = launch(f"--input={tmp_path}", "--mode=evaluate")
+    assert process.returncode == 2 and "belong to --mode=enhance" in process.stderr

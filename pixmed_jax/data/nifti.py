@@ -70,14 +70,18 @@ def read_nifti(path: Path, wanted: str) -> Array:
 
 
 def nifti_bytes(picture: np.ndarray, limits: Limits = (0.0, 1.0)) -> bytes:
-    """A .nii.gz of one picture [H, W], the same bytes for the same picture; `stack` gives it back as it is.
+    """A .nii.gz of one picture [H, W], the same bytes for the same picture; `stack` gives it back."""
+    return gzip.compress(volume_bytes(picture.T[:, :, None], AS_STORED, limits), mtime=0)
+
+
+def volume_bytes(values: np.ndarray, affine: np.ndarray, limits: Limits = (0.0, 1.0)) -> bytes:
+    """A .nii of an array with the axes of its file.
 
     Of uint16, 0 and 65535 stand for the limits, by the file's own slope and intercept; other types keep
     their values.
     """
-    nibabel = library("nibabel")
-    image = nibabel.Nifti1Image(picture.T[:, :, None], AS_STORED)
-    if picture.dtype == np.uint16:
+    image = library("nibabel").Nifti1Image(values, affine)
+    if values.dtype == np.uint16:
         low, high = limits
         image.header.set_slope_inter((high - low) / TOP, low)
-    return gzip.compress(image.to_bytes(), mtime=0)
+    return image.to_bytes()

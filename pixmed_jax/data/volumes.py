@@ -130,6 +130,19 @@ def stack(array: Array, values: np.ndarray, axis: str) -> np.ndarray:
     return np.moveaxis(upright, cut, 0)[:, ::-1, ::-1].swapaxes(1, 2)
 
 
+def unstack(array: Array, pictures: np.ndarray) -> np.ndarray:
+    """What `stack` with the axis "stored" made of `array`, with the axes of the file again."""
+    if array.affine is None:
+        values = np.moveaxis(pictures, 0, 2)
+    else:
+        orientations = library("nibabel").orientations
+        orientation = orientations.io_orientation(array.affine)
+        upright = np.moveaxis(pictures.swapaxes(1, 2)[:, ::-1, ::-1], 0, int(orientation[2, 0]))
+        back = orientations.ornt_transform(orientations.io_orientation(np.eye(4)), orientation)
+        values = orientations.apply_orientation(upright, back)
+    return values[:, :, 0] if array.planar else values
+
+
 def check_axis(axis: str) -> None:
     if axis not in ("stored", "0", "1", "2", *PLANES):
         raise PixmedError(f"data.axis={axis!r}: give stored, 0, 1, 2, axial, coronal or sagittal")

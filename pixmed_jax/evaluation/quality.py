@@ -40,7 +40,7 @@ def ssim(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def ms_ssim(a: np.ndarray, b: np.ndarray) -> float:
-    """SSIM over five scales (Wang, Simoncelli & Bovik 2003, Equation 7), each half as large as the one before.
+    """SSIM over five scales (Wang, Simoncelli & Bovik 2003, Equation 7), each half as large as the last.
 
     As in its authors' code, maps are averaged before they are multiplied, and a scale is made of means of
     2 x 2 pixels, the last row or column repeated where it is odd. A negative mean counts as 0: its power

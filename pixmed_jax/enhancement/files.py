@@ -1,0 +1,142 @@
+"""A folder of pictures and volumes as float pictures, and back into files of the same names.
+
+    picture (PNG, JPEG, TIFF, BMP)      the same format, 8 or 16 bit as it was; JPEG with quality 95
+    NIfTI                               NIfTI with the file's axes, units and place in the patient
+    DICOM, .mat, .npy, .npz: a slice    NAME.png: 8 bit, or 16 for anything else than uint8
+                             several    NAME.nii.gz
+
+DICOM is not written: its header holds the patient's name. Palettes become RGB and transparency is dropped, as
+everywhere here (data/decode.py). 0 and 1 are the ends of a picture's type. Volumes are cut along the last
+axis of their file, and their values become [0, 1] by a rule of data/intensity.py. A NIfTI whose pictures have
+changed their size keeps its place and extent.
+Errors: PixmedError.
+"""
+
+import gzip
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from pixmed_jax.data import arrays, decode, intensity, nifti, pairs, volumes
+from pixmed_jax.data.pairs import Item
+from pixmed_jax.data.reader import Reader
+from pixmed_jax.errors import PixmedError, listing
+from pixmed_jax.progress import watched
+
+_NIFTI = (".nii", ".nii.gz")
+_QUALITY = 95  # of JPEG: above it files grow and pictures do not change
+
+
+class Folder:
+    """What lies in a folder: `items`, each a picture or the slices of a volume, decoded one slice at a time.
+
+    `others` counts files of other kinds; hidden ones are not seen.
+    """
+
+    def __init__(self, root: Path, rule: str, key: str):
+        if not root.is_dir():
+            raise PixmedError(f"{key}={root}: no such folder")
+        found = sorted(p for p in root.rglob("*") if not p.is_dir() and not _hidden(p.relative_to(root)))
+        paths = [p for p in found if arrays.suffix(p) in decode.SUFFIXES or volumes.is_volume(p)]
+        if not paths:
+            seen = sorted({p.suffix or p.name for p in found})
+            told = f"files of {listing(seen)}" if seen else "nothing"
+            raise PixmedError(f"{key}={root}: holds {told} and no {pairs.FORMATS} files")
+        self.root = root
+        self.others = len(found) - len(paths)
+        self.items = [_item(root, path) for path in watched(paths, len(paths), "reading headers")]
+        self.rows = [(i, k) for i, item in enumerate(self.items) for k in range(item.shape[0])]
+        self._row_of = {(self.items[i].name, k): row for row, (i, k) in enumerate(self.rows)}
+        self._reader = Reader(self.items, "stored", intensity.parse(rule), (), True)
+        self._reader.index(self.rows, np.zeros(len(self.rows), np.int32))
+
+    def read(self, row: int) -> np.ndarray:
+        """[H, W] or [H, W, 3] uint8 | uint16; full range = [0, 1]."""
+        item = self.items[self.rows[row][0]]
+        if isinstance(item.image, Path) and not item.fault:
+            return decode.read_image(item.image)
+        image = self._reader.image(*self.rows[row])
+        if image.ndim == 3 and (image.shape[2] != 3 or image.dtype != np.uint8):
+            raise PixmedError(
+                f"{pairs.path_of(item.image)}: slices of {arrays.by(image.shape)} {image.dtype} values are "
+                "neither grey nor 8-bit colour; save its channels as files of their own"
+            )
+        return image
+
+    def row_of(self, name: str, k: int) -> int | None:
+        """The row of a file's slice, if it is there."""
+        return self._row_of.get((name, k))
+
+    def limits(self, row: int) -> intensity.Limits:
+        """What 0 and 1 stand for in the units of a volume."""
+        return self._reader.limits(row)
+
+
+def _hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
+
+
+def _item(root: Path, path: Path) -> Item:
+    name = path.relative_to(root).as_posix()
+    try:
+        image = pairs.open_entry((path,), root, "image")
+        return Item(name, image, (), pairs.shape_of(image, "stored"))
+    except PixmedError as error:
+        return Item(name, path, (), (1, 0, 0), str(error))
+
+
+def unit(image: np.ndarray) -> np.ndarray:
+    """Stored values -> [H, W, C] float32 in [0, 1]."""
+    image = image[..., None] if image.ndim == 2 else image
+    return image.astype(np.float32) / np.float32(np.iinfo(image.dtype).max)
+
+
+def stored(image: np.ndarray, like: np.ndarray) -> np.ndarray:
+    """The way back, in the type of `like` and with its number of axes."""
+    top = np.iinfo(like.dtype).max
+    values = np.rint(np.clip(image, 0, 1).astype(np.float64) * top).astype(like.dtype)
+    return values[..., 0] if like.ndim == 2 else values
+
+
+def output_name(item: Item) -> str:
+    """What the file that is made of an item is called."""
+    if isinstance(item.image, Path) or arrays.suffix(Path(item.name)) in _NIFTI:
+        return item.name
+    return item.name + (".png" if item.shape[0] == 1 else ".nii.gz")
+
+
+def write(root: Path, item: Item, images: Sequence[np.ndarray], limits: intensity.Limits) -> None:
+    """Write all slices of an item under its name in `root`; in a volume 0 and 1 stand for `limits`."""
+    path = root / output_name(item)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(_encoded(path, item, images, limits))
+
+
+def _encoded(path: Path, item: Item, images: Sequence[np.ndarray], limits: intensity.Limits) -> bytes:
+    suffix = arrays.suffix(path)
+    if suffix not in _NIFTI:
+        stream = io.BytesIO()
+        form = Image.registered_extensions()[suffix]
+        options = {"quality": _QUALITY, "subsampling": 0} if form == "JPEG" else {}
+        Image.fromarray(images[0]).save(stream, form, **options)
+        return stream.getvalue()
+    assert isinstance(item.image, arrays.Array)
+    pictures, affine = np.stack(images), item.image.affine
+    old: Sequence[int]
+    if affine is None:  # nobody knows how it lies: columns, rows, slices as they are seen
+        affine, values, old = arrays.AS_STORED, pictures.transpose(2, 1, 0), item.shape[:0:-1]
+    else:
+        values, old = volumes.unstack(item.image._replace(planar=False), pictures), item.image.shape[:2]
+    data = nifti.volume_bytes(values, _rescaled(affine, old, values.shape), limits)
+    return gzip.compress(data, mtime=0) if suffix == ".nii.gz" else data
+
+
+def _rescaled(affine: np.ndarray, old: Sequence[int], new: Sequence[int]) -> np.ndarray:
+    """The affine of a volume whose slices have changed from `old` to `new` pixels over the same extent."""
+    ratios = np.array([old[0] / new[0], old[1] / new[1], 1.0])
+    change = np.diag([*ratios, 1.0])
+    change[:3, 3] = (ratios - 1) / 2  # the first pixel's centre lies half a pixel from the edge
+    return affine @ change

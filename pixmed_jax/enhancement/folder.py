@@ -1,0 +1,219 @@
+"""A folder of pictures through a method into another folder: what --mode=enhance and --mode=upscale share.
+
+    OUTPUT/NAME           every file under its own name and in its own kind (enhancement/files.py)
+    OUTPUT/settings.json  the method, its settings, those chosen for each file, scores, files that failed
+    OUTPUT/scores.csv     file, slice, contender and the metrics; only where there is a reference
+    OUTPUT/report.html    before and after, scores with intervals, settings; needs no other file
+
+The reference of a picture is the file of its name in another folder, or the picture itself where the method
+is given it degraded. A file that cannot be used is told in a line and the others go on. The folder appears
+whole or not at all, and takes the place of an earlier one only if this stage wrote all that is there.
+Errors: PixmedError if nothing can be done.
+"""
+
+import json
+import sys
+import time
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pixmed_jax import workdir as run_folder
+from pixmed_jax.data.pairs import slice_name
+from pixmed_jax.enhancement import page
+from pixmed_jax.enhancement.files import Folder, output_name, stored, unit, write
+from pixmed_jax.enhancement.method import Degrade, Method, Output
+from pixmed_jax.enhancement.scores import BEFORE, Score, compared, summary, table
+from pixmed_jax.errors import PixmedError, listing
+from pixmed_jax.progress import watched
+
+SETTINGS, SCORES, REPORT = "settings.json", "scores.csv", "report.html"
+_SHOWN = 8  # slices on the page
+
+
+class Slice(NamedTuple):
+    """What came of one slice; `pictures` are for the page, by their captions."""
+
+    image: np.ndarray  # as it will be stored
+    settings: Mapping[str, Any]
+    seconds: float
+    scores: Sequence[Score]
+    pictures: Mapping[str, np.ndarray]
+
+
+class Stage(NamedTuple):
+    """What every slice goes through."""
+
+    folder: Folder
+    method: Method
+    baselines: Sequence[Method]
+    wanted: Folder | None
+    degrade: Degrade | None
+    seed: int
+
+    def run(self, row: int, *, on_page: bool) -> Slice:
+        i, k = self.folder.rows[row]
+        name = self.folder.items[i].name
+        raw = self.folder.read(row)
+        before, reference, known = self._degraded(raw, name, k)
+        started = time.perf_counter()
+        output = self.method.run(before)
+        seconds = time.perf_counter() - started
+        image = stored(output.image, raw)
+        results = {self.method.name: output._replace(image=unit(image))}
+        if on_page or reference is not None:
+            results |= {other.name: other.run(before) for other in self.baselines}
+        scores = []
+        if reference is not None:
+            same = {BEFORE: Output(before)} if before.shape == reference.shape else {}
+            for contender, result in (same | results).items():
+                scores.append(Score(name, k, contender, compared(result, reference, known)))
+        pictures: dict[str, np.ndarray] = {}
+        if on_page:
+            pictures = {BEFORE: before, **{other: result.image for other, result in results.items()}}
+            pictures |= {} if reference is None else {"reference": reference}
+            pictures |= {f"{what}, estimated": values for what, values in output.maps.items()}
+            pictures |= {f"{what}, true": values for what, values in known.items()}
+        return Slice(image, output.settings, seconds, scores, pictures)
+
+    def _degraded(
+        self, raw: np.ndarray, name: str, k: int
+    ) -> tuple[np.ndarray, np.ndarray | None, Mapping[str, np.ndarray]]:
+        """(what the method is given, its reference, maps that are known of it)"""
+        image = unit(raw)
+        if self.degrade:
+            worse = self.degrade(image, np.random.default_rng([self.seed, zlib.crc32(name.encode()), k]))
+            # In as many bits as the file has: a dark picture is short of grey values, too.
+            return unit(stored(worse.image, raw)), image, worse.maps
+        row = self.wanted.row_of(name, k) if self.wanted else None
+        return image, unit(self.wanted.read(row)) if self.wanted and row is not None else None, {}
+
+
+def process(
+    source: Path,
+    target: Path,
+    method: Method,
+    *,
+    stage: str,
+    baselines: Sequence[Method] = (),
+    reference: Path | None = None,
+    degrade: Degrade | None = None,
+    seed: int = 0,
+    intensity: str = "auto",
+) -> int:
+    """Run `method` over `source` into `target`; 0, or 1 if a file could not be used.
+
+    stage: the mode, "enhance" or "upscale", as messages and the record call it.
+    baselines: what the method is compared with; they are scored and shown, not written.
+    reference, degrade: where references come from; at most one of the two.
+    intensity: how values of volumes become [0, 1] (data/intensity.py).
+    """
+    source, target = source.absolute(), target.absolute()
+    _check_places(source, target, reference, stage)
+    folder = Folder(source, intensity, "--input")
+    wanted = Folder(reference, intensity, f"--{stage}.reference") if reference else None
+    if wanted:
+        _check_names(folder, wanted, stage)
+    work = Stage(folder, method, baselines, wanted, degrade, seed)
+    shown_rows = {round(x) for x in np.linspace(0, len(folder.rows) - 1, min(_SHOWN, len(folder.rows)))}
+    progress = iter(watched(folder.rows, len(folder.rows), f"{stage}: slices"))
+    files: dict[str, dict[str, Any]] = {}
+    faults: dict[str, str] = {}
+    scores: list[Score] = []
+    shown: list[page.Shown] = []
+    seconds: list[float] = []
+    with run_folder.replaced(target, "free space, or give another --output") as draft:
+        last = 0
+        for item in folder.items:
+            rows, slices = range(last, last := last + item.shape[0]), []
+            try:
+                for row in rows:
+                    slices.append(work.run(row, on_page=row in shown_rows))
+                    next(progress)
+                name = output_name(item)
+                if name in {SETTINGS, SCORES, REPORT} | {file["output"] for file in files.values()}:
+                    raise PixmedError(f"another file is written as {name}; rename one of the two")
+                write(draft, item, [done.image for done in slices], folder.limits(rows[-1]))
+            except PixmedError as error:
+                faults[item.name] = str(error) if item.name in str(error) else f"{item.name}: {error}"
+                print(faults[item.name], file=sys.stderr)
+                for _ in rows[len(slices) :]:
+                    next(progress)
+                continue
+            files[item.name] = {"output": name, "settings": [dict(done.settings) for done in slices]}
+            seconds += [done.seconds for done in slices]
+            for k, done in enumerate(slices):
+                scores += done.scores
+                if done.pictures:
+                    shown.append(page.Shown(slice_name(item, k), done.pictures, done.settings))
+        if not files:
+            told = listing(list(faults.values()), 5)
+            raise PixmedError(f"{source}: none of {len(faults)} files can be used: {told}")
+        about = {
+            "stage": stage,
+            "input": str(source),
+            "reference": str(reference) if reference else "",
+            "degraded": degrade is not None,
+            "seed": seed,
+            "intensity": intensity,
+            "method": {"name": method.name, **method.settings},
+            "baselines": [{"name": other.name, **other.settings} for other in baselines],
+            "seconds_a_slice": float(np.median(seconds)),
+            "files": files,
+            "faults": faults,
+            "scores": summary(scores, method.name),
+        }
+        run_folder.write_json(draft / SETTINGS, about)
+        if scores:
+            run_folder.write_text(draft / SCORES, table(scores))
+        run_folder.write_text(draft / REPORT, page.render(about, shown))
+    print(f"written: {target}, {len(files)} of {len(folder.items)} files; see {target / REPORT}")
+    if folder.others:
+        print(f"{folder.others} files of other kinds in {source} were left alone", file=sys.stderr)
+    if faults:
+        print(f"{len(faults)} of {len(folder.items)} files could not be used", file=sys.stderr)
+    return 1 if faults else 0
+
+
+def _check_places(source: Path, target: Path, reference: Path | None, stage: str) -> None:
+    outer = target.resolve()
+    places = {"--input": source.resolve()}
+    if reference:
+        places[f"--{stage}.reference"] = reference.resolve()
+    for flag, place in places.items():
+        if place == outer or place in outer.parents or outer in place.parents:
+            raise PixmedError(f"--output={target}: is {flag}, or one lies in the other; give another folder")
+    if not _is_ours(target):
+        raise PixmedError(f"{target}: holds other files; give an empty folder as --output")
+
+
+def _is_ours(target: Path) -> bool:
+    """Whether `target` may be replaced: it is not there, empty, or this stage wrote all that it holds."""
+    if not target.exists():
+        return True
+    if not target.is_dir():
+        return False
+    there = {p.relative_to(target).as_posix() for p in target.rglob("*") if not p.is_dir()}
+    try:
+        files = json.loads((target / SETTINGS).read_text(encoding="utf-8"))["files"] if there else {}
+        return there <= {SETTINGS, SCORES, REPORT} | {file["output"] for file in files.values()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+
+
+def _check_names(folder: Folder, wanted: Folder, stage: str) -> None:
+    names = {item.name for item in folder.items}
+    missing = sorted(names - {item.name for item in wanted.items})
+    if len(missing) == len(names):
+        raise PixmedError(
+            f"--{stage}.reference={wanted.root}: holds no file of a name in --input; give the folder of the "
+            "same names"
+        )
+    if missing:
+        told = listing(missing)
+        print(
+            f"{len(missing)} of {len(names)} files have no reference, so no scores: {told}", file=sys.stderr
+        )

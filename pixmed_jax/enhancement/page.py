@@ -1,0 +1,77 @@
+"""The report of a folder that was enhanced or upscaled: pictures before and after, scores, settings."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from pixmed_jax import pages, pictures
+
+_SIDE = 320  # pixels of a picture, at most
+_FORMS = {
+    "psnr": ("PSNR, dB", "{:.2f}"),
+    "ssim": ("SSIM", "{:.3f}"),
+    "ms_ssim": ("MS-SSIM", "{:.3f}"),
+    "mse": ("MSE", "{:.5f}"),
+    "map_error": ("error of the map", "{:.3f}"),
+}
+
+
+class Shown(NamedTuple):
+    """A slice on the page: pictures [H, W] or [H, W, C] in [0, 1] by their captions, its own settings."""
+
+    name: str
+    pictures: Mapping[str, np.ndarray]
+    settings: Mapping[str, Any]
+
+
+def render(about: Mapping[str, Any], shown: Sequence[Shown]) -> str:
+    """The page of what `folder.process` records and shows."""
+    scores = about["scores"]
+    metrics = [name for name in _FORMS if any(name in of for of in scores.values())]
+    return pages.render(
+        "pixmed_jax",
+        "enhancement/folder.html.j2",
+        about=about,
+        method=about["method"]["name"],
+        settings={name: value for name, value in about["method"].items() if name != "name"},
+        headings=[_FORMS[name][0] for name in metrics],
+        rows=[
+            (contender, [_cell(name, of.get(name)) for name in metrics]) for contender, of in scores.items()
+        ],
+        n=max((told["n"] for of in scores.values() for told in of.values()), default=0),
+        shown=[
+            (each.name, _told(each.settings), [(c, _uri(picture)) for c, picture in each.pictures.items()])
+            for each in shown
+        ],
+    )
+
+
+def _cell(metric: str, told: Mapping[str, Any] | None) -> tuple[str, str, str]:
+    """(mean, its interval, what the method is beyond it)"""
+    if told is None:
+        return "–", "", ""
+    form = _FORMS[metric][1]
+    low, high = told["interval"]
+    gain = ""
+    if "gain" in told:
+        signed = form.replace(":", ":+")
+        bounds = " to ".join(signed.format(bound) for bound in told["gain_interval"])
+        gain = f"Δ {signed.format(told['gain'])} ({bounds})"
+    return form.format(told["mean"]), f"{form.format(low)} to {form.format(high)}", gain
+
+
+def _told(settings: Mapping[str, Any]) -> str:
+    def short(value: Any) -> str:
+        return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+    return ", ".join(f"{name} {short(value)}" for name, value in settings.items())
+
+
+def _uri(image: np.ndarray) -> str:
+    values = np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
+    picture = Image.fromarray(values[..., 0] if values.ndim == 3 and values.shape[2] == 1 else values)
+    scale = min(1.0, _SIDE / max(picture.size))
+    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+    return pictures.data_uri(picture.resize(size, Image.Resampling.LANCZOS))
