@@ -29,7 +29,7 @@ LAYERS = (
         "enhancement.scores",
     ),  # stages
     ("build", "gan", "supervised"),  # tasks
-    ("task", "checkpoint", "export.folder", "feed", "mesh", "records"),
+    ("task", "checkpoint", "quiet", "export.folder", "feed", "mesh", "records"),
     ("models", "losses", "data", "enhancement"),
     ("models.layers",),
     (

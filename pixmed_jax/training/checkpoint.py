@@ -9,23 +9,20 @@ itself, have changed is reported and passed over. Orbax alone would take an empt
 and restore a flipped bit without a word.
 """
 
-import contextlib
 import errno
 import gc
 import hashlib
 import json
-import logging
 import os
 import shutil
 import sys
-import types
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 
 from pixmed_jax.errors import PixmedError, listing
+from pixmed_jax.training.quiet import listen_past_orbax, quiet
 
 MANIFEST = "manifest.json"
 _LARGEST = 2**26  # bytes of a manifest: a step has one file per array at most
@@ -71,7 +68,7 @@ class Writer:
                 shutil.rmtree(left, ignore_errors=True)
         self._ocp = ocp = _orbax()
         self._checkpointer = ocp.AsyncCheckpointer(ocp.StandardCheckpointHandler())
-        _listen_past_orbax()
+        listen_past_orbax()
 
     def save(self, step: int, state: Any, score: float) -> None:
         """Start writing `state`; returns once it is copied out of the device, before it is on disk."""
@@ -217,9 +214,9 @@ def restore(saved: Saved, target: Any) -> Any:
     """
     ocp = _orbax()
     handler = ocp.PyTreeCheckpointHandler()
-    _listen_past_orbax()
+    listen_past_orbax()
     try:
-        with _quiet("absl", "asyncio"), ocp.Checkpointer(handler) as checkpointer:
+        with quiet("absl", "asyncio"), ocp.Checkpointer(handler) as checkpointer:
             stored = checkpointer.metadata(saved.path.absolute()).item_metadata.tree
             _check_fits(saved, stored, target)
             return checkpointer.restore(
@@ -236,7 +233,7 @@ def restore(saved: Saved, target: Any) -> Any:
         fault = damage(saved)
         if fault is None:
             raise
-    with _quiet("asyncio"):
+    with quiet("asyncio"):
         gc.collect()  # reads that nobody waits for any more end here, not in the middle of something else
     raise PixmedError(f"{saved.path}: {fault}, while it was read; run it again")
 
@@ -348,45 +345,6 @@ def read_saved(path: Path) -> Saved:
         raise
     except (OSError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise ValueError(error) from error
-
-
-class _PastOrbax:
-    """An unraisable hook that leaves out what orbax and TensorStore say of a save or read that has failed.
-
-    Each of these is a page, from a thread of its own or whenever memory is tidied, in the middle of the line
-    that tells of the fault: a thread that nobody listens to any more, a coroutine that is no longer awaited.
-    """
-
-    def __init__(self, hook: Callable[[Any], Any]):
-        self._hook = hook
-
-    def __call__(self, told: Any) -> None:
-        thread = isinstance(told.exc_value, RuntimeError) and str(told.exc_value) == "Event loop is closed"
-        coroutine = isinstance(told.object, types.CoroutineType)
-        if not thread and not (coroutine and "orbax" in Path(told.object.cr_code.co_filename).parts):
-            self._hook(told)
-
-
-def _listen_past_orbax() -> None:
-    """For the rest of the process, since threads of a failed save may outlive it."""
-    if not isinstance(sys.unraisablehook, _PastOrbax):
-        sys.unraisablehook = _PastOrbax(sys.unraisablehook)
-
-
-@contextlib.contextmanager
-def _quiet(*loggers: str) -> Iterator[None]:
-    """What these log below a fault that is raised anyway, in pages, is not shown."""
-
-    def nothing(record: logging.LogRecord) -> bool:
-        return False
-
-    try:
-        for name in loggers:
-            logging.getLogger(name).addFilter(nothing)
-        yield
-    finally:
-        for name in loggers:
-            logging.getLogger(name).removeFilter(nothing)
 
 
 def _save_failed(step: int, error: Exception) -> PixmedError:
