@@ -51,7 +51,7 @@ def get_config(preset: str = "quick") -> ConfigDict:
     arms = tuple(n for n in systems if n not in ("no_ghost", "bce", "mse"))
     return ConfigDict(
         {
-            "name": "study", "preset": preset, "data": data, "seeds": seeds,
+            "name": "study", "preset": preset, "about": COMMON["about"], "data": data, "seeds": seeds,
             "run": tuple(systems), "systems": systems, "arms": arms,
             "downstream": {name: part(name, preset) for name in ("classifier", "segmenter")},
             "audit": {"number": 12 if preset == "test" else 300},

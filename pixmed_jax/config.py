@@ -10,7 +10,8 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-# What may change when a run is resumed: lengths, rates, and how often something is told or kept.
+# What may change when a run is resumed: lengths, rates, how often something is told or kept, and what cards
+# say of its origin.
 FREE = (
     "train.steps",
     "train.epochs",
@@ -19,6 +20,7 @@ FREE = (
     "optimizer.learning_rate",
     "log.",
     "checkpoint.",
+    "about.",
 )
 
 
@@ -50,8 +52,9 @@ def is_free(key: str) -> bool:
 
 
 def digest(config: Mapping[str, Any]) -> str:
-    """12 hexadecimal digits that name a config."""
-    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:12]
+    """12 hexadecimal digits that name a config; what `about` says of its data changes nothing in a run."""
+    own = {key: value for key, value in config.items() if key != "about"}
+    return hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

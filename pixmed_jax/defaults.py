@@ -32,6 +32,8 @@ HEADS: dict[str, Any] = {
 }
 COMMON: dict[str, Any] = {
     "seed": 0,
+    # For cards: where the data are from and how to cite them, their licence, whom to ask.
+    "about": {"data": "", "licence": "", "contact": ""},
     "data": {
         "source": "phantom", "patients": 240, "dir": "",
         "images": "images", "masks": "masks", "meta": "meta.csv",

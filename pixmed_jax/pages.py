@@ -1,17 +1,28 @@
-"""Pages from templates that lie in the package: everything escaped, nothing left undefined."""
+"""Pages from templates that lie in the package, HTML or Markdown: all escaped, nothing left undefined."""
 
+import re
 from typing import Any
 
 import jinja2
+from markupsafe import Markup
 
 
 def render(package: str, template: str, **values: Any) -> str:
     """The page that `template`, a file of `package`, makes of the values."""
+    markdown = template.endswith(".md.j2")
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader(package, "."),
-        autoescape=True,
+        autoescape=not markdown,
+        finalize=_plain if markdown else None,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     return environment.get_template(template).render(**values)
+
+
+def _plain(value: Any) -> str:
+    """One line of Markdown that shows the value as it is, HTML in it too; Markup goes through."""
+    if isinstance(value, Markup):
+        return value
+    return re.sub(r"([\\`*_\[\]<>|#&!~])", r"\\\1", " ".join(str(value).split()))

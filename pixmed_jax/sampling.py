@@ -5,6 +5,7 @@
     OUTPUT/masks/00000.png       0 and 255: the tumour, in the layout that `data.source=folder` reads
     OUTPUT/conditions/00000.png  palette picture of the label map that the generator was given
     OUTPUT/trained_on.json       files and patients that the generator was trained on, where known
+    OUTPUT/data_sheet.md, .json  what the set is, whom it comes from, what it may be used for
     OUTPUT/manifest.csv          file, mask, label, patient_group, source, seed, step, config, low, high, and
                                  how the mask was edited: edit, parameters, tumor_source, tumor_group
 
@@ -41,15 +42,17 @@ from pixmed_jax.data import masks as encodings
 from pixmed_jax.data.decode import SUFFIXES, read_mask
 from pixmed_jax.data.regions import is_tumor, known_heads
 from pixmed_jax.data.sources import open_dataset
-from pixmed_jax.data.synthetic import MANIFEST, NO_TUMOR, TRAINED_ON
+from pixmed_jax.data.synthetic import DATA_SHEET, MANIFEST, NO_TUMOR, TRAINED_ON
 from pixmed_jax.data.tissues import survey
 from pixmed_jax.errors import PixmedError, listing
+from pixmed_jax.evaluation import data_sheet
 from pixmed_jax.progress import watched
 
 _FIRST_COLUMNS = ("file", "mask", "label", "patient_group", "source", "seed", "step", "config")
 COLUMNS = (*_FIRST_COLUMNS, "low", "high")
 EDIT_COLUMNS = ("edit", "parameters", "tumor_source", "tumor_group")
 FORMATS = {"png": ".png", "png16": ".png", "nifti": ".nii.gz"}
+_SHEETS = (f"{DATA_SHEET}.json", f"{DATA_SHEET}.md")
 _SCENES = 1024  # slices kept taken apart: 80 kB each at 128 x 128
 
 
@@ -162,8 +165,22 @@ def sample(
             about = {"step": generator.step, "config": digest, "files": trained_on}
             run_folder.write_json(draft / TRAINED_ON, about)
         table = io.StringIO(newline="")
-        csv.writer(table, lineterminator="\n").writerows([(*COLUMNS, *EDIT_COLUMNS), *rows])
+        columns = (*COLUMNS, *EDIT_COLUMNS)
+        csv.writer(table, lineterminator="\n").writerows([columns, *rows])
         run_folder.write_text(draft / MANIFEST, table.getvalue())
+        data_sheet.write(
+            draft,
+            workdir,
+            config=generator.config,
+            step=generator.step,
+            masks=bool(masks),
+            split=split,
+            options={
+                "label": label, "number": len(order), "seed": seed, "balance": balance, "edit": edit,
+                "format": format,
+            },
+            rows=[dict(zip(columns, row, strict=True)) for row in rows],
+        )  # fmt: skip
     if refused:
         reasons = ", ".join(f"{count} {reason}" for reason, count in refused.most_common())
         print(f"{len(order)} edits, and {refused.total()} refused and drawn again: {reasons}")
@@ -209,7 +226,7 @@ def _is_ours(target: Path) -> bool:
         return False
     # Older versions wrote the first columns only.
     ours = f"{first},".startswith(",".join(_FIRST_COLUMNS) + ",")
-    return ours and names <= {"images", "masks", "conditions", MANIFEST, TRAINED_ON}
+    return ours and names <= {"images", "masks", "conditions", MANIFEST, TRAINED_ON, *_SHEETS}
 
 
 def _from_split(workdir: Path, split: str, generator: inference.Generator) -> Conditions:

@@ -28,7 +28,9 @@ def parts(config: Mapping[str, Any], workdir: Path) -> Iterator[Part]:
             yield Part(
                 f"{name}, seed {seed}",
                 _system_folder(workdir, name, seed),
-                merged(config["systems"][name], {"seed": seed, "data": config["data"]}),
+                merged(
+                    config["systems"][name], {"seed": seed, "data": config["data"], "about": config["about"]}
+                ),
                 config["samples"],
                 audit=config["audit"],
             )

@@ -2,7 +2,11 @@
 
     config.json env.json split.json metrics.jsonl events.out.* checkpoints/ grids/
     samples/{images,masks}/ samples/manifest.csv evaluation.json cases.csv audit.json report/ judges/
-    utility.json utility/ export/
+EXPORT = "export"
+MODEL_CARD, _MODEL_PAGE = "model_card.json", "model_card.md"
+_FOLDERS = ("checkpoints", "grids", "samples", "report", "utility", JUDGES, EXPORT)
+_FILES = (CONFIG, ENVIRONMENT, SPLIT, METRICS, EVALUATION, CASES, AUDIT, UTILITY, MODEL_CARD, _MODEL_PAGE)
+OUTPUTS = (*_FILES, *_FOLDERS)
 
 Everything but arrays is text, written to a draft and renamed, so that a reader never meets half a file. What
 writes holds a lock (`locked`), `.NAME.lock` beside what it writes.
@@ -29,8 +33,10 @@ from pixmed_jax.errors import PixmedError, listing
 CONFIG, SPLIT, METRICS, EVALUATION = "config.json", "split.json", "metrics.jsonl", "evaluation.json"
 ENVIRONMENT, CASES, AUDIT, UTILITY, JUDGES = "env.json", "cases.csv", "audit.json", "utility.json", "judges"
 EXPORT = "export"
+MODEL_CARD, _MODEL_PAGE = "model_card.json", "model_card.md"
 _FOLDERS = ("checkpoints", "grids", "samples", "report", "utility", JUDGES, EXPORT)
-OUTPUTS = (CONFIG, ENVIRONMENT, SPLIT, METRICS, EVALUATION, CASES, AUDIT, UTILITY, *_FOLDERS)
+_FILES = (CONFIG, ENVIRONMENT, SPLIT, METRICS, EVALUATION, CASES, AUDIT, UTILITY, MODEL_CARD, _MODEL_PAGE)
+OUTPUTS = (*_FILES, *_FOLDERS)
 _LARGEST = 2**24  # bytes of a text that is read back
 T = TypeVar("T")
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "dm-pix", "numpy", "pixmed-jax")

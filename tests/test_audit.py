@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 import runs
+from test_cards import faults
 from test_report import Page
 
 from pixmed_jax.data.sources import open_dataset
@@ -74,6 +75,8 @@ def test_what_is_written(evaluated, sound, data):
     assert entry["recognition"]["training"]["n"] == len(data["train"][0])
     assert json.loads((evaluated / "evaluation.json").read_text())["memorisation"] == entry
     assert "New? " in summary(sound) and "Safe to share? " in summary(sound)
+    card = json.loads((evaluated / "model_card.json").read_text())
+    assert card["memorisation"]["rows"][0]["value"] == entry["copies"] and faults(card) == []
 
 
 def test_the_page_and_the_reports_first_screen(evaluated, sound):

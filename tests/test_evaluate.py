@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import runs
 from skimage.metrics import structural_similarity
+from test_cards import faults
 
 import pixmed_jax
 from pixmed_jax import config as configs
@@ -47,6 +48,20 @@ def test_the_file_holds_what_was_returned_in_strict_json(evaluated):
 
     stored = json.loads(text, parse_constant=refuse)
     assert stored == json.loads(json.dumps(result))
+
+
+def test_the_card_is_written_and_fits_its_schema(evaluated):
+    workdir, result = evaluated
+    facts = json.loads((workdir / "model_card.json").read_text())
+    assert faults(facts) == []
+    rows = {row["name"]: row for row in facts["results"]["rows"]}
+    whole = rows["SSIM, whole image"]
+    assert whole["value"] == result["ssim"]["full"]
+    assert (whole["low"], whole["high"]) == tuple(result["intervals"]["ssim"]["full"])
+    assert whole["beside"]["mean training image"] == result["baselines"]["mean_image"]["ssim"]["full"]
+    assert facts["model"]["step"] == result["step"] and facts["training"]["hours"] > 0
+    page = (workdir / "model_card.md").read_text(encoding="utf-8")
+    assert "(grids/step_000006.png)" in page and "--mode=audit" in page
 
 
 def test_the_keys(evaluated):

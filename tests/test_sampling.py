@@ -4,11 +4,13 @@ import csv
 import json
 import re
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
 import runs
 from PIL import Image
+from test_cards import faults
 
 from pixmed_jax import config as configs
 from pixmed_jax import inference, sampling
@@ -17,6 +19,8 @@ from pixmed_jax.data.slices import load as load_slices
 from pixmed_jax.data.sources import open_dataset
 from pixmed_jax.errors import PixmedError
 from pixmed_jax.sampling import sample
+
+TELLING = ("manifest.csv", "data_sheet.json", "data_sheet.md")  # of the whole sampling, not of one image
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +64,8 @@ def test_what_is_written(run, generator, held_out, tmp_path):
     names = [f"{i:05d}.png" for i in range(len(maps))]
     assert sorted(p.name for p in output.iterdir()) == [
         "conditions",
+        "data_sheet.json",
+        "data_sheet.md",
         "images",
         "manifest.csv",
         "masks",
@@ -74,6 +80,9 @@ def test_what_is_written(run, generator, held_out, tmp_path):
         "file,mask,label,patient_group,source,seed,step,config,low,high,"
         "edit,parameters,tumor_source,tumor_group"
     )
+    sheet = json.loads((output / "data_sheet.json").read_text())
+    assert faults(sheet, "data_sheet") == []
+    assert sheet["contents"]["images"] == len(maps) and "--sample.seed=3" in sheet["command"]
     images = generator(maps, seed=3)
     for i, row in enumerate(rows(output)):
         assert row["file"] == row["mask"] == names[i]
@@ -96,7 +105,7 @@ def test_same_seed_same_bytes_other_seed_other_images(run, tmp_path):
         runs.tree_bytes(sample(run, output=str(tmp_path / name), seed=seed, number=5))
         for name, seed in (("a", 1), ("b", 1), ("c", 2))
     )
-    assert first == again and len(first) == 17  # five of each picture, a manifest, and who was trained on
+    assert first == again and len(first) == 19  # five of each picture, and four files that tell of them
     for name in first:
         same = name.startswith(("masks", "conditions", "trained_on"))
         assert (first[name] == other[name]) is same, name
@@ -151,9 +160,7 @@ def test_the_conditions_of_a_sampling_sample_again(run, tmp_path):
     first = sample(run, output=str(tmp_path / "first"), seed=3)
     second = sample(run, masks=str(first / "conditions"), output=str(tmp_path / "second"), seed=3)
     a, b = runs.tree_bytes(first), runs.tree_bytes(second)
-    assert {n: d for n, d in a.items() if n != "manifest.csv"} == {
-        n: d for n, d in b.items() if n != "manifest.csv"
-    }
+    assert a.keys() == b.keys() and all(b[name] == a[name] for name in a if name not in TELLING)
     assert [row["label"] for row in rows(second)] == [row["label"] for row in rows(first)]
     assert [row["source"] for row in rows(second)] == [row["file"] for row in rows(first)]
 
@@ -231,7 +238,7 @@ def test_edits_follow_the_seed_and_the_place(run, tmp_path):
         for name, seed, number in (("a", 1, 4), ("b", 1, 4), ("c", 2, 4), ("d", 1, 9))
     )
     assert first == again
-    assert all(longer[name] == data for name, data in first.items() if name != "manifest.csv")
+    assert all(longer[name] == data for name, data in first.items() if name not in TELLING)
     conditions = [name for name in first if name.startswith("conditions")]
     assert any(first[name] != other[name] for name in conditions)
 
@@ -255,7 +262,9 @@ def test_a_sampling_of_a_version_without_edits_is_replaced(run, tmp_path):
 class Echo:
     """Stands for a generator: its images are the label maps, scaled."""
 
-    size, grey, step, config, limits = 8, True, 7, {"name": "echo"}, (0.0, 255.0)
+    size, grey, step, limits = 8, True, 7, (0.0, 255.0)
+    data: ClassVar = {"source": "folder", "size": 8, "condition": "tumor", "split": {"by": "patient"}}
+    config: ClassVar = {"name": "echo", "preset": "quick", "data": data}
     takes_maps = True
 
     def __init__(self, *classes: str):
@@ -343,7 +352,7 @@ def test_volumes_of_masks_give_their_slices_with_a_tumour(monkeypatch, tmp_path)
     nibabel.save(nibabel.Nifti1Image(volume, np.diag([-1.0, -1, 1, 1])), given / "case.7.nii.gz")
     np.save(given / "flat.npy", volume[..., 3])
     Image.fromarray(volume[..., 1]).save(given / "m.png")
-    monkeypatch.setattr(Echo, "config", {"data": {"axis": "stored"}})
+    monkeypatch.setattr(Echo, "config", {**Echo.config, "data": {**Echo.data, "axis": "stored"}})
     output = sample(tmp_path, masks=str(given), number=5, output=str(tmp_path / "out"))
     names = ["00000_case.7_001", "00001_case.7_003", "00002", "00003", "00004_case.7_001"]
     expected = [volume[..., 1].T, volume[..., 3].T, volume[..., 3], volume[..., 1], volume[..., 1].T]
@@ -362,7 +371,7 @@ def test_volumes_of_masks_give_their_slices_with_a_tumour(monkeypatch, tmp_path)
 
 def test_axes_of_volumes_of_masks(monkeypatch, tmp_path):
     use(monkeypatch, "a")
-    monkeypatch.setattr(Echo, "config", {"data": {"axis": "0"}})
+    monkeypatch.setattr(Echo, "config", {**Echo.config, "data": {**Echo.data, "axis": "0"}})
     volume = np.zeros((5, 8, 8), np.uint8)
     volume[3, 2:5, 1:4] = 255
     (tmp_path / "masks").mkdir()
@@ -370,7 +379,7 @@ def test_axes_of_volumes_of_masks(monkeypatch, tmp_path):
     output = sample(tmp_path, masks=str(tmp_path / "masks"), output=str(tmp_path / "out"))
     assert [row["source"] for row in rows(output)] == ["v.npy#003"]
     np.testing.assert_array_equal(pixels(output / "masks" / "00000_v_003.png"), volume[3])
-    monkeypatch.setattr(Echo, "config", {"data": {"axis": "axial"}})
+    monkeypatch.setattr(Echo, "config", {**Echo.config, "data": {**Echo.data, "axis": "axial"}})
     with pytest.raises(PixmedError, match=r"v\.npy: says nothing of planes"):
         sample(tmp_path, masks=str(tmp_path / "masks"), output=str(tmp_path / "out"))
     monkeypatch.setattr(Echo, "config", {"data": {}})

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 import runs
+from test_cards import faults
 
 import pixmed_jax
 from pixmed_jax import config as configs
@@ -71,6 +72,8 @@ def test_what_is_evaluated_is_on_record(trained, name):
     held_out = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     first = {"classifier": "held_out/accuracy", "segmenter": "held_out/dice"}[name]
     assert [r["step"] for r in held_out if first in r] == [0, 2, 4, 6]
+    card = json.loads((workdir / "model_card.json").read_text())
+    assert faults(card) == [] and card["results"]["rows"][0]["value"] == result[first.split("/")[1]]
     assert sorted(p.name for p in (workdir / "grids").iterdir()) == [f"step_00000{i}.png" for i in (0, 4, 6)]
 
 

@@ -27,7 +27,7 @@ from pixmed_jax.data.slices import Source
 from pixmed_jax.errors import PixmedError, listing
 from pixmed_jax.progress import watched
 
-MANIFEST, TRAINED_ON = "manifest.csv", "trained_on.json"
+MANIFEST, TRAINED_ON, DATA_SHEET = "manifest.csv", "trained_on.json", "data_sheet"
 NO_TUMOR = "no_tumor"  # label of a slice whose tumour was removed; the data may not leave a label blank
 HOW = ("add", "replace", "oversample")
 _MOST = 2**27  # bytes of trained_on.json

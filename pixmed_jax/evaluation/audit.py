@@ -21,7 +21,7 @@ from pixmed_jax import inference, pages, pictures
 from pixmed_jax import workdir as run_folder
 from pixmed_jax.data.sources import open_dataset
 from pixmed_jax.errors import PixmedError
-from pixmed_jax.evaluation import verdict
+from pixmed_jax.evaluation import cards, verdict
 from pixmed_jax.evaluation.diversity import spread_rows
 from pixmed_jax.evaluation.evaluate import grey_floats
 from pixmed_jax.evaluation.likeness import aligned
@@ -98,6 +98,7 @@ def audit(
     path.parent.mkdir(exist_ok=True)
     run_folder.write_text(path, page)
     verdict.refresh(workdir)
+    cards.write(workdir)
     return result
 
 

@@ -1,6 +1,6 @@
 """The first evaluation of a run: a checkpoint on patients it was not trained on, beside two baselines.
 
-Writes `evaluation.json` and `report/index.html` into the run's folder.
+Writes `evaluation.json`, `report/index.html` and the model card into the run's folder.
 """
 
 import zlib
@@ -21,6 +21,7 @@ from pixmed_jax.data.sources import open_dataset
 from pixmed_jax.errors import PixmedError
 from pixmed_jax.evaluation import (
     baselines,
+    cards,
     cost,
     diversity,
     fidelity,
@@ -155,6 +156,7 @@ def evaluate(
     columns[other.replace("_", " ")] = contenders[other][shown]
     names = [slices.label_names[label] for label in slices.labels[shown]]
     report.write(workdir, config, result, pictures.grid(columns, names), drawn)
+    cards.write(workdir)
     return result
 
 

@@ -21,7 +21,7 @@ from pixmed_jax import workdir as run_folder
 from pixmed_jax.data.slices import Slices
 from pixmed_jax.data.sources import Dataset, open_dataset
 from pixmed_jax.data.synthetic import PREFIX
-from pixmed_jax.evaluation import classification, cost, metrics, report, segmentation
+from pixmed_jax.evaluation import cards, classification, cost, metrics, report, segmentation
 from pixmed_jax.training.dry_run import network_sizes
 
 _SHOWN = 12  # right ones and wrong ones, each
@@ -92,6 +92,7 @@ def evaluate(workdir: Path, config: Mapping[str, Any], *, split: str, step: str)
     run_folder.write_text(workdir / run_folder.CASES, _table(slices, cases))
     run_folder.write_json(workdir / run_folder.EVALUATION, result)
     _write_page(workdir, config, result, figures)
+    cards.write(workdir)
     return result
 
 

@@ -17,7 +17,7 @@ from pixmed_jax import config as configs
 from pixmed_jax import workdir as run_folder
 from pixmed_jax.data.synthetic import PREFIX
 from pixmed_jax.errors import PixmedError, listing
-from pixmed_jax.evaluation import paired, utility_page, verdict
+from pixmed_jax.evaluation import cards, paired, utility_page, verdict
 from pixmed_jax.evaluation.arms import ARMS, COMPARED, MEASURES, OF_NETWORK, PRIMARY, Experiment
 
 _LEAST = 1e-7  # of a probability, as in `classification`
@@ -73,6 +73,7 @@ def write(workdir: Path, experiment: Experiment, *, complete: bool) -> dict[str,
             run_folder.write_json(path, {**evaluation, "utility": verdict.used(workdir, result["config"])})
     utility_page.write(workdir, experiment, result)
     verdict.refresh(workdir)
+    cards.write(workdir)
     return result
 
 

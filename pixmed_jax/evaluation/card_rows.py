@@ -1,0 +1,123 @@
+"""Numbers of evaluation.json, audit.json and utility.json as rows: each with its interval and what it stands
+beside (floors, baselines, chance), since none of them means anything alone.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from pixmed_jax.evaluation.rows import JUDGED, at
+
+_REGIONS = {"full": "whole image", "head": "in the head", "tumor": "in the tumour"}
+_CLOSE = {"ssim": "SSIM", "psnr": "PSNR, dB"}
+_BASELINES = {
+    "mean_image": "mean training image",
+    "nearest_mask": "nearest-mask training slice",
+    "same_label": "a training slice of that class",
+}
+_SETS = {
+    "kid": "KID",
+    "fid": "FID",
+    "precision": "precision",
+    "recall": "recall",
+    "density": "density",
+    "coverage": "coverage",
+}
+_BETTER_LESS = ("log_loss", "hausdorff95")
+
+
+class Row(NamedTuple):
+    """A number, its 95 % interval where there is one, and {name: value} of what it is held against."""
+
+    name: str
+    value: float
+    low: float | None
+    high: float | None
+    better: str  # "more", "less", or "" where neither is
+    beside: dict[str, float]
+
+
+def row(name: str, value: Any, bounds: Any = None, *, better: str = "", **beside: Any) -> list[Row]:
+    """A row, or none where there is no value; what is None is left out of `beside`."""
+    if value is None:
+        return []
+    low, high = bounds or (None, None)
+    told = {key: float(of) for key, of in beside.items() if of is not None}
+    return [Row(name, float(value), low, high, better, told)]
+
+
+def of_images(evaluation: Mapping[str, Any]) -> list[Row]:
+    """Of a generator: closeness to the real slice, likeness to real ones as a set, the mask, variety."""
+    rows: list[Row] = []
+    for metric, title in _CLOSE.items():
+        for region, where in _REGIONS.items():
+            beside = {
+                _BASELINES[name]: at(of, metric, region) for name, of in evaluation["baselines"].items()
+            }
+            bounds = at(evaluation, "intervals", metric, region)
+            value = at(evaluation, metric, region)
+            rows += row(f"{title}, {where}", value, bounds, better="more", **beside)
+    for name, title in _SETS.items():
+        of = evaluation[name]
+        less = "less" if name in ("kid", "fid") else "more"
+        beside = {"between real patients": of.get("floor"), "two halves of them": of.get("halves")}
+        low = of.get("low")
+        bounds = None if low is None else (low, of["high"])
+        told = f"{title} ({of.get('features', 'unknown')} features)" if name in ("kid", "fid") else title
+        rows += row(told, of["value"], bounds, better=less, **beside)
+    dice = evaluation["mask_dice"]
+    rows += row(
+        "Dice of a segmenter of real slices with the mask",
+        dice.get("generated"),
+        at(dice, "intervals", "generated"),
+        better="more",
+        **{"on the real slices": dice.get("real"), "with other patients' masks": dice.get("other_mask")},
+    )
+    lpips = evaluation["lpips"]
+    bounds = None if lpips.get("low") is None else (lpips["low"], lpips["high"])
+    beside = {_BASELINES.get(k, k): v for k, v in lpips.get("baselines", {}).items()}
+    rows += row(f"LPIPS, {lpips.get('network')}", lpips.get("value"), bounds, better="less", **beside)
+    spread = at(evaluation, "diversity", "spread") or {}
+    bounds = (spread["low"], spread["high"]) if spread else None
+    rows += row("difference between images, in units of real ones'", spread.get("ratio"), bounds)
+    return rows
+
+
+def of_network(evaluation: Mapping[str, Any]) -> list[Row]:
+    """Of a classifier or a segmenter."""
+    rows: list[Row] = []
+    base = evaluation.get("baseline")
+    for name, title in JUDGED.items():
+        bounds = at(evaluation, "intervals", name)
+        beside = {f"always {base['label']}": base["accuracy"]} if base and name == "accuracy" else {}
+        less = "less" if name in _BETTER_LESS else "more"
+        known = bounds if bounds and None not in bounds else None
+        rows += row(title, evaluation.get(name), known, better=less, **beside)
+    return rows
+
+
+def of_memorisation(found: Mapping[str, Any]) -> list[Row]:
+    rows = row(
+        "copies of a training slice", found["copies"], better="less", **{"images looked at": found["n"]}
+    )
+    expected = {"expected of strangers": found["near_expected"]}
+    rows += row("images near a training slice", found["near"], better="less", **expected)
+    chance = {"a guess": 0.5}
+    title = "AUC of guessing who was trained on"
+    rows += row(title, found["auc"], found["auc_interval"], better="less", **chance)
+    drawn = found.get("recognition")
+    if drawn:
+        title = "the same, with the patient's own map"
+        rows += row(title, drawn["auc"], drawn["auc_interval"], better="less", **chance)
+        of = drawn["held_out"]
+        title = "share of slices from a patient's own map that are nearest to that patient"
+        rows += row(title, of["recognised"], of["interval"], better="less", chance=drawn["chance"])
+    return rows
+
+
+def of_utility(utility: Mapping[str, Any]) -> list[Row]:
+    rows: list[Row] = []
+    for of in utility["found"]:
+        title = f"{of['network']}'s {of['measure']}, {of['share']} % of the patients: gain"
+        least = {"the least that would be seen": of["detectable"]}
+        rows += row(title, of["value"], (of["low"], of["high"]), better="more", **least)
+    return rows

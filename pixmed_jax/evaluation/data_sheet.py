@@ -1,0 +1,114 @@
+"""The data sheet of a sampled folder: what is in it, whom it comes from, what it may be used for.
+
+    data_sheet.json   the facts; `data_sheet.schema.json` says what must be there
+    data_sheet.md     the same for people, by the questions of Gebru et al. 2021, "Datasheets for Datasets"
+
+Nothing in it depends on when or where it was made: the same sampling writes the same bytes, as long as the
+generator has not been audited anew.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pixmed_jax import config as configs
+from pixmed_jax import pages
+from pixmed_jax import workdir as run_folder
+from pixmed_jax.data.synthetic import DATA_SHEET
+from pixmed_jax.evaluation import cards, provenance, verdict
+
+USES = (
+    "Training slices for segmenters and classifiers, beside real ones, judged on real patients whom neither "
+    "these networks nor the generator have seen",
+    "Teaching, and trying out software that reads such slices",
+)
+
+
+def write(
+    folder: Path,
+    workdir: Path,
+    *,
+    config: Mapping[str, Any],
+    step: int,
+    rows: Sequence[Mapping[str, Any]],
+    masks: bool,
+    split: str,
+    options: Mapping[str, Any],
+) -> None:
+    """Write the sheet of a sampling into its folder.
+
+    config, step: the generator's. rows: the manifest's. masks: whether a folder of masks was drawn from, in
+    the place of those of `split`. options: the others of the sampling.
+    """
+    facts = collect(workdir, config=config, step=step, rows=rows, masks=masks, split=split, options=options)
+    run_folder.write_json(folder / f"{DATA_SHEET}.json", facts)
+    page = pages.render("pixmed_jax.evaluation", "data_sheet.md.j2", **facts, text=cards.text)
+    run_folder.write_text(folder / f"{DATA_SHEET}.md", page)
+
+
+def collect(
+    workdir: Path,
+    *,
+    config: Mapping[str, Any],
+    step: int,
+    rows: Sequence[Mapping[str, Any]],
+    masks: bool,
+    split: str,
+    options: Mapping[str, Any],
+) -> dict[str, Any]:
+    """What data_sheet.json holds."""
+    digest, data = configs.digest(config), config["data"]
+    anatomy, tumors = ({row[key] for row in rows} - {""} for key in ("patient_group", "tumor_group"))
+    origin = provenance.of_data(config, workdir)
+    found = verdict.audited(workdir, step, digest)
+    known = found.get("copies") is not None
+    answers = verdict.answers({"memorisation": found})
+    told = [answer for answer in answers if answer.question in ("New?", "Safe to share?")]
+    labels = data["condition"] == "label"
+    source = {"masks": "MASKS"} if masks else {"split": split}
+    given = {**source, **{key: value for key, value in options.items() if value}, "step": step}
+    words = " ".join(f"--sample.{key}={value}" for key, value in given.items())
+    return {
+        "kind": "data_sheet",
+        "version": 1,
+        "generator": {
+            "name": config["name"],
+            "preset": config["preset"],
+            "step": step,
+            "config": digest,
+            "condition": data["condition"],
+        },
+        "contact": config.get("about", {}).get("contact") or None,
+        "contents": {
+            "images": len(rows),
+            "size": data["size"],
+            "format": options["format"],
+            "masks": not labels,
+            "labels": dict(sorted(Counter(row["label"] for row in rows).items())),
+            "edits": dict(sorted(Counter(row["edit"] for row in rows).items())),
+            "patients": {"anatomy": len(anatomy) or None, "tumor": len(tumors) or None},
+        },
+        "drawn_from": "labels" if labels else "masks" if masks else split,
+        "command": f"python launch.py --workdir=RUN --mode=sample {words}",
+        "training_data": origin,
+        "privacy": {
+            "audited": known,
+            "answers": [{k: v for k, v in answer._asdict().items() if k != "page"} for answer in told],
+        },
+        "use": {"intended": list(USES), "out_of_scope": list(cards.NEVER)},
+        "limits": _limits(data["condition"], origin),
+    }
+
+
+def _limits(condition: str, origin: Mapping[str, Any]) -> list[str]:
+    told = [
+        "No image was acquired: none is evidence of how a disease looks",
+        cards.limit_of(condition),
+        "Single slices: neighbours of one volume do not belong together",
+        "Not to validate or test on: what is learnt from these has to be judged on real patients who are not "
+        "in trained_on.json",
+    ]
+    if origin["source"] == "phantom":
+        told.append("Made by a generator of drawn phantoms: no real patient is behind it, nor like it")
+    return told
