@@ -16,7 +16,9 @@ import numpy as np
 
 from pixmed_jax import config as configs
 from pixmed_jax import memory
+from pixmed_jax.data.degrade import degradation
 from pixmed_jax.data.pipeline import Arrays, Batch, one_hot, to_float, whole_batch, with_channels
+from pixmed_jax.data.regions import MAPS
 from pixmed_jax.errors import PixmedError
 from pixmed_jax.export import folder
 from pixmed_jax.training import checkpoint, mesh
@@ -64,9 +66,10 @@ def example_batch(config: dict[str, Any], classes: int, batch_size: int = 1) -> 
     """A batch of the shapes that `config` trains on, all black: enough to make a task's state."""
     data = config["data"]
     black = jnp.zeros((batch_size, data["size"], data["size"]), jnp.uint8)
-    maps = black[:, 0, 0] if data["condition"] == "label" else black
+    maps = black if data["condition"] in MAPS else black[:, 0, 0]
     arrays = Arrays(black[..., None], maps, jnp.zeros(batch_size, jnp.int32))
-    return whole_batch(arrays, classes=classes, channels=data["channels"])
+    degrade = degradation(data["condition"], data.get("scale", 1))
+    return whole_batch(arrays, classes=classes, channels=data["channels"], degrade=degrade)
 
 
 def restored(saved: checkpoint.Saved) -> tuple[Task, Any]:

@@ -5,7 +5,7 @@ Images are NHWC float in [0, 1]; logits are those of the discriminator, one per 
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import dm_pix
 import jax
@@ -120,6 +120,28 @@ def ssim(a: jax.Array, b: jax.Array) -> jax.Array:
 def ssim_of_each(a: jax.Array, b: jax.Array) -> jax.Array:
     """Mean SSIM of each pair, [N]."""
     return ssim_map(a, b).mean((1, 2, 3))
+
+
+def psnr_of_each(a: jax.Array, b: jax.Array) -> jax.Array:
+    """10 log10(1 / MSE) of each pair in dB, [N], at most 100."""
+    return -10 * jnp.log10(jnp.maximum(jnp.square(a - b).mean((1, 2, 3)), 1e-10))
+
+
+# By the name under which a metric tells it.
+BETWEEN: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
+    "pixel_bce": pixel_bce,
+    "1-ssim": lambda a, b: 1 - ssim(a, b),
+    "l1": l1,
+    "mse": mse,
+}
+
+
+def between(
+    made: jax.Array, real: jax.Array, weights: Mapping[str, float]
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """(weighted sum, {name: value}) of the terms of `BETWEEN` whose weight is not 0; no other is computed."""
+    values = {name: BETWEEN[name](made, real) for name, weight in weights.items() if weight}
+    return sum((weights[name] * value for name, value in values.items()), jnp.zeros(())), values
 
 
 @functools.cache

@@ -58,6 +58,12 @@ def grey(images: np.ndarray) -> np.ndarray:
     return images.mean(axis=-1) if images.ndim == 4 else images
 
 
+def enlarged(images: np.ndarray, size: int) -> np.ndarray:
+    """Images [N, s, s] at [N, size, size], each pixel a square, so that one sees what there is."""
+    times = size // images.shape[1]
+    return images.repeat(times, axis=1).repeat(times, axis=2)
+
+
 def grid(columns: Mapping[str, np.ndarray], rows: Sequence[str] = ()) -> Image.Image:
     """One column per entry, headed by its name; one row per image, with its own label where given."""
     count, size = next(iter(columns.values())).shape[:2]

@@ -76,6 +76,7 @@ def test_every_preset_of_every_config_makes_networks(path, preset):
     sizes = network_sizes(config, 3)
     assert all(size.parameters > 1000 for size in sizes.values())
     own = SUPERVISED["data"] if "network" in config["model"] else {}
+    own = {*own, "scale"} if config["data"]["condition"] == "low_resolution" else own
     assert set(config["data"]) == {*COMMON["data"], *own}
 
 

@@ -12,15 +12,17 @@ import numpy as np
 
 from pixmed_jax.data import augment as augmentation
 from pixmed_jax.data.augment_settings import Settings, enabled
+from pixmed_jax.data.degrade import Degrade, own_keys
 from pixmed_jax.errors import PixmedError
 
-_AUGMENT = 0xA06  # folded into a batch's key; far from the numbers that cropping makes of it
+_AUGMENT, _DEGRADE = 0xA06, 0xDE6  # folded into a batch's key; far from the numbers that cropping makes of it
 
 
 class Arrays(NamedTuple):
     """images [N, L, L, C] uint8 | uint16; maps [N, L, L] uint8, values 0 .. classes; labels [N] int32.
 
-    Where the label is all the condition there is (`data.condition=label`), maps are [N], values 1 .. classes.
+    Where the condition is not made of masks (the label alone, or a degraded image), maps are [N], values
+    1 .. classes.
     """
 
     images: jax.Array | np.ndarray
@@ -31,7 +33,8 @@ class Arrays(NamedTuple):
 class Batch(NamedTuple):
     """images [N, S, S, C] float32 in [0, 1]; condition [N, S, S, K] float32 one-hot; labels [N] int32.
 
-    The condition is [N, K] where the label is all there is of it.
+    The condition is [N, K] where the label is all there is of it, and where it is the degraded image
+    [N, S / k, S / k, C] float32 in [0, 1].
     """
 
     images: jax.Array
@@ -79,13 +82,24 @@ def with_channels(images: jax.Array, channels: int) -> jax.Array:
     return jnp.repeat(images, channels, axis=-1)
 
 
-def whole_batch(arrays: Arrays, *, classes: int, channels: int) -> Batch:
-    """All slices as they are, neither cropped nor changed."""
-    return Batch(
-        images=with_channels(to_float(jnp.asarray(arrays.images)), channels),
-        condition=one_hot(jnp.asarray(arrays.maps), classes, channels),
-        labels=jnp.asarray(arrays.labels),
-    )
+def whole_batch(
+    arrays: Arrays,
+    *,
+    classes: int,
+    channels: int,
+    degrade: Degrade | None = None,
+    keys: jax.Array | None = None,
+) -> Batch:
+    """All slices as they are, neither cropped nor changed.
+
+    `degrade` makes the condition of the images, by one key for each; without keys, by their own.
+    """
+    images = with_channels(to_float(jnp.asarray(arrays.images)), channels)
+    if degrade is None:
+        condition = one_hot(jnp.asarray(arrays.maps), classes, channels)
+    else:
+        condition = degrade(images, own_keys(images) if keys is None else keys)
+    return Batch(images, condition, jnp.asarray(arrays.labels))
 
 
 def make_batch(
@@ -97,11 +111,13 @@ def make_batch(
     classes: int,
     channels: int,
     augment: Settings | None = None,
+    degrade: Degrade | None = None,
 ) -> Batch:
     """The given rows (all without), each cropped at its own random place, image and mask alike.
 
     Together with loading at 286/256 of `size` this is the paper's joint resize and random crop. Where
-    `augment` has operations that are switched on, the crop is part of their geometry.
+    `augment` has operations that are switched on, the crop is part of their geometry. What `degrade` takes
+    away is taken from the image that comes of both.
     """
     images, maps, labels = (jnp.asarray(x) if rows is None else jnp.asarray(x)[rows] for x in arrays)
     room = images.shape[1] - size
@@ -117,4 +133,10 @@ def make_batch(
     else:
         images = jax.vmap(crop)(images, corners)
         maps = jax.vmap(crop)(maps, corners) if maps.ndim == 3 else maps
-    return whole_batch(Arrays(images, maps, labels), classes=classes, channels=channels)
+    return whole_batch(
+        Arrays(images, maps, labels),
+        classes=classes,
+        channels=channels,
+        degrade=degrade,
+        keys=jax.random.split(jax.random.fold_in(key, _DEGRADE), len(images)),
+    )

@@ -15,11 +15,13 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from scipy import ndimage
 
+from pixmed_jax.data import degrade
 from pixmed_jax.data.tissues import MOST, tissues
 from pixmed_jax.errors import PixmedError, listing
 from pixmed_jax.progress import watched
 
-CONDITIONS = ("tumor", "tumor+head", "anatomy", "label")
+MAPS = ("tumor", "tumor+head", "anatomy")  # conditions that are made of masks
+CONDITIONS = (*MAPS, "label", *degrade.CONDITIONS)
 
 
 def head(image: np.ndarray) -> np.ndarray:
@@ -76,7 +78,7 @@ def _each(found: Callable[[int], np.ndarray], count: int, what: str) -> Iterator
 
 def known_heads(maps: np.ndarray, images: np.ndarray, condition: str) -> np.ndarray:
     """bool [N, S, S]: the heads, read from the label maps of `condition` where these show them."""
-    return heads(images) if condition in ("tumor", "label") else maps > 0
+    return maps > 0 if condition in ("tumor+head", "anatomy") else heads(images)
 
 
 def is_tumor(name: str) -> bool:
@@ -92,11 +94,11 @@ def class_names(
     With `class_channels` a tumour keeps the value of its class in `label_names`; without, every tumour is 1,
     "tumor", or the only name in `label_names`. Condition "tumor+head" appends "head", the head without its
     tumour; "anatomy" appends "tissue_1" .. , the same from dark to bright. Condition "label" is no map: a
-    slice's label is all of it.
+    slice's label is all of it. Nor are the conditions of `degrade`, whose networks are told no class at all.
     """
     if condition not in CONDITIONS:
         raise PixmedError(f"data.condition={condition!r} is unknown; use one of {listing(CONDITIONS)}")
-    own = class_channels or condition == "label" or len(label_names) == 1
+    own = class_channels or condition not in MAPS or len(label_names) == 1
     names = tuple(label_names) if own else ("tumor",)
     taken = [name for name in names if not is_tumor(name)]
     if taken:

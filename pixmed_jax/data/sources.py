@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pixmed_jax.data import augment_settings, classes, folder, tables
+from pixmed_jax.data import degrade as degrading
 from pixmed_jax.data.pipeline import Arrays
 from pixmed_jax.data.reader import tell
-from pixmed_jax.data.regions import class_names, label_map
+from pixmed_jax.data.regions import MAPS, class_names, label_map
 from pixmed_jax.data.slices import Slices, Source, load
 from pixmed_jax.data.slices import faulty as faulty_rows
 from pixmed_jax.data.splits import split as split_rows
@@ -38,12 +39,13 @@ class Dataset(NamedTuple):
     size: int
     load_size: int
     channels: int
+    degrade: degrading.Degrade | None = None  # what makes the condition, where that is a degraded image
     behind: Mapping[str, str] = {}  # {file: patient} that synthetic training slices come from
     left_out: tuple[str, ...] = ()  # what was wrong with the slices that data.faulty=skip left out
 
     def load(self, rows: np.ndarray, size: int) -> tuple[Arrays, Slices]:
         """The given rows of the source at size x size."""
-        if self.condition == "label":
+        if not self.masked:
             slices = load(self.source._replace(masked=False), rows, size)  # nothing hangs on its masks
             return Arrays(slices.images, (slices.labels + 1).astype(np.uint8), slices.labels), slices
         slices = load(self.source, rows, size)
@@ -57,6 +59,11 @@ class Dataset(NamedTuple):
         )
         return Arrays(slices.images, maps, slices.labels), slices
 
+    @property
+    def masked(self) -> bool:
+        """Whether the condition is made of masks."""
+        return self.condition in MAPS
+
     def of(self, split: str) -> np.ndarray:
         """Rows of a split, or of several written with a plus: "val+test"."""
         names = split.split("+")
@@ -66,7 +73,7 @@ class Dataset(NamedTuple):
 
     def check(self) -> None:
         """Read every slice of every split once; PixmedError with all that cannot be used."""
-        masked = self.source.masked and self.condition != "label"
+        masked = self.source.masked and self.masked
         faults = faulty_rows(self.source._replace(masked=masked), self.size)
         if faults:
             raise PixmedError(
@@ -123,6 +130,7 @@ def open_dataset(
     condition: str = "tumor",
     class_channels: bool = False,
     tissues: int = 4,
+    scale: int = 2,
     faulty: str = "error",
     faulty_most: float = 0.05,
     split: Mapping[str, Any],
@@ -139,6 +147,7 @@ def open_dataset(
     if not 0 <= faulty_most < 1:
         raise PixmedError(f"data.faulty_most={faulty_most}: give a share of the slices, from 0 to below 1")
     augment_settings.check(augment, "data.augment")
+    degrading.check(condition, scale, size)
     if source == "phantom":
         from pixmed_jax.data import phantom_builder  # imports TFDS, which only phantoms need
 
@@ -174,7 +183,7 @@ def open_dataset(
         index = _without(index, Path(leave_out), images)
     left_out: tuple[str, ...] = ()
     if faulty == "skip":
-        index, left_out = _usable(index, size, faulty_most, labelled=condition == "label")
+        index, left_out = _usable(index, size, faulty_most, labelled=condition not in MAPS)
     rows = split_rows(index, given=index.given or None, **{"seed": seed, **split})
     behind: Mapping[str, str] = {}
     if synthetic_dir:  # after the split, in which they have no part
@@ -184,7 +193,7 @@ def open_dataset(
             synthetic_dir,
             how=synthetic,
             by=split.get("by", "patient"),
-            labelled=condition == "label",
+            labelled=condition not in MAPS,
             trust=synthetic_trust,
         )
     return Dataset(
@@ -197,6 +206,7 @@ def open_dataset(
         size=size,
         load_size=max(size, round(size * load_scale)),
         channels=channels,
+        degrade=degrading.degradation(condition, scale),
         behind=behind,
         left_out=left_out,
     )

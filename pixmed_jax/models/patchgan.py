@@ -14,18 +14,22 @@ from pixmed_jax.models.layers import Conv, Dtype, Norm
 class PatchGAN(nn.Module):
     """Condition [N, S, S, K] and image [N, S, S, C] in [0, 1] -> logits [N, S / 2**layers - 2, same, 1].
 
+    With `conditional` False it sees the image alone, and the condition may have any shape.
     It is only ever used in training, so its batch norm always takes the batch's own statistics.
     """
 
     width: int = 64
     layers: int = 3
     norm: str = "batch"
+    conditional: bool = True
     axis_name: str | None = None
     dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, condition: jax.Array, image: jax.Array) -> jax.Array:
-        x = jnp.concatenate([condition.astype(self.dtype), image.astype(self.dtype)], axis=-1)
+        x = image.astype(self.dtype)
+        if self.conditional:
+            x = jnp.concatenate([condition.astype(self.dtype), x], axis=-1)
         for i in range(self.layers + 1):
             norm = "none" if i == 0 else self.norm
             x = Conv(

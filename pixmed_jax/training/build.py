@@ -9,39 +9,52 @@ import jax.numpy as jnp
 import optax
 
 from pixmed_jax import losses
+from pixmed_jax.data import degrade
+from pixmed_jax.data.regions import MAPS
 from pixmed_jax.errors import PixmedError, listing
 from pixmed_jax.models.dcgan import DCGANDiscriminator, DCGANGenerator
 from pixmed_jax.models.densenet import DenseNet, read_weights
 from pixmed_jax.models.patchgan import PatchGAN
 from pixmed_jax.models.segmenter import Segmenter
+from pixmed_jax.models.srcnn import SRCNN
+from pixmed_jax.models.srresnet import SRResNet
 from pixmed_jax.models.stylegan2 import StyleGAN2Discriminator, StyleGAN2Generator
 from pixmed_jax.models.unet import UNet
 from pixmed_jax.training import gan, supervised
 from pixmed_jax.training.task import Task
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
-# By the name in the config: the network, and whether a label is its condition, rather than a map.
-GENERATORS: dict[str, tuple[type[nn.Module], bool]] = {
-    "unet": (UNet, False),
-    "dcgan": (DCGANGenerator, True),
-    "stylegan2": (StyleGAN2Generator, True),
+_SMALL = ("low_resolution",)
+# By the name in the config: the network, and the conditions that it takes.
+GENERATORS: dict[str, tuple[type[nn.Module], tuple[str, ...]]] = {
+    "unet": (UNet, MAPS),
+    "dcgan": (DCGANGenerator, ("label",)),
+    "stylegan2": (StyleGAN2Generator, ("label",)),
+    "srresnet": (SRResNet, _SMALL),
 }
-DISCRIMINATORS: dict[str, tuple[type[nn.Module], bool]] = {
-    "patchgan": (PatchGAN, False),
-    "dcgan": (DCGANDiscriminator, True),
-    "stylegan2": (StyleGAN2Discriminator, True),
+DISCRIMINATORS: dict[str, tuple[type[nn.Module], tuple[str, ...]]] = {
+    "patchgan": (PatchGAN, (*MAPS, *degrade.CONDITIONS)),
+    "dcgan": (DCGANDiscriminator, ("label",)),
+    "stylegan2": (StyleGAN2Discriminator, ("label",)),
 }
-# Supervised networks: what each predicts, and the condition that is its target.
+# Supervised networks: what each predicts, and the condition that is its target, or that it restores.
 NETWORKS: dict[str, tuple[type[nn.Module], str, str]] = {
     "densenet": (DenseNet, "labels", "label"),
     "segmenter": (Segmenter, "masks", "tumor"),
+    "srcnn": (SRCNN, "images", "low_resolution"),
+    "srresnet": (SRResNet, "images", "low_resolution"),
 }
 WEIGHTS = "model.network.weights"
 
 
 def is_supervised(config: Mapping[str, Any]) -> bool:
-    """Whether a config is of a classifier or a segmenter, rather than of a generator."""
+    """Whether a config is of one network and its target, rather than of a generator and a discriminator."""
     return "network" in config["model"]
+
+
+def restores(config: Mapping[str, Any]) -> bool:
+    """Whether a config is of a network, supervised or adversarial, that is given a degraded image."""
+    return config["data"]["condition"] in degrade.CONDITIONS
 
 
 def networks(config: Mapping[str, Any], axis_name: str | None = None) -> tuple[nn.Module, nn.Module]:
@@ -61,6 +74,9 @@ def networks(config: Mapping[str, Any], axis_name: str | None = None) -> tuple[n
                 f"data.size={data['size']} cannot be halved model.generator.levels={levels} times; "
                 f"take a multiple of {2**levels}, or fewer levels"
             )
+    elif generator is SRResNet:
+        generator_settings["scale"] = data["scale"]
+        generator_settings.pop("weights", "")
     else:
         _check_label_losses(config["loss"])
         _check_power_of_two(data["size"])
@@ -85,7 +101,11 @@ def network(
             f"data.condition={config['data']['condition']}: model.network.name={name} learns to tell {kind}; "
             f"set data.condition={condition}"
         )
-    loss = _hashable(config["loss"])
+    loss, common = _hashable(config["loss"]), _common(config, axis_name)
+    if kind == "images":
+        if condition == "low_resolution":
+            settings["scale"] = config["data"]["scale"]
+        return module(out_channels=config["data"]["channels"], **common, **settings), kind, loss
     if kind == "labels":
         if classes < 2:
             raise PixmedError(
@@ -105,7 +125,7 @@ def network(
             f"data.size={size} cannot be halved {halvings} times, as model.network.name={name} does; "
             f"take a multiple of {2**halvings}"
         )
-    return module(classes=classes, **_common(config, axis_name), **settings), kind, loss
+    return module(classes=classes, **common, **settings), kind, loss
 
 
 def start(config: Mapping[str, Any], state: Any) -> Any:
@@ -135,19 +155,22 @@ def _common(config: Mapping[str, Any], axis_name: str | None) -> dict[str, Any]:
 
 
 def _network(
-    role: str, known: Mapping[str, tuple[type[nn.Module], bool]], default: str, config: Mapping[str, Any]
+    role: str,
+    known: Mapping[str, tuple[type[nn.Module], tuple[str, ...]]],
+    default: str,
+    config: Mapping[str, Any],
 ) -> tuple[type[nn.Module], dict[str, Any]]:
     """The class and the settings of `config.model.ROLE`; refused if it cannot take `data.condition`."""
     settings = _hashable(config["model"][role])
     name = settings.pop("name", default)  # runs of older versions name none
     if name not in known:
         raise PixmedError(f"model.{role}.name={name!r} is unknown; use one of {listing(sorted(known))}")
-    network, takes_labels = known[name]
+    network, takes = known[name]
     condition = config["data"]["condition"]
-    if takes_labels != (condition == "label"):
-        wanted = "label" if takes_labels else "tumor, tumor+head or anatomy"
+    if condition not in takes:
         raise PixmedError(
-            f"data.condition={condition}: model.{role}.name={name} takes {wanted}; set data.condition"
+            f"data.condition={condition}: model.{role}.name={name} takes {' or '.join(takes)}; "
+            "set data.condition"
         )
     return network, settings
 

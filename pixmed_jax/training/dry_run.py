@@ -11,6 +11,7 @@ from pixmed_jax import inference
 from pixmed_jax.data.augment_settings import briefly
 from pixmed_jax.data.pipeline import batch_rows
 from pixmed_jax.models import count
+from pixmed_jax.training import supervised
 from pixmed_jax.training.build import is_supervised, make_task, network, networks
 from pixmed_jax.training.loop import open_data, total_steps
 
@@ -59,8 +60,9 @@ def network_sizes(config: dict[str, Any], classes: int) -> dict[str, count.Size]
     key = jax.random.key(0)
     keys = {"params": key, "dropout": key, "noise": key}
     if is_supervised(config):
-        module, _, _ = network(config, classes)
-        return {"network": count.size(module, lambda m: m.init(keys, batch.images, train=True))}
+        module, kind, loss = network(config, classes)
+        inputs = supervised.AIMS[kind](**loss).inputs(batch)
+        return {"network": count.size(module, lambda m: m.init(keys, inputs, train=True))}
     generator, discriminator = networks(config)
     return {
         "generator": count.size(generator, lambda m: m.init(keys, batch.condition, train=True)),

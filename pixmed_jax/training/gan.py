@@ -1,4 +1,4 @@
-"""Adversarial training of a generator, conditioned on masks or on a label (paper, Section 3.3, Eq. 1-3).
+"""Adversarial training of a generator that is told a mask (paper, Section 3.3, Eq. 1-3), a label or an image.
 
 Both players are updated at once from the same parameters. The discriminator runs over the generated images
 once: its one forward pass is differentiated twice, with the cotangent of its own loss for its parameters and
@@ -56,6 +56,7 @@ def make_task(
     *,
     gan: str = "bce",
     bce: str = "adversarial",
+    adversarial: float = 1.0,
     ssim: float = 1.0,
     l1: float = 0.0,
     mse: float = 0.0,
@@ -73,6 +74,7 @@ def make_task(
 
     gan: what both players make of the discriminator's logits, a name in `losses.ADVERSARIAL`.
     bce: what the generator minimises: "adversarial" (that loss), "pixel" (BCE of images), "both" or "none".
+    adversarial: weight of the adversarial loss in what the generator minimises.
     ssim, l1, mse: weights of 1 - SSIM, L1 and MSE beside it; a term of weight 0 is not computed.
     r1: gamma of the penalty on the discriminator's slope at real images, in every `r1_every`th step.
     path_length: weight of path length regularisation in every `path_every`th step, for generators that have
@@ -89,7 +91,8 @@ def make_task(
         raise PixmedError(f"loss.gan={gan!r} is unknown; use one of {', '.join(losses.ADVERSARIAL)}")
     check_discriminator(augment_discriminator, "train.augment_discriminator")
     discriminator_loss, generator_loss = losses.ADVERSARIAL[gan]
-    adversarial = bce in ("adversarial", "both")
+    weight = adversarial if bce in ("adversarial", "both") else 0.0
+    weights = {"pixel_bce": float(bce in ("pixel", "both")), "1-ssim": ssim, "l1": l1, "mse": mse}
     if path_length and not hasattr(generator, "paint"):
         raise PixmedError(
             f"loss.path_length={path_length:g}: {type(generator).__name__} has no styles; set it to 0"
@@ -99,14 +102,7 @@ def make_task(
     optimizers = {"generator": optimizer, "discriminator": discriminator_optimizer or optimizer}
 
     def image_loss(generated: jax.Array, real: jax.Array) -> tuple[jax.Array, Metrics]:
-        terms = {
-            "pixel_bce": (float(bce in ("pixel", "both")), losses.pixel_bce),
-            "1-ssim": (ssim, lambda a, b: 1 - losses.ssim(a, b)),
-            "l1": (l1, losses.l1),
-            "mse": (mse, losses.mse),
-        }
-        values = {name: f(generated, real) for name, (weight, f) in terms.items() if weight}
-        total = sum((terms[name][0] * value for name, value in values.items()), jnp.zeros(()))
+        total, values = losses.between(generated, real, weights)
         return total, {f"generator/{name}": value for name, value in values.items()}
 
     def discriminate(params: Params, batch: Batch, images: jax.Array, key: jax.Array) -> jax.Array:
@@ -198,8 +194,8 @@ def make_task(
 
         (_, parts), fake_gradient = jax.value_and_grad(image_loss, has_aux=True)(fake, batch.images)
         loss_adversarial, cotangent = jax.value_and_grad(generator_loss)(fake_logits)
-        if adversarial:
-            fake_gradient = fake_gradient + pull_discriminator(cotangent)[1]
+        if weight:
+            fake_gradient = fake_gradient + weight * pull_discriminator(cotangent)[1]
         (generator_gradient,) = pull_generator(fake_gradient)
 
         metrics = {
@@ -279,7 +275,7 @@ def make_task(
         )
 
     def predict(variables: Params, condition: jax.Array, keys: jax.Array) -> jax.Array:
-        """Condition [N, S, S, K] or [N, K], keys [N] -> images [N, S, S, C]; none depends on another."""
+        """Condition [N, ...], keys [N] -> images [N, S, S, C]; none depends on another."""
 
         def one(condition: jax.Array, key: jax.Array) -> jax.Array:
             return generator.apply(variables, condition[None], train=False, rngs=_streams(key))[0]
@@ -287,7 +283,7 @@ def make_task(
         return jax.vmap(one)(condition, keys)
 
     def score(images: jax.Array, batch: Batch) -> Metrics:
-        """How near each image is to the real one of its mask; a label does not determine an image."""
+        """How near each image is to the real one of its condition; a label does not determine an image."""
         return {"ssim": losses.ssim_of_each(images, batch.images)} if batch.condition.ndim == 4 else {}
 
     return Task(

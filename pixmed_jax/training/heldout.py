@@ -28,10 +28,13 @@ class HeldOut:
         self._seeds = inference.image_seeds(0, len(rows))
 
         def batch_of(arrays: Arrays) -> Batch:
-            return whole_batch(arrays, classes=len(dataset.classes), channels=dataset.channels)
+            return whole_batch(
+                arrays, classes=len(dataset.classes), channels=dataset.channels, degrade=dataset.degrade
+            )
 
         self._predict = inference.jit_predict(task, lambda arrays: task.inputs(batch_of(arrays)))
         self._score = jax.jit(lambda outputs, arrays: task.score(outputs, batch_of(arrays)))
+        self._given = jax.jit(lambda arrays: batch_of(arrays).condition)
 
     def look(self, variables: Any) -> tuple[dict[str, float], Callable[[], Image.Image]]:
         """The mean of each score, and a function that draws the picture."""
@@ -51,16 +54,18 @@ class HeldOut:
             shown = {name: pictures.colours(maps, self._dataset.classes) for name, maps in masks.items()}
             names = [self._name(row) for row in range(len(outputs[:_ROWS]))]
             return pictures.grid({"image": self._grey(slice(_ROWS)), **shown}, names)
-        if self._maps.ndim == 1:
-            return self._draw_labels(outputs)
         first = slice(0, _ROWS)
-        real, fake = self._grey(first), pictures.grey(outputs[first])
-        columns = {
-            "mask": pictures.colours(self._maps[first], self._dataset.classes),
-            "real": real,
-            "generated": fake,
-            "difference": pictures.difference(fake, real),
-        }
+        real, made = self._grey(first), pictures.grey(outputs[first])
+        if self._dataset.degrade:
+            arrays = Arrays(self._images[first], self._maps[first], self._labels[first])
+            given = pictures.enlarged(pictures.grey(np.asarray(self._given(arrays))), self._dataset.size)
+            columns = {"given": given, "made": made, "real": real}
+        elif not self._dataset.masked:
+            return self._draw_labels(outputs)
+        else:
+            maps = pictures.colours(self._maps[first], self._dataset.classes)
+            columns = {"mask": maps, "real": real, "generated": made}
+        columns["difference"] = pictures.difference(made, real)
         return pictures.grid(columns, [self._name(row) for row in range(len(real))])
 
     def _draw_labels(self, outputs: np.ndarray) -> Image.Image:

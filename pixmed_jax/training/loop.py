@@ -16,6 +16,7 @@ from pixmed_jax import inference, memory
 from pixmed_jax import workdir as run_folder
 from pixmed_jax.data import augment_picture
 from pixmed_jax.data.augment_settings import enabled
+from pixmed_jax.data.degrade import degradation
 from pixmed_jax.data.pipeline import Arrays, make_batch
 from pixmed_jax.data.sources import Dataset, open_dataset
 from pixmed_jax.errors import NAMED, PixmedError, listing
@@ -85,9 +86,9 @@ def _tell(line: str) -> None:
 
 
 def open_data(config: dict[str, Any]) -> Dataset:
-    """The dataset of a config; it has masks, unless the label is all that the model is told."""
+    """The dataset of a config; it has masks, if what the model is told is made of them."""
     dataset = open_dataset(**config["data"], seed=config["seed"])
-    if not dataset.source.masked and dataset.condition != "label":
+    if not dataset.source.masked and dataset.masked:
         raise PixmedError(
             f"data.source={config['data']['source']}: has no masks, and this model is trained on them; "
             "set data.source=folder and data.dir to images with masks"
@@ -126,6 +127,7 @@ def _start(run: Run) -> Any:
 def jit_step(task: Task, config: dict[str, Any], classes: int, mesh: Mesh, *, streamed: bool = False) -> Any:
     """The jitted step (state, *what `Feed` gives) -> (state, metrics); the state is donated."""
     data = config["data"]
+    degrade = degradation(data["condition"], data.get("scale", 1))
 
     def step(state: Any, arrays: Arrays, rows: jax.Array | None) -> tuple[Any, dict[str, jax.Array]]:
         key = jax.random.fold_in(jax.random.key(config["seed"]), state.step)
@@ -137,6 +139,7 @@ def jit_step(task: Task, config: dict[str, Any], classes: int, mesh: Mesh, *, st
             classes=classes,
             channels=data["channels"],
             augment=data.get("augment"),
+            degrade=degrade,
         )
         return task.step(state, batch)
 

@@ -1,15 +1,16 @@
-"""Supervised training: a classifier of slices or a segmenter of tumours, one network and one loss.
+"""Supervised training: of a classifier, of a segmenter, or of what restores images; one network, one loss.
 
     kind "labels": network (images [N, S, S, C]) -> logits [N, L]; softmax cross-entropy.
     kind "masks":  network (images) -> logits [N, S, S, 1 + K]; cross-entropy + 1 - soft Dice
                    (Milletari et al. 2016, Section 3, per image and class).
+    kind "images": network (condition, a degraded image) -> images [N, S, S, C] in [0, 1]; L1, MSE, 1 - SSIM.
 
 What is averaged over images is averaged by their number alone, so the gradient of a batch is the mean of the
 gradients of its equal parts: accumulation and several devices change nothing but batch statistics.
 """
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 import flax.linen as nn
@@ -17,11 +18,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from pixmed_jax import losses
 from pixmed_jax.data.pipeline import Batch
 from pixmed_jax.errors import PixmedError
 from pixmed_jax.training.task import Metrics, Task, averaged, follow, skip_if_not_finite
 
-KINDS = ("labels", "masks")
 _SMOOTH = 1.0  # pixels added to both sides of Dice, which is 0 / 0 for a class that is nowhere
 
 
@@ -67,37 +68,38 @@ def _one_hot_masks(condition: jax.Array, logits: jax.Array) -> jax.Array:
     return condition[..., : logits.shape[-1] - 1]
 
 
-# ---------------------------------------------------------------- the task
-def make_task(
-    network: nn.Module,
-    optimizer: optax.GradientTransformation,
-    *,
-    kind: str,
-    label_smoothing: float = 0.0,
-    class_weights: Sequence[float] = (),
-    dice: float = 1.0,
-    ema_decay: float = 0.0,
-    accumulate: int = 1,
-    axis_name: str | None = None,
-) -> Task:
-    """Task of a network `(images, train) -> logits`.
+# ---------------------------------------------------------------- what a network learns to tell
+class Aim(NamedTuple):
+    """What a network is given of a batch, what its outputs cost, and how good each of them is."""
 
-    kind: "labels" or "masks", see above.
-    label_smoothing, class_weights: of "labels"; one weight per class, in the order of the classes.
-    dice: of "masks": weight of 1 - soft Dice beside the cross-entropy.
-    ema_decay: 0 predicts with the newest weights.
-    accumulate, axis_name: as in `gan.make_task`.
-    """
-    if kind not in KINDS:
-        raise PixmedError(f"kind={kind!r} is unknown; use one of {', '.join(KINDS)}")
+    inputs: Callable[[Batch], jax.Array]
+    loss: Callable[[jax.Array, Batch], tuple[jax.Array, Metrics]]
+    score: Callable[[jax.Array, Batch], Metrics]
+
+
+def _labels(*, label_smoothing: float = 0.0, class_weights: Sequence[float] = ()) -> Aim:
+    """class_weights: one per class, in the order of the classes."""
 
     def loss(logits: jax.Array, batch: Batch) -> tuple[jax.Array, Metrics]:
-        if kind == "labels":
-            value = cross_entropy(logits, batch.labels, label_smoothing, class_weights).mean()
-            return value, {
-                "network/cross_entropy": value,
-                "network/accuracy": (logits.argmax(-1) == batch.labels).mean(),
-            }
+        value = cross_entropy(logits, batch.labels, label_smoothing, class_weights).mean()
+        return value, {
+            "network/cross_entropy": value,
+            "network/accuracy": (logits.argmax(-1) == batch.labels).mean(),
+        }
+
+    def score(logits: jax.Array, batch: Batch) -> Metrics:
+        return {
+            "accuracy": (logits.argmax(-1) == batch.labels).astype(jnp.float32),
+            "log_likelihood": -cross_entropy(logits, batch.labels),
+        }
+
+    return Aim(lambda batch: batch.images, loss, score)
+
+
+def _masks(*, dice: float = 1.0) -> Aim:
+    """dice: weight of 1 - soft Dice beside the cross-entropy."""
+
+    def loss(logits: jax.Array, batch: Batch) -> tuple[jax.Array, Metrics]:
         masks = _one_hot_masks(batch.condition, logits)
         targets = jnp.concatenate([1 - masks.sum(-1, keepdims=True), masks], axis=-1)
         pixels = optax.softmax_cross_entropy(logits, targets).mean()
@@ -107,18 +109,64 @@ def make_task(
             "network/1-dice": overlap,
         }
 
+    def score(logits: jax.Array, batch: Batch) -> Metrics:
+        return {"dice": tumor_dice(logits, _one_hot_masks(batch.condition, logits))}
+
+    return Aim(lambda batch: batch.images, loss, score)
+
+
+def _images(*, l1: float = 1.0, mse: float = 0.0, ssim: float = 0.0) -> Aim:
+    """Weights of the distances between what is made and what is real; the best has the highest PSNR."""
+
+    def loss(made: jax.Array, batch: Batch) -> tuple[jax.Array, Metrics]:
+        value, terms = losses.between(made, batch.images, {"l1": l1, "mse": mse, "1-ssim": ssim})
+        return value, {f"network/{name}": term for name, term in terms.items()}
+
+    def score(made: jax.Array, batch: Batch) -> Metrics:
+        return {
+            "psnr": losses.psnr_of_each(made, batch.images),
+            "ssim": losses.ssim_of_each(made, batch.images),
+        }
+
+    return Aim(lambda batch: batch.condition, loss, score)
+
+
+AIMS: dict[str, Callable[..., Aim]] = {"labels": _labels, "masks": _masks, "images": _images}
+
+
+# ---------------------------------------------------------------- the task
+def make_task(
+    network: nn.Module,
+    optimizer: optax.GradientTransformation,
+    *,
+    kind: str,
+    ema_decay: float = 0.0,
+    accumulate: int = 1,
+    axis_name: str | None = None,
+    **loss: Any,
+) -> Task:
+    """Task of a network `(inputs, train) -> outputs`.
+
+    kind: a name in `AIMS`, see above; `loss` are its settings there.
+    ema_decay: 0 predicts with the newest weights.
+    accumulate, axis_name: as in `gan.make_task`.
+    """
+    if kind not in AIMS:
+        raise PixmedError(f"kind={kind!r} is unknown; use one of {', '.join(AIMS)}")
+    aim = AIMS[kind](**loss)
+
     def gradients(params: Any, stats: Mapping, batch: Batch, key: jax.Array) -> tuple[Any, Mapping, Metrics]:
         """(gradient, new statistics, metrics) of one part."""
 
         def of(params: Any) -> tuple[jax.Array, tuple[Mapping, Metrics]]:
-            logits, new = network.apply(
+            outputs, new = network.apply(
                 {"params": params, **stats},
-                batch.images,
+                aim.inputs(batch),
                 train=True,
                 rngs={"dropout": key},
                 mutable=["batch_stats"],
             )
-            value, metrics = loss(logits, batch)
+            value, metrics = aim.loss(outputs, batch)
             return value, (new, metrics)
 
         gradient, (new, metrics) = jax.grad(of, has_aux=True)(params)
@@ -149,7 +197,7 @@ def make_task(
     def init(key: jax.Array, batch: Batch) -> SupervisedState:
         key, params_key, dropout_key = jax.random.split(key, 3)
         rngs = {"params": params_key, "dropout": dropout_key}
-        variables = network.init(rngs, batch.images[:1], train=True)
+        variables = network.init(rngs, aim.inputs(batch)[:1], train=True)
         zero = jnp.zeros((), jnp.int32)
         return SupervisedState(
             step=zero,
@@ -161,23 +209,15 @@ def make_task(
             ema=jax.tree.map(jnp.copy, variables),  # a copy: the step donates its state
         )
 
-    def predict(variables: Any, images: jax.Array, keys: jax.Array) -> jax.Array:
-        """Images [N, S, S, C] -> logits; nothing here is random, so the keys are not used."""
-        return cast(jax.Array, network.apply(variables, images, train=False))
-
-    def score(logits: jax.Array, batch: Batch) -> dict[str, jax.Array]:
-        if kind == "masks":
-            return {"dice": tumor_dice(logits, _one_hot_masks(batch.condition, logits))}
-        return {
-            "accuracy": (logits.argmax(-1) == batch.labels).astype(jnp.float32),
-            "log_likelihood": -cross_entropy(logits, batch.labels),
-        }
+    def predict(variables: Any, inputs: jax.Array, keys: jax.Array) -> jax.Array:
+        """Nothing here is random, so the keys are not used."""
+        return cast(jax.Array, network.apply(variables, inputs, train=False))
 
     return Task(
         init=init,
         step=skip_if_not_finite(propose, apply),
         predict=predict,
-        inputs=lambda batch: batch.images,
-        score=score,
+        inputs=aim.inputs,
+        score=aim.score,
         predicts=kind,
     )
