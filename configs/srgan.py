@@ -23,7 +23,7 @@ QUICK = merged(ADVERSARIAL, {
 })
 TEST = {
     "data": {"size": 32, "patients": 12},
-    "model": {"generator": {"width": 8, "blocks": 1}, "discriminator": {"width": 4, "layers": 1}},
+    "model": {"generator": {"width": 8, "blocks": 1}, "discriminator": {"width": 8, "layers": 1}},
     "train": {"batch_size": 4, "steps": 6}, "log": {"every": 2, "grid_every": 4}, "checkpoint": {"every": 2},
 }
 # fmt: on

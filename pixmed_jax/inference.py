@@ -22,7 +22,7 @@ from pixmed_jax.data.regions import MAPS
 from pixmed_jax.errors import PixmedError
 from pixmed_jax.export import folder
 from pixmed_jax.training import checkpoint, mesh
-from pixmed_jax.training.build import is_supervised, make_task
+from pixmed_jax.training.build import is_supervised, make_task, restorer, restores
 from pixmed_jax.training.task import Task
 
 _SMALLER = "give a smaller batch_size (sample.batch_size), or close what else uses the memory"
@@ -116,6 +116,7 @@ class Network:
         task, self._variables = restored(saved)
         if not is_supervised(saved.config):
             raise PixmedError(f"{saved.path}: holds a generator, which judges no images")
+        _check_restores_not(saved)
         self.config = saved.config
         self.classes = saved.classes
         self.step = saved.step
@@ -140,6 +141,58 @@ class Network:
         return self._predict, jax.device_put((self._variables, images, image_seeds(0, 1)), device)
 
 
+def _check_restores_not(saved: checkpoint.Saved) -> None:
+    if restores(saved.config):
+        raise PixmedError(
+            f"{saved.path}: holds a {saved.config['name']}, which restores images; give it to --mode=upscale "
+            "or --sample.upscaler"
+        )
+
+
+class Restorer:
+    """Gives degraded images back: [N, h, w, C] in [0, 1] -> [N, scale h, scale w, C] float32 in [0, 1].
+
+    Any h, w and C: a grey network takes the channels of a colour image for images of their own. An output
+    pixel depends on the input within `reach` pixels around it, and on nothing else.
+    """
+
+    def __init__(self, saved: checkpoint.Saved):
+        task, self._variables = restored(saved)
+        if not restores(saved.config):
+            raise PixmedError(
+                f"{saved.path}: holds a {saved.config['name']}, which restores no images; give a run of "
+                "configs/super_resolution.py or configs/srgan.py"
+            )
+        data = saved.config["data"]
+        self.config = saved.config
+        self.classes = saved.classes
+        self.step = saved.step
+        self.size: int = data["size"]
+        self.scale: int = data.get("scale", 1)
+        self.reach: int = restorer(saved.config).reach
+        self._channels: int = data["channels"]
+        self._predict = jit_predict(task, to_float)
+
+    def __call__(self, images: np.ndarray, *, batch_size: int = 8) -> np.ndarray:
+        n, height, width, channels = images.shape
+        each = self._channels == 1 < channels
+        given = np.moveaxis(images, -1, 1).reshape(-1, height, width, 1) if each else images
+        given = np.asarray(with_channels(jnp.asarray(given, jnp.float32), self._channels))
+        with memory.told(batch_size, max(height, width), _SMALLER):
+            made = in_batches(
+                self._predict, self._variables, given, image_seeds(0, len(given)), min(batch_size, len(given))
+            )
+        if each:
+            return np.moveaxis(made.reshape(n, channels, *made.shape[1:3]), 1, -1)
+        return made.mean(axis=-1, keepdims=True) if channels == 1 else made
+
+    def one_image(self, device: jax.Device) -> tuple[Any, tuple[Any, ...]]:
+        """As `Generator.one_image`; of the size that it was trained on."""
+        side = self.size // self.scale
+        images = np.zeros((1, side, side, self._channels), np.float32)
+        return self._predict, jax.device_put((self._variables, images, image_seeds(0, 1)), device)
+
+
 class Generator:
     """Turns label maps, or labels, into images. `classes` names their values 1 .. K; 0 is background.
 
@@ -152,6 +205,7 @@ class Generator:
         task, self._variables = restored(saved)
         if is_supervised(saved.config):
             raise PixmedError(f"{saved.path}: holds a {saved.config['name']}, which makes no images")
+        _check_restores_not(saved)
         self.config = saved.config
         self.classes = saved.classes
         self.grey = saved.grey
@@ -245,3 +299,8 @@ def load_network(path: str | Path, step: int | str = "newest") -> Network:
     one.
     """
     return Network(find(path, step))
+
+
+def load_restorer(path: str | Path, step: int | str = "newest") -> Restorer:
+    """The network of a run that restores images, of a step's own folder, or of an exported one."""
+    return Restorer(find(path, step))

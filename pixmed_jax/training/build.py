@@ -1,6 +1,7 @@
 """From a config's sub-dicts to a task: the one place where names in a config become networks."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
@@ -20,7 +21,7 @@ from pixmed_jax.models.srcnn import SRCNN
 from pixmed_jax.models.srresnet import SRResNet
 from pixmed_jax.models.stylegan2 import StyleGAN2Discriminator, StyleGAN2Generator
 from pixmed_jax.models.unet import UNet
-from pixmed_jax.training import gan, supervised
+from pixmed_jax.training import checkpoint, gan, supervised
 from pixmed_jax.training.task import Task
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
@@ -55,6 +56,11 @@ def is_supervised(config: Mapping[str, Any]) -> bool:
 def restores(config: Mapping[str, Any]) -> bool:
     """Whether a config is of a network, supervised or adversarial, that is given a degraded image."""
     return config["data"]["condition"] in degrade.CONDITIONS
+
+
+def restorer(config: Mapping[str, Any]) -> Any:
+    """The network of a config that `restores`."""
+    return network(config, 0)[0] if is_supervised(config) else networks(config)[0]
 
 
 def networks(config: Mapping[str, Any], axis_name: str | None = None) -> tuple[nn.Module, nn.Module]:
@@ -129,16 +135,29 @@ def network(
 
 
 def start(config: Mapping[str, Any], state: Any) -> Any:
-    """A new state with the weights that `model.network.weights` names, where it names any."""
-    path = config["model"].get("network", {}).get("weights", "")
+    """A new state with the weights that `model.network.weights` or `.generator.weights` names, if any."""
+    field, role = ("variables", "network") if is_supervised(config) else ("generator", "generator")
+    path = config["model"][role].get("weights", "")
     if not path:
         return state
 
-    new = read_weights(path, state.variables, WEIGHTS)
-    shardings = jax.tree.map(lambda x: x.sharding, state.variables)
+    old = getattr(state, field)
+    shardings = jax.tree.map(lambda x: x.sharding, old)
+    if is_supervised(config):
+        new = read_weights(path, old, WEIGHTS)
+    else:
+        new = _trained(Path(path), old)
     # The step donates its state, so no two of its arrays may lie in the same memory, nor in NumPy's.
     copied = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree), out_shardings=shardings)
-    return state._replace(variables=copied(new), ema=copied(new))
+    return state._replace(**{field: copied(new)}, ema=copied(new))
+
+
+def _trained(run: Path, like: Any) -> Any:
+    """What predicts in another run's newest checkpoint."""
+    saved = checkpoint.newest_intact(run / "checkpoints")
+    if saved is None:
+        raise PixmedError(f"model.generator.weights={run}: no trained run there; give the folder of one")
+    return checkpoint.restore(saved, {"ema": like})["ema"]
 
 
 def _common(config: Mapping[str, Any], axis_name: str | None) -> dict[str, Any]:
