@@ -143,10 +143,7 @@ def start(config: Mapping[str, Any], state: Any) -> Any:
 
     old = getattr(state, field)
     shardings = jax.tree.map(lambda x: x.sharding, old)
-    if is_supervised(config):
-        new = read_weights(path, old, WEIGHTS)
-    else:
-        new = _trained(Path(path), old)
+    new = read_weights(path, old, WEIGHTS) if is_supervised(config) else _trained(Path(path), old)
     # The step donates its state, so no two of its arrays may lie in the same memory, nor in NumPy's.
     copied = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree), out_shardings=shardings)
     return state._replace(**{field: copied(new)}, ema=copied(new))
