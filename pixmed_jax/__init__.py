@@ -3,14 +3,19 @@
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["load", "load_network"]
+__all__ = ["Samples", "load", "load_network"]
 
 if TYPE_CHECKING:
+    from pixmed_jax.data.samples import Samples
     from pixmed_jax.inference import load, load_network
 
 
 def __getattr__(name: str) -> Any:
     """These on first use: importing the package does not import JAX, which takes seconds."""
+    if name == "Samples":
+        from pixmed_jax.data.samples import Samples
+
+        return Samples
     if name in __all__:
         from pixmed_jax import inference
 
