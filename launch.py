@@ -60,12 +60,12 @@ STAGES: dict[str, dict[str, Any]] = {
         "segmenter": "quick", "classifier": "quick", "shares": (10, 25, 50, 100), "seeds": 3, "number": 600,
         "edit": "auto", "split": "val+test", "steps": 0,
     },
-    "export": {"step": "newest", "dtype": "float32"},
     "enhance": {
         "method": "gamma", "gamma": 0.0, "clip_limit": 0.01, "baselines": "auto",
         "reference": "", "degrade": False, "darkest": 0.1, "brightest": 0.6, "noise": 0.01, "seed": 0,
         "intensity": "auto",
     },
+    "export": {"step": "newest", "dtype": "float32", "onnx": True},
     "check_data": {
         "images": "images", "masks": "masks", "meta": "meta.csv", "file_column": "file",
         "label_column": "label", "patient_column": "patient_group", "split_column": "",
@@ -242,9 +242,10 @@ def _dispatch() -> int:
         print(audit.summary(audit.audit(workdir, **FLAGS.audit.to_dict())))
         print(f"written: {workdir / 'audit.json'} and {workdir / 'report' / 'audit.html'}")
     elif FLAGS.mode == "export":
-        from pixmed_jax.export.export import export
+        from pixmed_jax.export import export
 
-        print(f"written: {export(workdir, **FLAGS.export.to_dict())}")
+        print(export.summary(export.export(workdir, **FLAGS.export.to_dict())))
+        print(f"written: {workdir / 'export'}")
     elif FLAGS.mode == "utility":
         from pixmed_jax.utility import utility
 
