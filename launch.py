@@ -20,8 +20,9 @@ Several runs side by side, or the paper's whole comparison from nothing:
 Before any of it, look for defects and copies in a folder, or between two:
   python launch.py --mode=check_data --data=DIR --against=OTHER --workdir=runs/mine
 
-Dark pictures made bright, a folder at a time, with a report:
+Dark pictures made bright, small ones large, a folder at a time, with a report:
   python launch.py --mode=enhance --input=DIR --output=DIR
+  python launch.py --mode=upscale --input=DIR --output=DIR --upscale.scale=2 --upscale.workdir=runs/mine
 
 Exit status: 0 done, 1 a fault told in one line, 2 a mistake in the command line, 130 or 143 stopped by
 Ctrl-C or SIGTERM: a training saved, anything else undone.
@@ -43,14 +44,26 @@ from pixmed_jax.allocator import keep_freed_memory
 from pixmed_jax.errors import PixmedError
 from pixmed_jax.signals import Interrupt, Stopped
 
-MODES = ("train", "sample", "evaluate", "audit", "utility", "export", "compare", "check_data", "enhance")
-FOLDERS = ("enhance",)  # modes from one folder to another
+MODES = (
+    "train",
+    "sample",
+    "evaluate",
+    "audit",
+    "utility",
+    "export",
+    "compare",
+    "check_data",
+    "enhance",
+    "upscale",
+)
+FOLDERS = ("enhance", "upscale")  # modes from one folder to another
+RESTORERS = {"low_resolution": "upscale", "low_light": "enhance"}  # those that a run of a condition serves
 # fmt: off
 STAGES: dict[str, dict[str, Any]] = {
     "sample": {
         "masks": "", "split": "test", "label": "", "number": 0, "seed": 0,
         "balance": False, "edit": "none", "output": "", "step": "newest", "batch_size": 8,
-        "format": "png",
+        "format": "png", "upscale": 1, "upscaler": "bicubic",
     },
     "evaluate": {
         "split": "test", "seed": 0, "step": "newest", "features": "encoder", "lpips": "none", "weights": "",
@@ -66,6 +79,10 @@ STAGES: dict[str, dict[str, Any]] = {
         "intensity": "auto",
     },
     "export": {"step": "newest", "dtype": "float32", "onnx": True},
+    "upscale": {
+        "scale": 2, "method": "lanczos", "workdir": "", "step": "newest", "baselines": "auto",
+        "reference": "", "degrade": False, "intensity": "auto",
+    },
     "check_data": {
         "images": "images", "masks": "masks", "meta": "meta.csv", "file_column": "file",
         "label_column": "label", "patient_column": "patient_group", "split_column": "",
@@ -123,8 +140,10 @@ def _define_flags() -> None:
     flags.DEFINE_enum("mode", "train", MODES, "What to do.")
     flags.DEFINE_string("data", None, "Folder for --mode=check_data to read.")
     flags.DEFINE_string("against", None, "Second folder, in which check_data looks for copies.")
-    flags.DEFINE_string("input", None, "Folder of pictures and volumes for --mode=enhance.")
-    flags.DEFINE_string("output", None, "Folder for --mode=enhance to write to.")
+    flags.DEFINE_string(
+        "input", None, "Folder of pictures and volumes for --mode=enhance and --mode=upscale."
+    )
+    flags.DEFINE_string("output", None, "Folder for these two to write to.")
     flags.DEFINE_list("workdirs", None, "Folders of evaluated runs, for --mode=compare.")
     flags.DEFINE_bool("fresh", False, "Delete the run in the workdir and start over.")
     flags.DEFINE_string(
@@ -203,7 +222,11 @@ def _dispatch() -> int:
             print(f"next: python launch.py --workdir={workdir} --mode=evaluate")
         elif status == 0:
             _evaluate(workdir)
-            if "network" not in config["model"]:  # which makes no images
+            if mode := RESTORERS.get(config["data"]["condition"]):
+                print(
+                    f"next: python launch.py --mode={mode} --{mode}.workdir={workdir} --input=DIR --output=TO"
+                )
+            elif "network" not in config["model"]:  # which makes no images
                 print(f"next: python launch.py --workdir={workdir} --mode=sample")
         return status
 
@@ -224,6 +247,10 @@ def _dispatch() -> int:
     if FLAGS.mode in FOLDERS:
         if not FLAGS.input or not FLAGS.output:
             raise PixmedError(f"--mode={FLAGS.mode} needs --input, a folder, and --output to write to")
+        if FLAGS.mode == "upscale":
+            from pixmed_jax.enhancement.upscale import upscale
+
+            return upscale(FLAGS.input, FLAGS.output, **FLAGS.upscale.to_dict())
         from pixmed_jax.enhancement.enhance import enhance
 
         return enhance(FLAGS.input, FLAGS.output, **FLAGS.enhance.to_dict())

@@ -19,9 +19,13 @@ QUICK = merged(SUPERVISED, {
     "data": {"condition": "low_resolution", "scale": 2},
     "model": {"network": RESNET},
     "loss": {"l1": 1.0, "mse": 0.0, "ssim": 0.0},
-    "optimizer": {"decay_steps": 2400, "weight_decay": 0.0},
+    "optimizer": {"learning_rate": 5e-4, "decay_steps": 2400, "weight_decay": 0.0},
     "train": {"batch_size": 8},
 })
+SRCNN = {
+    "model": {"network": {"name": "srcnn", "widths": (64, 32), "kernels": (9, 1, 5)}},
+    "optimizer": {"learning_rate": 2e-3},
+}
 # Sizes that the scales divide.
 X3, X4 = {"data": {"size": 96, "scale": 3}}, {"data": {"scale": 4}}
 FULL = {
@@ -41,7 +45,7 @@ TEST = {
 get_config = experiment(
     "super_resolution",
     QUICK,
-    srcnn={"model": {"network": {"name": "srcnn", "widths": (64, 32), "kernels": (9, 1, 5)}}},
+    srcnn=SRCNN,
     x3=X3,
     x4=X4,
     full=FULL,

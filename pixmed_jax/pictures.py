@@ -47,10 +47,10 @@ def colours(maps: np.ndarray, classes: Sequence[str]) -> np.ndarray:
     return palette(classes)[maps] / 255.0
 
 
-def difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """|a - b| of the grey values as a heat map [N, S, S, 3]: black is equal, white is 0.5 or more apart."""
+def difference(a: np.ndarray, b: np.ndarray, *, white: float = 0.5) -> np.ndarray:
+    """|a - b| of the grey values as a heat map [N, S, S, 3]: black is equal, white `white` or more apart."""
     gap = np.abs(grey(a) - grey(b))
-    return matplotlib.colormaps["inferno"](np.clip(gap * 2, 0, 1))[..., :3]
+    return matplotlib.colormaps["inferno"](np.clip(gap / white, 0, 1))[..., :3]
 
 
 def grey(images: np.ndarray) -> np.ndarray:

@@ -7,7 +7,8 @@
     OUTPUT/trained_on.json       files and patients that the generator was trained on, where known
     OUTPUT/data_sheet.md, .json  what the set is, whom it comes from, what it may be used for
     OUTPUT/manifest.csv          file, mask, label, patient_group, source, seed, step, config, low, high, and
-                                 how the mask was edited: edit, parameters, tumor_source, tumor_group
+                                 how the mask was edited: edit, parameters, tumor_source, tumor_group; where
+                                 images were enlarged also upscale, upscaler (with its step)
 
 `source` and `patient_group` are whose anatomy a slice has, `tumor_source` and `tumor_group` whose tumour.
 
@@ -44,6 +45,7 @@ from pixmed_jax.data.regions import is_tumor, known_heads
 from pixmed_jax.data.sources import open_dataset
 from pixmed_jax.data.synthetic import DATA_SHEET, MANIFEST, NO_TUMOR, TRAINED_ON
 from pixmed_jax.data.tissues import survey
+from pixmed_jax.enhancement import upscaler as upscalers
 from pixmed_jax.errors import PixmedError, listing
 from pixmed_jax.evaluation import data_sheet
 from pixmed_jax.progress import watched
@@ -51,6 +53,7 @@ from pixmed_jax.progress import watched
 _FIRST_COLUMNS = ("file", "mask", "label", "patient_group", "source", "seed", "step", "config")
 COLUMNS = (*_FIRST_COLUMNS, "low", "high")
 EDIT_COLUMNS = ("edit", "parameters", "tumor_source", "tumor_group")
+UPSCALE_COLUMNS = ("upscale", "upscaler")  # only where images were enlarged
 FORMATS = {"png": ".png", "png16": ".png", "nifti": ".nii.gz"}
 _SHEETS = (f"{DATA_SHEET}.json", f"{DATA_SHEET}.md")
 _SCENES = 1024  # slices kept taken apart: 80 kB each at 128 x 128
@@ -87,6 +90,8 @@ def sample(
     step: str = "newest",
     batch_size: int = 8,
     format: str = "png",
+    upscale: int = 1,
+    upscaler: str = "bicubic",
 ) -> Path:
     """Write `number` synthetic slices and return their folder.
 
@@ -101,6 +106,9 @@ def sample(
     output: default is `samples` in the run's folder. Another folder is only replaced if a sampling wrote it.
     step: the checkpoint to use: "newest", "best" or a number.
     format: how images are written: "png" with 8 bits, "png16", or "nifti" in the data's own units.
+    upscale: how many times longer than the model's the sides of what is written are: 1, 2, 3 or 4.
+    upscaler: what enlarges images: nearest, bilinear, bicubic, lanczos, or the folder of a run of
+        configs/super_resolution.py or configs/srgan.py. Masks and label maps take the nearest pixel.
     """
     if format not in FORMATS:
         raise PixmedError(f"sample.format={format!r} is not one of {', '.join(FORMATS)}")
@@ -129,6 +137,8 @@ def sample(
         conditions = _from_folder(Path(masks), label, generator)
     else:
         conditions = _from_split(workdir, split, generator)
+    enlarge = upscalers.upscaler(upscaler, upscale, stage="sample.upscale") if upscale != 1 else None
+    how = (upscale, enlarge.told) if enlarge else ()
     order = _order(conditions.labels, number or len(conditions.files), balance)
     seeds = inference.image_seeds(seed, len(order))
     digest = configs.digest(generator.config)
@@ -155,17 +165,22 @@ def sample(
             for i, (image, drawn) in enumerate(zip(images, part, strict=True), start):
                 stem = f"{i:05d}" + (conditions.suffixes[drawn.row] if conditions.suffixes else "")
                 name, limits = stem + FORMATS[format], conditions.limits[drawn.row]
-                _write(draft, name, image, drawn.map, generator, limits, format)
+                image = enlarge.run(image) if enlarge else image
+                _write(draft, name, image, drawn.map, generator, limits, format, upscale)
                 told = _told(drawn, conditions)
                 units = [f"{value:.15g}" for value in limits]
                 mask = name if generator.takes_maps else ""
-                rows.append((name, mask, *told[:3], seeds[i], generator.step, digest, *units, *told[3:]))
+                rows.append(
+                    (name, mask, *told[:3], seeds[i], generator.step, digest, *units, *told[3:], *how)
+                )
         trained_on = _trained_on(workdir)
+        if enlarge and enlarge.workdir and trained_on is not None:
+            trained_on |= _trained_on(enlarge.workdir) or {}
         if trained_on is not None:
             about = {"step": generator.step, "config": digest, "files": trained_on}
             run_folder.write_json(draft / TRAINED_ON, about)
         table = io.StringIO(newline="")
-        columns = (*COLUMNS, *EDIT_COLUMNS)
+        columns = (*COLUMNS, *EDIT_COLUMNS, *(UPSCALE_COLUMNS if enlarge else ()))
         csv.writer(table, lineterminator="\n").writerows([columns, *rows])
         run_folder.write_text(draft / MANIFEST, table.getvalue())
         data_sheet.write(
@@ -177,7 +192,7 @@ def sample(
             split=split,
             options={
                 "label": label, "number": len(order), "seed": seed, "balance": balance, "edit": edit,
-                "format": format,
+                "format": format, **dict(zip(UPSCALE_COLUMNS, how, strict=False)),
             },
             rows=[dict(zip(columns, row, strict=True)) for row in rows],
         )  # fmt: skip
@@ -369,12 +384,14 @@ def _write(
     generator: inference.Generator,
     limits: Sequence[float],
     format: str,
+    upscale: int,
 ) -> None:
     if generator.grey:
         image = pictures.grey(image[None])[0]
     _write_image(folder / "images" / name, image, limits, format)
     if not generator.takes_maps:
         return
+    condition = condition.repeat(upscale, 0).repeat(upscale, 1)
     tumors = [i + 1 for i, name in enumerate(generator.classes) if is_tumor(name)]
     mask = np.isin(condition, tumors)
     if format == "nifti":

@@ -27,6 +27,8 @@ LAYERS = (
         "enhancement.folder",
         "enhancement.page",
         "enhancement.scores",
+        "enhancement.upscale",
+        "enhancement.upscaler",
     ),  # stages
     ("build", "gan", "supervised"),  # tasks
     ("task", "checkpoint", "quiet", "export.folder", "feed", "mesh", "records"),

@@ -63,6 +63,8 @@ class Stage(NamedTuple):
         output = self.method.run(before)
         seconds = time.perf_counter() - started
         image = stored(output.image, raw)
+        if self.degrade and reference is not None:  # by a scale that leaves a rest of its sides
+            reference = reference[: image.shape[0], : image.shape[1]]
         results = {self.method.name: output._replace(image=unit(image))}
         if on_page or reference is not None:
             results |= {other.name: other.run(before) for other in self.baselines}

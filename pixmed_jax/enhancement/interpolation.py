@@ -9,6 +9,7 @@ Alignment: pixels are squares and centres are half a pixel in, so the middle of 
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from pixmed_jax.errors import PixmedError
 
@@ -21,10 +22,10 @@ METHODS = {
 }
 
 
-def enlarge(images: jax.Array, scale: int, method: str) -> jax.Array:
+def enlarge(images: jax.Array | np.ndarray, scale: int, method: str) -> jax.Array:
     """Each side `scale` times as long."""
     if method not in METHODS:
         raise PixmedError(f"interpolation {method!r} is unknown; use one of {', '.join(METHODS)}")
     *batch, height, width, channels = images.shape
     shape = (*batch, scale * height, scale * width, channels)
-    return jnp.clip(jax.image.resize(images, shape, METHODS[method][0]), 0, 1)
+    return jnp.clip(jax.image.resize(jnp.asarray(images), shape, METHODS[method][0]), 0, 1)

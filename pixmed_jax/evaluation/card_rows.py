@@ -82,6 +82,22 @@ def of_images(evaluation: Mapping[str, Any]) -> list[Row]:
     return rows
 
 
+def of_restorer(evaluation: Mapping[str, Any]) -> list[Row]:
+    """Of what restores images: closeness to the real slice, and likeness to real ones as a set."""
+    contenders = dict(evaluation["contenders"])
+    own = contenders.pop("network")
+    rows: list[Row] = []
+    for metric, title in _CLOSE.items():
+        for region, where in _REGIONS.items():
+            beside = {name: at(of, metric, region, "value") for name, of in contenders.items()}
+            of = own[metric][region]
+            rows += row(f"{title}, {where}", of["value"], of["interval"], better="more", **beside)
+    kid = evaluation["kid"]["network"]
+    others = {name: of["value"] for name, of in evaluation["kid"].items() if name != "network"}
+    bounds = None if kid["value"] is None else (kid["low"], kid["high"])
+    return rows + row("KID", kid["value"], bounds, better="less", **{"real patients": kid["floor"], **others})
+
+
 def of_network(evaluation: Mapping[str, Any]) -> list[Row]:
     """Of a classifier or a segmenter."""
     rows: list[Row] = []

@@ -16,7 +16,7 @@ from pixmed_jax import config as configs
 from pixmed_jax import pages
 from pixmed_jax import workdir as run_folder
 from pixmed_jax.evaluation import card_rows, provenance, verdict
-from pixmed_jax.training.build import NETWORKS
+from pixmed_jax.training.build import NETWORKS, restores
 
 USES = {
     "images": (
@@ -26,11 +26,16 @@ USES = {
     ),
     "labels": ("Research on classifying such slices, and judging synthetic ones by it",),
     "masks": ("Research on segmenting such slices, and judging synthetic ones by it",),
+    "restorations": ("Research on restoring such slices, and enlarging synthetic ones",),
 }
 NEVER = (
     "Diagnosis, treatment, or any decision about a patient: this is no medical device",
     "Evidence in a study as if the images were of patients",
     "Restoring or sharpening a patient's image: what the condition leaves open is invented",
+)
+NEVER_RESTORER = (
+    "Diagnosis, treatment, or any decision about a patient: what was lost is guessed, and looks measured",
+    "Slices of other scanners, sequences or organs than those it was trained on, without a test on them",
 )
 NEVER_NETWORK = (
     "Diagnosis, treatment, or any decision about a patient: this is no medical device",
@@ -68,6 +73,7 @@ def collect(workdir: Path, step: int | None = None) -> dict[str, Any]:
         step = (evaluation or audit or {}).get("step")
     network = config["model"].get("network")
     makes = NETWORKS[network["name"]][1] if network else "images"
+    makes = "restorations" if restores(config) else makes
     results, answers = _results(evaluation, step), []
     if makes == "images":
         known = evaluation if "rows" in results else {}
@@ -99,7 +105,7 @@ def collect(workdir: Path, step: int | None = None) -> dict[str, Any]:
         "contact": config.get("about", {}).get("contact") or None,
         "use": {
             "intended": list(USES[makes]),
-            "out_of_scope": list(NEVER if makes == "images" else NEVER_NETWORK),
+            "out_of_scope": list({"images": NEVER, "restorations": NEVER_RESTORER}.get(makes, NEVER_NETWORK)),
         },
         "training_data": provenance.of_data(config, workdir),
         "training": provenance.of_training(config, workdir, step),
@@ -143,7 +149,8 @@ def _results(evaluation: Mapping[str, Any], step: int | None) -> dict[str, Any]:
         return missing("evaluate")
     if evaluation["step"] != step:
         return missing("evaluate", f"Not evaluated at this step, but at {evaluation['step']}")
-    rows = card_rows.of_network(evaluation) if "predicts" in evaluation else card_rows.of_images(evaluation)
+    of = {"images": card_rows.of_restorer, None: card_rows.of_images}
+    rows = of.get(evaluation.get("predicts"), card_rows.of_network)(evaluation)
     return {
         **{key: evaluation[key] for key in ("n", "patients", "split", "split_by")},
         "rows": [row._asdict() for row in rows],

@@ -10,13 +10,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from pixmed_jax.inference import Generator, Network
+from pixmed_jax.inference import Generator, Network, Restorer
 from pixmed_jax.models import count
 
 _WARM, _ROUNDS = 3, 30
 
 
-def of_inference(model: Generator | Network) -> list[dict[str, Any]]:
+def of_inference(model: Generator | Network | Restorer) -> list[dict[str, Any]]:
     """One entry for each kind of device: {"device", "median", "low", "high", "n", "bytes"}.
 
     `low` and `high` are the 5th and the 95th percentile of the `n` times.
@@ -25,7 +25,7 @@ def of_inference(model: Generator | Network) -> list[dict[str, Any]]:
     return [_on(device, model) for device in devices.values()]
 
 
-def _on(device: jax.Device, model: Generator | Network) -> dict[str, Any]:
+def _on(device: jax.Device, model: Generator | Network | Restorer) -> dict[str, Any]:
     call, arguments = model.one_image(device)
     compiled = call.lower(*arguments).compile()
     times = []

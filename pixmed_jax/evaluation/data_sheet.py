@@ -82,7 +82,7 @@ def collect(
         "contact": config.get("about", {}).get("contact") or None,
         "contents": {
             "images": len(rows),
-            "size": data["size"],
+            "size": data["size"] * options.get("upscale", 1),
             "format": options["format"],
             "masks": not labels,
             "labels": dict(sorted(Counter(row["label"] for row in rows).items())),

@@ -28,11 +28,12 @@ from pixmed_jax.evaluation import (
     metrics,
     published,
     report,
+    restoration,
     supervised,
     verdict,
 )
 from pixmed_jax.evaluation.kept import digest
-from pixmed_jax.training.build import is_supervised
+from pixmed_jax.training.build import is_supervised, restores
 from pixmed_jax.training.dry_run import network_sizes
 
 FEATURES = ("encoder", "inception")
@@ -57,6 +58,13 @@ def evaluate(
     if features not in FEATURES:
         raise PixmedError(f"evaluate.features={features!r} is not one of {', '.join(FEATURES)}")
     config = run_folder.read_config(workdir)
+    if restores(config):
+        if features != "encoder":
+            raise PixmedError(
+                "evaluate.features: what restores images is judged by the run's own encoder; leave it out"
+            )
+        judge = (lpips, published.lpips(lpips, weights)) if lpips != "none" else None
+        return restoration.evaluate(workdir, config, split=split, seed=seed, step=step, lpips=judge)
     if is_supervised(config):
         if (features, lpips) != ("encoder", "none"):
             raise PixmedError(
@@ -194,7 +202,7 @@ def condition_bytes(maps: np.ndarray) -> float:
 def summary(result: Mapping[str, Any]) -> str:
     """The whole-image numbers in a line for the terminal."""
     if "predicts" in result:
-        return supervised.summary(result)
+        return (restoration if result["predicts"] == "images" else supervised).summary(result)
     names = {"generated": result, **result["baselines"]}
     table = ", ".join(f"{name.replace('_', ' ')} {of['ssim']['full']:.3f}" for name, of in names.items())
     line = f"SSIM on {result['n']} {result['split']} slices of {result['patients']} patients: {table}"

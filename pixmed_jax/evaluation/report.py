@@ -16,8 +16,8 @@ from pixmed_jax.data.augment_settings import briefly
 from pixmed_jax.evaluation import fidelity, verdict
 from pixmed_jax.pictures import chart_uri, data_uri, styled
 
-_UNITS = {"ssim": ("SSIM", "{:.3f}"), "psnr": ("PSNR, dB", "{:.2f}"), "mse": ("MSE", "{:.5f}")}
-_REGIONS = {"full": "whole image", "head": "inside the head", "tumor": "inside the mask"}
+UNITS = {"ssim": ("SSIM", "{:.3f}"), "psnr": ("PSNR, dB", "{:.2f}"), "mse": ("MSE", "{:.5f}")}
+REGIONS = {"full": "whole image", "head": "inside the head", "tumor": "inside the mask"}
 _AUGMENTATIONS = {
     "augmentation.png": "What training makes of one of its slices",
     "augmentation_discriminator.png": "What the discriminator sees of a slice, real or generated",
@@ -53,9 +53,9 @@ def write(
             "score on held-out patients": "held_out/",
         },
         answers=verdict.answers(evaluation),
-        regions=_REGIONS,
+        regions=REGIONS,
         titles=_ROWS,
-        tables=[(title, _table(name, form, evaluation)) for name, (title, form) in _UNITS.items()],
+        tables=[(title, _table(name, form, evaluation)) for name, (title, form) in UNITS.items()],
         grid=data_uri(grid),
         told=fidelity.told(evaluation),
         drawn=drawn,
@@ -112,7 +112,7 @@ def _table(metric: str, form: str, evaluation: Mapping[str, Any]) -> list[tuple[
     for key, contender in contenders.items():
         values, title = contender[metric], _ROWS[key]
         cells = []
-        for region in _REGIONS:
+        for region in REGIONS:
             value = "–" if values[region] is None else form.format(values[region])
             bounds = evaluation["intervals"][metric][region] if key == "generated" else None
             spread = " to ".join(form.format(bound) for bound in bounds) if bounds else ""

@@ -82,6 +82,8 @@ def read(path: Path) -> Run:
             raise PixmedError(f"{path / name}: missing; run --mode={remedy} in that folder first") from error
         except ValueError as error:
             raise PixmedError(f"{path / name}: unreadable ({error}); run --mode={remedy} again") from error
+    if contents[0].get("predicts") == "images":
+        raise PixmedError(f"{path}: restores images, which is not what is compared here; leave it out")
     return Run(path, config, *contents)
 
 

@@ -89,14 +89,15 @@ def evaluate(workdir: Path, config: Mapping[str, Any], *, split: str, step: str)
     }
     measured, figures, cases = judge(logits, slices, dataset)
     result |= measured
-    run_folder.write_text(workdir / run_folder.CASES, _table(slices, cases))
+    run_folder.write_text(workdir / run_folder.CASES, table(slices, cases))
     run_folder.write_json(workdir / run_folder.EVALUATION, result)
     _write_page(workdir, config, result, figures)
     cards.write(workdir)
     return result
 
 
-def _table(slices: Slices, cases: Mapping[str, Sequence[Any] | np.ndarray]) -> str:
+def table(slices: Slices, cases: Mapping[str, Sequence[Any] | np.ndarray]) -> str:
+    """cases.csv: what became of each slice under each column's name."""
     text = io.StringIO(newline="")
     write = csv.writer(text, lineterminator="\n").writerow
     write(("file", "patient_group", "label", *cases))

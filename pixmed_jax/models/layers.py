@@ -206,12 +206,6 @@ def depthwise(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return lax.platform_dependent(x, kernel, cpu=_depthwise_cpu, default=_depthwise_stock)
 
 
-# ---------------------------------------------------------------- images
-def within_range(images: jax.Array) -> jax.Array:
-    """Clipped to [0, 1], with the gradient of the identity: a plain clip has none where it is needed most."""
-    return images + lax.stop_gradient(jnp.clip(images, 0, 1) - images)
-
-
 # ---------------------------------------------------------------- modules
 class Conv(nn.Module):
     """Convolution, padded by `pad` on each side; with stride 2 a kernel of 3 or 4 halves an even image."""

@@ -13,11 +13,14 @@ import jax
 import jax.numpy as jnp
 
 from pixmed_jax.enhancement.interpolation import METHODS, enlarge
-from pixmed_jax.models.layers import Conv, Dtype, within_range
+from pixmed_jax.models.layers import Conv, Dtype
 
 
 class SRCNN(nn.Module):
-    """Image [N, h, w, C] in [0, 1] -> [N, scale h, scale w, out_channels] in [0, 1]; any h and w."""
+    """Image [N, h, w, C] in [0, 1] -> [N, scale h, scale w, out_channels]; any h and w.
+
+    In [0, 1], but while training: a clipped value has no gradient.
+    """
 
     scale: int
     out_channels: int = 1
@@ -40,4 +43,5 @@ class SRCNN(nn.Module):
         x = enlarge(image, self.scale, "bicubic")
         x = nn.relu(conv(self.widths[0], self.kernels[0], "extract")(x))
         x = nn.relu(conv(self.widths[1], self.kernels[1], "map")(x))
-        return within_range(conv(self.out_channels, self.kernels[2], "reconstruct")(x).astype(jnp.float32))
+        made = conv(self.out_channels, self.kernels[2], "reconstruct")(x).astype(jnp.float32)
+        return made if train else jnp.clip(made, 0, 1)

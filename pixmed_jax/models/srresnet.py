@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from pixmed_jax.enhancement.interpolation import METHODS, enlarge
-from pixmed_jax.models.layers import Conv, Dtype, within_range
+from pixmed_jax.models.layers import Conv, Dtype
 
 _he = nn.initializers.he_normal()
 # A block starts near the identity, or sixteen of them without a norm would multiply the signal.
@@ -39,7 +39,10 @@ def pixel_shuffle(x: jax.Array, scale: int) -> jax.Array:
 
 
 class SRResNet(nn.Module):
-    """Image [N, h, w, C] in [0, 1] -> [N, scale h, scale w, out_channels] in [0, 1]; any h and w."""
+    """Image [N, h, w, C] in [0, 1] -> [N, scale h, scale w, out_channels]; any h and w.
+
+    In [0, 1], but while training: a clipped value has no gradient.
+    """
 
     scale: int
     out_channels: int = 1
@@ -62,8 +65,9 @@ class SRResNet(nn.Module):
             y = Conv(self.width, 3, dtype=self.dtype, kernel_init=_small, name=f"block_{i}_b")(nn.relu(y))
             x = x + y
         x = first + Conv(self.width, 3, dtype=self.dtype, kernel_init=_he, name="last")(x)
-        init = icnr(self.scale, _small)
+        init = icnr(self.scale, nn.initializers.normal(1e-3))
         features = self.out_channels * self.scale**2
         x = Conv(features, 3, dtype=self.dtype, kernel_init=init, name="subpixel")(nn.relu(x))
         detail = pixel_shuffle(x.astype(jnp.float32), self.scale)
-        return within_range(enlarge(image, self.scale, "bicubic") + detail)
+        made = enlarge(image, self.scale, "bicubic") + detail
+        return made if train else jnp.clip(made, 0, 1)

@@ -1,0 +1,254 @@
+"""The evaluation of a network that restores degraded images, on patients it was not trained on.
+
+Test slices are degraded as in training and given back by the network and by what needs none: interpolations
+of a small image, a dark one as it is. Each is compared with the real slice (PSNR, SSIM, MSE: obedience to it,
+which favours blur) and all with real slices as a set (KID of the run's own encoder: how real they look).
+
+Writes `evaluation.json`, `cases.csv` (file, patient_group, label, PSNR and SSIM of every contender) and
+`report/index.html` into the run's folder.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from pixmed_jax import config as configs
+from pixmed_jax import inference, pictures
+from pixmed_jax import workdir as run_folder
+from pixmed_jax.data.pipeline import Arrays, whole_batch
+from pixmed_jax.data.regions import heads
+from pixmed_jax.data.slices import Slices
+from pixmed_jax.data.sources import Dataset, open_dataset
+from pixmed_jax.enhancement.interpolation import METHODS, enlarge
+from pixmed_jax.evaluation import artefacts, cards, cost, distribution, features, metrics, report, supervised
+from pixmed_jax.evaluation.published import NOT_ASKED, Distance
+from pixmed_jax.evaluation.published import measure as measure_lpips
+from pixmed_jax.training.dry_run import network_sizes
+
+NETWORK = "network"  # the contender that was trained
+_SHOWN = 6
+_GAP = 0.2  # of the grey range: white in the pictures of what is left of the difference
+_BATCH = 8
+
+
+def evaluate(
+    workdir: Path,
+    config: Mapping[str, Any],
+    *,
+    split: str,
+    seed: int,
+    step: str,
+    lpips: tuple[str, Distance] | None = None,
+) -> dict[str, Any]:
+    """Score a checkpoint of `workdir` on `split`; returns what evaluation.json holds.
+
+    lpips: the name of a published network, and its distance.
+    """
+    restorer = inference.load_restorer(workdir, step)
+    # Synthetic slices only train, so that their folder need not be there any more.
+    dataset = open_dataset(**{**config["data"], "synthetic_dir": ""}, seed=config["seed"])
+    arrays, slices = dataset.load(dataset.of(split), dataset.size)
+    train, train_slices = dataset.load(dataset.rows["train"], dataset.size)
+    given, real, groups = _given(dataset, arrays), _grey(arrays.images), np.array(slices.groups)
+    contenders = {NETWORK: restorer(given), **_baselines(given, restorer.scale)}
+    images = {name: pictures.grey(made) for name, made in contenders.items()}
+    regions = {
+        "full": np.ones(real.shape, bool),
+        "head": heads(np.asarray(arrays.images)),
+        "tumor": slices.masks > 0,
+    }
+    scores = {name: metrics.score(made, real, regions) for name, made in images.items()}
+    result = {
+        "n": len(real),
+        "patients": len(set(slices.groups)),
+        "patients_known": slices.groups != slices.files,
+        "split": split,
+        "split_by": config["data"]["split"]["by"],
+        "step": restorer.step,
+        "size": dataset.size,
+        "scale": restorer.scale,
+        "predicts": "images",
+        "degraded": dataset.condition,
+        "config": configs.digest(config),
+        "contenders": {name: _told(of, groups) for name, of in scores.items()},
+        "gains": {
+            name: {
+                metric: _mean(scores[NETWORK][metric]["full"] - of[metric]["full"], groups)
+                for metric in metrics.METRICS
+            }
+            for name, of in scores.items()
+            if name != NETWORK
+        },
+        "kid": _kid(images, real, _grey(train.images), groups, train_slices, workdir, seed),
+        "artefacts": artefacts.measure(
+            images[NETWORK], real, _grey(train.images), np.array(train_slices.groups), seed=seed
+        ),
+        "lpips": _lpips(images, real, groups, lpips),
+        "cost": {
+            "networks": {
+                name: of._asdict() for name, of in network_sizes(dict(config), len(dataset.classes)).items()
+            },
+            "inference": cost.of_inference(restorer),
+        },
+    }
+    cases = {
+        f"{metric}_{name}": of[metric]["full"] for name, of in scores.items() for metric in ("psnr", "ssim")
+    }
+    run_folder.write_text(workdir / run_folder.CASES, supervised.table(slices, cases))
+    run_folder.write_json(workdir / run_folder.EVALUATION, result)
+    shown = np.searchsorted(dataset.of(split), dataset.spread(split, _SHOWN))
+    grid = _grid(pictures.grey(given), images, real, shown, slices)
+    _write_page(workdir, config, result, grid)
+    cards.write(workdir)
+    return result
+
+
+def summary(result: Mapping[str, Any]) -> str:
+    """The whole-image numbers in a line for the terminal."""
+    who = f"{result['patients']} patients" if result["patients_known"] else "unknown patients"
+    table = ", ".join(
+        f"{name} {of['psnr']['full']['value']:.2f} dB and {of['ssim']['full']['value']:.4f}"
+        for name, of in result["contenders"].items()
+    )
+    return f"PSNR and SSIM on {result['n']} {result['split']} slices of {who}: {table}"
+
+
+# ---------------------------------------------------------------- images
+def _given(dataset: Dataset, arrays: Arrays) -> np.ndarray:
+    """What the network is given: the slices degraded, [N, h, w, C] float32."""
+
+    @jax.jit
+    def degraded(part: Arrays) -> jax.Array:
+        return whole_batch(
+            part, classes=len(dataset.classes), channels=dataset.channels, degrade=dataset.degrade
+        ).condition
+
+    rows = range(0, len(arrays.images), _BATCH)
+    parts = (Arrays(*(np.asarray(x)[start : start + _BATCH] for x in arrays)) for start in rows)
+    return np.concatenate([np.asarray(degraded(part)) for part in parts])
+
+
+def _baselines(given: np.ndarray, scale: int) -> dict[str, np.ndarray]:
+    if scale == 1:
+        return {"given": given}
+    return {name: np.asarray(enlarge(given, scale, name)) for name in METHODS}
+
+
+def _grey(images: Any) -> np.ndarray:
+    """Stored images -> [N, S, S] float32 in [0, 1]."""
+    images = np.asarray(images)
+    return pictures.grey(images.astype(np.float32) / np.iinfo(images.dtype).max)
+
+
+def _grid(
+    given: np.ndarray, images: Mapping[str, np.ndarray], real: np.ndarray, rows: np.ndarray, slices: Slices
+) -> str:
+    other = "bicubic" if "bicubic" in images else "given"
+    columns = {
+        "given": pictures.enlarged(given[rows], real.shape[1]),
+        other: images[other][rows],
+        NETWORK: images[NETWORK][rows],
+        "real": real[rows],
+        f"{other} - real": pictures.difference(images[other][rows], real[rows], white=_GAP),
+        f"{NETWORK} - real": pictures.difference(images[NETWORK][rows], real[rows], white=_GAP),
+    }
+    return pictures.data_uri(pictures.grid(columns, [slices.label_names[i] for i in slices.labels[rows]]))
+
+
+# ---------------------------------------------------------------- numbers
+def _mean(values: np.ndarray, groups: np.ndarray) -> dict[str, Any]:
+    """The mean over the images that have a value, and its interval by patient; None where none has."""
+    bounds = metrics.interval(values, groups)
+    return {"value": None if bounds is None else float(np.nanmean(values)), "interval": bounds}
+
+
+def _told(scores: Mapping[str, Mapping[str, np.ndarray]], groups: np.ndarray) -> dict[str, Any]:
+    return {
+        metric: {where: _mean(values, groups) for where, values in of.items()}
+        for metric, of in scores.items()
+    }
+
+
+def _kid(
+    images: Mapping[str, np.ndarray],
+    real: np.ndarray,
+    train: np.ndarray,
+    groups: np.ndarray,
+    train_slices: Slices,
+    workdir: Path,
+    seed: int,
+) -> dict[str, Any]:
+    """{contender: the entry of `distribution.compare`}"""
+    encode = features.encoder(train, folder=workdir / run_folder.JUDGES)
+    of_real, of_train = encode(real), encode(train)
+    return {
+        name: distribution.compare(
+            encode(made),
+            of_real,
+            of_train,
+            groups=groups,
+            train_groups=np.array(train_slices.groups),
+            features=features.NAME,
+            seed=seed,
+        )["kid"]
+        for name, made in images.items()
+    }
+
+
+def _lpips(
+    images: Mapping[str, np.ndarray],
+    real: np.ndarray,
+    groups: np.ndarray,
+    chosen: tuple[str, Distance] | None,
+) -> dict[str, Any]:
+    if chosen is None:
+        return NOT_ASKED
+    generated = {"generated": images[NETWORK]}
+    others = {name: made for name, made in images.items() if name != NETWORK}
+    return measure_lpips(*chosen, generated | others, real, groups)
+
+
+# ---------------------------------------------------------------- the page
+def _write_page(workdir: Path, config: Mapping[str, Any], result: Mapping[str, Any], grid: str) -> None:
+    report.write_page(
+        workdir,
+        "restoration.html.j2",
+        config,
+        result,
+        grids=3,
+        charts={
+            "on training batches": "network/",
+            "generator losses": "generator/",
+            "discriminator losses": "discriminator/",
+            "score on held-out patients": "held_out/",
+        },
+        grid=grid,
+        white=_GAP,
+        regions=report.REGIONS,
+        tables=[
+            (title, [(name, _cells(of[metric], form)) for name, of in result["contenders"].items()])
+            for metric, (title, form) in report.UNITS.items()
+        ],
+        gains=[
+            (name, [_cell(of[metric], form) for metric, (_, form) in _SIGNED.items()])
+            for name, of in result["gains"].items()
+        ],
+        units=[title for title, _ in _SIGNED.values()],
+    )
+
+
+_SIGNED = {metric: (title, form.replace(":", ":+")) for metric, (title, form) in report.UNITS.items()}
+
+
+def _cells(of_regions: Mapping[str, Any], form: str) -> list[tuple[str, str]]:
+    return [_cell(of_regions[where], form) for where in report.REGIONS]
+
+
+def _cell(of: Mapping[str, Any], form: str) -> tuple[str, str]:
+    """The value, and its interval or ""."""
+    if of["value"] is None:
+        return "–", ""
+    return form.format(of["value"]), " to ".join(form.format(bound) for bound in of["interval"])
