@@ -150,6 +150,7 @@ def plain(batch: Batch) -> Callable[..., tuple]:
     [
         ({"bce": "adversarial", "ssim": 1.0}, {"adversarial": 1, "ssim": 1}),
         ({"bce": "pixel", "ssim": 0.0, "l1": 2.0}, {"pixel_bce": 1, "l1": 2}),
+        ({"adversarial": 0.25, "ssim": 0.0, "l1": 1.0}, {"adversarial": 0.25, "l1": 1}),
         ({"bce": "both", "ssim": 0.5, "mse": 3.0}, {"adversarial": 1, "pixel_bce": 1, "ssim": 0.5, "mse": 3}),
     ],
 )

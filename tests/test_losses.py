@@ -263,6 +263,22 @@ def test_ssim_of_flat_images():
         assert np.isfinite(gradients).all()
 
 
+def test_psnr_of_each_in_closed_form():
+    """0.1 apart everywhere is 20 dB, 0.01 is 40; equal images are held at 100."""
+    a = jnp.full((3, 4, 5, 2), 0.5)
+    b = a + jnp.array([0.1, -0.01, 0.0]).reshape(3, 1, 1, 1)
+    np.testing.assert_allclose(losses.psnr_of_each(a, b), [20, 40, 100], rtol=1e-4)
+
+
+def test_terms_between_images_are_weighted_and_those_of_weight_0_not_computed(monkeypatch):
+    a, b = pair()
+    monkeypatch.setitem(losses.BETWEEN, "pixel_bce", None)  # to call it would fail
+    total, values = losses.between(a, b, {"l1": 2.0, "mse": 0.5, "1-ssim": 0.0, "pixel_bce": 0.0})
+    assert set(values) == {"l1", "mse"}
+    np.testing.assert_allclose(values["l1"], np.abs(a - b).mean(), rtol=1e-5)
+    np.testing.assert_allclose(total, 2 * np.abs(a - b).mean() + 0.5 * np.square(a - b).mean(), rtol=1e-5)
+
+
 def test_ssim_is_float32_for_bfloat16_images():
     a, b = (jnp.asarray(x, jnp.bfloat16) for x in pair())
     found = losses.ssim(a, b)  # not jitted: XLA may keep more digits inside a fusion than bfloat16 has

@@ -162,10 +162,8 @@ def compare(
         generated, real, groups = generated[rows], real[rows], groups[rows]
     n, dims = real.shape
     told = {"features": features, "n": n}
-    patients = len(set(groups.tolist()))
-    if n < _LEAST or patients < 4:
-        why = f"{n} slices of {patients} patients: too few; {_LEAST} of 4 are needed"
-        return {name: {**_nothing(why), **told} for name in ("kid", "fid", *NEIGHBOURS)}
+    if why := too_few(groups):
+        return {name: {**nothing(why), **told} for name in ("kid", "fid", *NEIGHBOURS)}
 
     others = [whole_patients(train_groups, n, rng) for _ in range(_SPLITS)]
     halves = [_halves(groups, rng) for _ in range(_SPLITS)]
@@ -174,7 +172,7 @@ def compare(
         told_of = {**told, "n_floor": min(n, len(train)), "n_halves": n // 2}
         if n < least:
             why = f"{n} slices do not determine the covariance of {dims} features; {least} are needed"
-            result[name] = {**_nothing(why), **told_of}
+            result[name] = {**nothing(why), **told_of}
             continue
         value, low, high = _with_interval(of(generated, real), groups, rng, name)
         ones = [of(train[rows], real)(np.ones(len(rows)), np.ones(n)) for rows in others]
@@ -195,7 +193,15 @@ def compare(
     return result
 
 
-def _nothing(why: str) -> dict[str, Any]:
+def too_few(groups: np.ndarray) -> str:
+    """Why nothing can be said of slices of these patients, or ""."""
+    n, patients = len(groups), len(set(groups.tolist()))
+    if n >= _LEAST and patients >= 4:
+        return ""
+    return f"{n} slices of {patients} patients: too few; {_LEAST} of 4 are needed"
+
+
+def nothing(why: str) -> dict[str, Any]:
     return {"value": None, "low": None, "high": None, "floor": None, "halves": None, "why": why}
 
 

@@ -182,6 +182,8 @@ def _kid(
     seed: int,
 ) -> dict[str, Any]:
     """{contender: the entry of `distribution.compare`}"""
+    if why := distribution.too_few(groups):
+        return {name: distribution.nothing(why) for name in images}
     encode = features.encoder(train, folder=workdir / run_folder.JUDGES)
     of_real, of_train = encode(real), encode(train)
     return {

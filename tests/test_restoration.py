@@ -1,0 +1,188 @@
+"""Networks that restore, from config to report: trained, evaluated, scored again by hand, and refused."""
+
+import csv
+import json
+import runpy
+
+import jax
+import numpy as np
+import pytest
+import runs
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+from test_cards import faults
+
+from pixmed_jax import config as configs
+from pixmed_jax import inference
+from pixmed_jax.data.degrade import low_resolution
+from pixmed_jax.data.sources import open_dataset
+from pixmed_jax.enhancement.interpolation import METHODS, enlarge
+from pixmed_jax.errors import PixmedError
+from pixmed_jax.evaluation.compare import compare
+from pixmed_jax.evaluation.evaluate import evaluate, summary
+from pixmed_jax.training import build
+from pixmed_jax.training.loop import train
+
+
+def config(factory, name: str, preset: str = "test", **changes) -> dict:
+    """The preset; `changes` by dotted key, written with "__" for the dot."""
+    plain = configs.plain(runpy.run_path(str(runs.ROOT / "configs" / f"{name}.py"))["get_config"](preset))
+    for key, value in {"data__dir": str(runs.shared(factory) / "data"), **changes}.items():
+        *path, leaf = key.split("__")
+        section = plain
+        for part in path:
+            section = section[part]
+        assert leaf in section, key
+        section[leaf] = value
+    return plain
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """(workdir, evaluation) of a residual network; the phantoms are those of the GAN's run."""
+    runs.trained(tmp_path_factory)
+    folder = tmp_path_factory.mktemp("restoration") / "srresnet"
+    assert train(config(tmp_path_factory, "super_resolution"), folder) == 0
+    return folder, evaluate(folder)
+
+
+@pytest.fixture(scope="module")
+def held_out(run):
+    """(slices, images [N, S, S, 1] in [0, 1]) of the run's test split."""
+    stored = json.loads((run[0] / "config.json").read_text())
+    dataset = open_dataset(**stored["data"], seed=stored["seed"])
+    arrays, slices = dataset.load(dataset.rows["test"], dataset.size)
+    return slices, np.asarray(arrays.images) / np.float32(255)
+
+
+def test_scores_are_those_of_scikit_image(run, held_out):
+    folder, result = run
+    slices, real = held_out
+    given = np.asarray(low_resolution(real, 2))
+    contenders = {"network": inference.load_restorer(folder)(given)}
+    contenders |= {name: np.asarray(enlarge(given, 2, name)) for name in METHODS}
+    assert list(result["contenders"]) == list(contenders)
+    for name, made in contenders.items():
+        assert made.shape == real.shape and made.min() >= 0 and made.max() <= 1
+        pairs = [(a[..., 0], b[..., 0]) for a, b in zip(made, real, strict=True)]
+        psnr = [peak_signal_noise_ratio(b, a, data_range=1) for a, b in pairs]
+        ssim = [
+            structural_similarity(
+                a, b, data_range=1, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
+            )
+            for a, b in pairs
+        ]
+        told = result["contenders"][name]
+        assert told["psnr"]["full"]["value"] == pytest.approx(np.mean(psnr), abs=1e-3)
+        assert told["ssim"]["full"]["value"] == pytest.approx(np.mean(ssim), abs=1e-4)
+        low, high = told["psnr"]["full"]["interval"]
+        assert low < told["psnr"]["full"]["value"] < high
+    with (folder / "cases.csv").open() as file:
+        cases = list(csv.DictReader(file))
+    assert [case["file"] for case in cases] == list(slices.files)
+    own = [float(case["psnr_network"]) - float(case["psnr_bicubic"]) for case in cases]
+    assert result["gains"]["bicubic"]["psnr"]["value"] == pytest.approx(np.mean(own), abs=1e-4)
+
+
+def test_the_record_and_the_page(run):
+    folder, result = run
+    assert json.loads((folder / "evaluation.json").read_text()) == json.loads(json.dumps(result))
+    split = json.loads((folder / "split.json").read_text())
+    assert (result["n"], result["patients"]) == (len(split["test"]), len(set(split["test"].values())))
+    assert (result["scale"], result["size"], result["step"], result["predicts"]) == (2, 32, 6, "images")
+    assert "\n" not in summary(result) and "bicubic" in summary(result)
+    page = (folder / "report" / "index.html").read_text()
+    assert "16×16 to 32×32 pixels, ×2" in page and "<img" in page and "undefined" not in page
+    for name in METHODS:
+        assert f"<td>{name}</td>" in page
+    card = json.loads((folder / "model_card.json").read_text())
+    assert not faults(card) and card["model"]["makes"] == "restorations"
+    assert card["results"]["rows"][0]["beside"].keys() == set(METHODS)
+    scores = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert all(np.isfinite(s["held_out/psnr"]) for s in scores if "held_out/psnr" in s)
+
+
+def test_a_gan_starts_from_a_supervised_run_and_is_evaluated_alike(run, tmp_path_factory, tmp_path):
+    changed = config(tmp_path_factory, "srgan", model__generator__weights=str(run[0]))
+    task = build.make_task(changed, classes=3)
+    key = jax.random.PRNGKey(1)
+    state = build.start(changed, jax.jit(task.init)(key, inference.example_batch(changed, 3)))
+    first = inference.load_restorer(run[0])._variables["params"]
+    for tree in (state.generator, state.ema):
+        for a, b in zip(jax.tree.leaves(tree["params"]), jax.tree.leaves(first), strict=True):
+            np.testing.assert_array_equal(a, b)
+    with pytest.raises(PixmedError, match=r"weights=nowhere: no trained run there"):
+        build.start(config(tmp_path_factory, "srgan", model__generator__weights="nowhere"), state)
+    changed["train"]["steps"] = 2
+    assert train(changed, tmp_path / "srgan") == 0
+    result = evaluate(tmp_path / "srgan")
+    assert result["contenders"]["bicubic"] == run[1]["contenders"]["bicubic"]  # of the same patients
+    assert set(result["cost"]["networks"]) == {"generator", "discriminator"}
+
+
+def test_a_restorer_takes_any_size_and_colours_channel_by_channel(run):
+    restorer = inference.load_restorer(run[0])
+    assert (restorer.scale, restorer.reach) == (2, 5)
+    colour = np.random.default_rng(0).uniform(size=(2, 9, 14, 3)).astype(np.float32)
+    made = restorer(colour)
+    assert made.shape == (2, 18, 28, 3)
+    np.testing.assert_allclose(made[1, ..., 2], restorer(colour[1:, ..., 2:])[0, ..., 0], atol=1e-6)
+
+
+def test_what_it_is_not_is_refused(run, tmp_path_factory, tmp_path):
+    for load in (inference.load, inference.load_network):
+        with pytest.raises(PixmedError, match="holds a super_resolution"):
+            load(run[0])
+    with pytest.raises(PixmedError, match="holds a ghost, which restores no images"):
+        inference.load_restorer(runs.trained(tmp_path_factory))
+    with pytest.raises(PixmedError, match="restores images, which is not what is compared here"):
+        compare([run[0]], tmp_path / "compare")
+    with pytest.raises(PixmedError, match=r"evaluate\.features: .*own encoder"):
+        evaluate(run[0], features="inception")
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "told"),
+    [
+        (
+            "super_resolution",
+            {"data__condition": "tumor"},
+            "srresnet learns to tell images; set data.condition",
+        ),
+        ("srgan", {"data__condition": "label"}, "model.generator.name=srresnet takes low_resolution"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(tmp_path_factory, name, changes, told):
+    with pytest.raises(PixmedError, match=told) as caught:
+        build.make_task(config(tmp_path_factory, name, **changes), classes=3)
+    assert "\n" not in str(caught.value)
+
+
+def test_slices_without_masks_are_enough(run, held_out, tmp_path, tmp_path_factory):
+    from PIL import Image
+
+    from pixmed_jax.training.loop import open_data
+
+    for label, row in (("a", 0), ("a", 1), ("b", 2), ("b", 3)):
+        (tmp_path / label).mkdir(exist_ok=True)
+        Image.fromarray((held_out[1][row][..., 0] * 255).astype(np.uint8)).save(
+            tmp_path / label / f"{row}.png"
+        )
+    changes = {
+        "data__source": "classes",
+        "data__dir": str(tmp_path),
+        "data__split": {
+            "by": "slice",
+            "fractions": [0.5, 0.25, 0.25],
+            "folds": 0,
+            "fold": 0,
+            "seed": 0,
+            "crossing": "error",
+        },
+    }
+    with pytest.warns(UserWarning, match="data.split.by=slice"):
+        dataset = open_data(config(tmp_path_factory, "super_resolution", **changes))
+    arrays, _ = dataset.load(dataset.rows["train"], 32)
+    assert dataset.degrade and arrays.maps.ndim == 1
+    told = "has no masks, and this model is trained on them"
+    with pytest.warns(UserWarning), pytest.raises(PixmedError, match=told):
+        open_data(config(tmp_path_factory, "segmenter", **changes))
