@@ -5,7 +5,7 @@
 
 import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -148,37 +148,25 @@ def open_dataset(
         raise PixmedError(f"data.faulty_most={faulty_most}: give a share of the slices, from 0 to below 1")
     augment_settings.check(augment, "data.augment")
     degrading.check(condition, scale, size)
-    if source == "phantom":
-        from pixmed_jax.data import phantom_builder  # imports TFDS, which only phantoms need
-
-        index = phantom_builder.source(data_dir=dir or None, patients=patients)
-    elif source == "folder":
-        index = folder.source(
-            dir,
-            images=images,
-            masks=masks,
-            meta=meta,
-            file_column=file_column,
-            label_column=label_column,
-            patient_column=patient_column,
-            split_column=split_column,
-            class_name=class_name,
-            allow_empty_masks=allow_empty_masks,
-            axis=axis,
-            rule=intensity,
-            keep_faulty=faulty == "skip",
-        )
-    elif source == "brain_tumor_mri":
-        from pixmed_jax.data import brain_tumor_mri_builder
-
-        index = brain_tumor_mri_builder.source(
-            data_dir=dir or None, rule=intensity, split_column=split_column
-        )
-    elif source == "classes":
-        index = classes.source(dir, rule=intensity, grey=channels == 1)
-    else:
-        known = "phantom, folder, brain_tumor_mri, classes"
-        raise PixmedError(f"data.source={source!r} is unknown; use one of {known}")
+    if source not in SOURCES:
+        raise PixmedError(f"data.source={source!r} is unknown; use one of {', '.join(SOURCES)}")
+    index = SOURCES[source](
+        dir=dir,
+        images=images,
+        masks=masks,
+        meta=meta,
+        file_column=file_column,
+        label_column=label_column,
+        patient_column=patient_column,
+        split_column=split_column,
+        class_name=class_name,
+        allow_empty_masks=allow_empty_masks,
+        axis=axis,
+        intensity=intensity,
+        patients=patients,
+        channels=channels,
+        keep_faulty=faulty == "skip",
+    )
     if leave_out:
         index = _without(index, Path(leave_out), images)
     left_out: tuple[str, ...] = ()
@@ -210,6 +198,35 @@ def open_dataset(
         behind=behind,
         left_out=left_out,
     )
+
+
+def _phantom(*, dir: str, patients: int, **_: Any) -> Source:
+    from pixmed_jax.data import phantom_builder  # imports TFDS, which only phantoms need
+
+    return phantom_builder.source(data_dir=dir or None, patients=patients)
+
+
+def _folder(*, dir: str, intensity: str, patients: int, channels: int, **options: Any) -> Source:
+    return folder.source(dir, rule=intensity, **options)
+
+
+def _brain_tumor_mri(*, dir: str, intensity: str, split_column: str, **_: Any) -> Source:
+    from pixmed_jax.data import brain_tumor_mri_builder
+
+    return brain_tumor_mri_builder.source(data_dir=dir or None, rule=intensity, split_column=split_column)
+
+
+def _classes(*, dir: str, intensity: str, channels: int, **_: Any) -> Source:
+    return classes.source(dir, rule=intensity, grey=channels == 1)
+
+
+# By the name in the config: what opens it, of the keys of `data` as keyword arguments.
+SOURCES: dict[str, Callable[..., Source]] = {
+    "phantom": _phantom,
+    "folder": _folder,
+    "brain_tumor_mri": _brain_tumor_mri,
+    "classes": _classes,
+}
 
 
 def _usable(index: Source, size: int, most: float, *, labelled: bool) -> tuple[Source, tuple[str, ...]]:

@@ -83,7 +83,7 @@ def networks(config: Mapping[str, Any], axis_name: str | None = None) -> tuple[n
     elif generator is SRResNet:
         generator_settings["scale"] = data["scale"]
         generator_settings.pop("weights", "")
-    else:
+    elif data["condition"] == "label":
         _check_label_losses(config["loss"])
         _check_power_of_two(data["size"])
         generator_settings["size"] = data["size"]

@@ -1,0 +1,269 @@
+"""README and docs/: commands parse, keys, files and links exist, Python runs, quoted errors are raised."""
+
+import importlib.util
+import json
+import os
+import re
+import runpy
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import runs
+import tensorflow_datasets as tfds
+from PIL import Image
+
+import launch
+from pixmed_jax import config as configs
+from pixmed_jax.data.phantom import LABEL_NAMES, patient_slices
+from pixmed_jax.sampling import sample
+
+ROOT = runs.ROOT
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+ENDINGS = (".md", ".json", ".csv", ".py")  # of files whose names begin like a key
+FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+PARSER = """
+import json, os, sys
+import launch
+for page, words in json.load(sys.stdin):
+    child = os.fork()
+    if child == 0:
+        sys.argv = ["launch.py", *words]  # where ml_collections looks for overrides
+        try:
+            launch._check_names(words)
+            launch._define_flags()
+            assert launch.FLAGS(sys.argv) == ["launch.py"]
+        except BaseException as error:
+            print(f"{page}: {' '.join(words)}: {error}", flush=True)
+        os._exit(0)
+    os.waitpid(child, 0)
+"""
+
+
+def blocks(page: Path, *languages: str) -> list[str]:
+    """The text of fenced blocks of these languages, "" for those that name none."""
+    found = FENCE.findall(page.read_text(encoding="utf-8"))
+    return [text for language, text in found if language.partition(" ")[0] in languages]
+
+
+def spans(page: Path) -> list[str]:
+    """Inline code outside of fenced blocks."""
+    return re.findall(r"(?<!`)`([^`\n]+)`(?!`)", FENCE.sub("", page.read_text(encoding="utf-8")))
+
+
+def commands(page: Path) -> Iterator[list[str]]:
+    """The words of every shell command, in fenced blocks or inline, without comments and brackets."""
+    lines = [line for text in blocks(page, "", "bash", "sh") for line in text.splitlines()]
+    for line in [*lines, *spans(page)]:
+        for part in re.sub(r"\[(--[^\]]+)\]", r"\1", line).split("&&"):
+            if re.match(r"\s*(\w+=\S+ )*(python|srun|pip|pytest|zensical)\b", part):
+                yield shlex.split(part, comments=True)
+
+
+def of_launch(words: list[str]) -> list[str] | None:
+    """The words behind launch.py, or behind a file that passes its own on to it."""
+    for name in ("launch.py", "my_network.py", "my_data.py"):
+        if name in words:
+            return words[words.index(name) + 1 :]
+    return None
+
+
+def known_keys() -> set[str]:
+    """Dotted keys of all configs and their sections."""
+    keys = set()
+    for path in (ROOT / "configs").glob("*.py"):
+        keys |= set(configs.flatten(configs.plain(runpy.run_path(str(path))["get_config"]())))
+    return {".".join(key.split(".")[:n]) for key in keys for n in range(1, key.count(".") + 2)}
+
+
+@pytest.fixture(scope="module")
+def keys():
+    return known_keys()
+
+
+def test_every_launch_command_parses_as_written():
+    found = []
+    for page in PAGES:
+        for words in commands(page):
+            behind = of_launch(words)
+            if behind is not None and not any(word.startswith("--config=my_") for word in behind):
+                found.append((page.name, behind))
+    assert len(found) > 25
+    process = subprocess.run(
+        [sys.executable, "-c", PARSER], input=json.dumps(found), cwd=ROOT, capture_output=True, text=True,
+        timeout=120, env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert process.returncode == 0, process.stderr
+    assert process.stdout == ""
+
+
+def test_a_mistyped_command_would_be_found():
+    wrong = [["--config=configs/ghost.py:tset"], ["--config=configs/ghost.py", "--config.train.stepps=3"],
+             ["--workdir=W", "--mode=smaple"], ["--sample.nmuber=3"], ["--evaluate.seed=x"]]  # fmt: skip
+    process = subprocess.run(
+        [sys.executable, "-c", PARSER], input=json.dumps([("page", words) for words in wrong]), cwd=ROOT,
+        capture_output=True, text=True, timeout=120, env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert len(process.stdout.splitlines()) == len(wrong), process.stdout
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_keys_flags_and_files_exist(page, keys):
+    """In inline code: --flags, dotted keys of a config, and paths of the project."""
+    flags = {
+        "config",
+        "workdir",
+        "mode",
+        "data",
+        "against",
+        "workdirs",
+        "fresh",
+        "distributed",
+        "dry_run",
+        "input",
+        "output",
+    }
+    flags |= {f"{stage}.{key}" for stage, options in launch.STAGES.items() for key in options}
+    flags |= {f"config.{key}" for key in keys} | set(launch.STAGES)
+    of_others = {"no-deps", "dest", "rounds", "minutes", "seed", "keep", "steps"}  # of pip and of benchmarks
+    sections = {key.partition(".")[0] for key in keys} - {"name", "preset", "seed", "run"}
+    wrong = []
+    for span in spans(page):
+        for flag in re.findall(r"(?<![\w-])--([\w.-]+)", span):
+            name = re.sub(r"\.NAME.*|\.KEY.*", "", flag).removeprefix("no")
+            if not {flag, name} & (flags | of_others):
+                wrong.append(f"--{flag}")
+        key = re.fullmatch(r"([a-z_]+(?:\.[a-zA-Z_]+)+)(=.*)?", span)
+        of_config = key and key[1].partition(".")[0] in sections and not key[1].endswith(ENDINGS)
+        if key and of_config and re.sub(r"\.NAME\b.*", "", key[1]) not in keys:
+            wrong.append(span)
+        path = re.match(r"((?:configs|docs|tests|benchmarks|examples|notebooks|pixmed_jax)/[\w./-]+)", span)
+        if path and not (ROOT / path[1].partition("::")[0]).exists():
+            wrong.append(span)
+    assert not wrong
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_relative_links_lead_somewhere(page):
+    text = FENCE.sub("", page.read_text(encoding="utf-8"))
+    targets = [t.partition("#")[0] for t in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in t]
+    assert not [target for target in targets if target and not (page.parent / target).exists()]
+
+
+def test_quoted_errors_are_raised_by_the_code():
+    """A quoted line's … stands for anything; it has to fit a message of the source."""
+    messages = [text for _, text in runpy.run_path(str(ROOT / "docs" / "messages.py"))["messages"]()]
+    assert len(messages) > 200
+    lines = re.findall(
+        r"^\| `([^`]+)` \|", (ROOT / "docs" / "errors.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert len(lines) > 15
+    for line in lines:
+        pattern = re.compile(".*".join(map(re.escape, line.split("…"))))
+        assert any(pattern.fullmatch(message) for message in messages), line
+
+
+# ---------------------------------------------------------------- Python
+EXECUTED = {"README.md", "your-data.md", "devices.md"}
+ELSEWHERE = {"extending.md": "test_docs_extending.py runs its files"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    output = tmp_path_factory.mktemp("documented") / "samples"
+    return sample(runs.trained(tmp_path_factory), output=str(output), number=4, balance=True, split="train")
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if blocks(page, "python")], ids=lambda page: page.name
+)
+def test_python_runs_as_written(page, folder, tmp_path, tmp_path_factory, monkeypatch):
+    monkeypatch.setattr(tfds, "data_source", partial(tfds.data_source, data_dir=tmp_path))  # not in the home
+    for text in blocks(page, "python"):
+        code = compile(text.replace("runs/mine", str(runs.trained(tmp_path_factory))), page.name, "exec")
+        if page.name in ELSEWHERE:
+            continue
+        assert page.name in EXECUTED, f"{page.name}: say in this test where its Python is executed"
+        names = {"label_maps": np.zeros((1, 32, 32), np.uint8)}
+        exec(code, names)
+        if "loaders" in names and importlib.util.find_spec("torch"):
+            for_pytorch, for_keras, for_tfds = names["loaders"](folder)
+            assert next(iter(for_pytorch))["image"].shape == (4, 1, 32, 32)
+            assert for_keras["mask"].shape == (4, 32, 32) and len(for_tfds) == 4
+        if "pmapped" in names:
+            assert callable(names["pmapped"](runs.config(tmp_path_factory)))
+
+
+# ---------------------------------------------------------------- commands that are quick are run
+def slices_of_phantoms(root: Path) -> Path:
+    """A folder as the page describes it: 24 slices of 12 patients."""
+    (root / "images").mkdir(parents=True)
+    (root / "masks").mkdir()
+    rows = ["file,label,patient_group"]
+    for patient in range(12):
+        for i, drawn in enumerate(patient_slices(patient, seed=0, size=32, count=2)):
+            name = f"case{patient}-{i}.png"
+            Image.fromarray(drawn.image[..., 0]).save(root / "images" / name)
+            Image.fromarray(drawn.mask[..., 0] * np.uint8(255)).save(root / "masks" / name)
+            rows.append(f"{name},{LABEL_NAMES[drawn.label]},{patient}")
+    (root / "meta.csv").write_text("\n".join(rows) + "\n")
+    return root
+
+
+@pytest.mark.slow
+def test_the_commands_of_your_data_run_one_after_the_other(tmp_path, tmp_path_factory):
+    """As docs/your-data.md has them, on few small slices, with test presets and fewer samples."""
+    data = slices_of_phantoms(tmp_path / "mine")
+    cache = str(runs.use_cache(tmp_path_factory))
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "JAX_COMPILATION_CACHE_DIR": cache,
+        "PYTHONWARNINGS": "",
+    }
+    done = 0
+    for text in blocks(ROOT / "docs" / "your-data.md", ""):
+        for line in text.splitlines():
+            if not line.startswith("python launch.py"):
+                continue
+            for old, new in {
+                ".py --config.data": ".py:test --config.data", "data.size=128": "data.size=32",
+                "number=500": "number=6", "=DIR": f"={data}", "runs/": f"{tmp_path}/runs/",
+            }.items():  # fmt: skip
+                line = line.replace(old, new)
+            words = shlex.split(line)[1:]
+            process = subprocess.run(
+                [sys.executable, *words],
+                cwd=ROOT,
+                env=environment,
+                capture_output=True,
+                text=True,
+                timeout=300,
+            )
+            assert process.returncode == 0, f"{line}\n{process.stderr}"
+            done += 1
+    assert done == 7
+    assert (tmp_path / "runs" / "mine" / "samples" / "data_sheet.md").exists()
+    assert "CC BY 4.0" in (tmp_path / "runs" / "mine" / "model_card.md").read_text(encoding="utf-8")
+
+
+# ---------------------------------------------------------------- the site
+def test_the_site_is_built_without_warnings(tmp_path):
+    if importlib.util.find_spec("zensical") is None:
+        pytest.skip('pip install -e ".[docs]" to build the documentation site')
+    shutil.copytree(ROOT / "docs", tmp_path / "docs")
+    shutil.copy(ROOT / "mkdocs.yml", tmp_path)
+    (tmp_path / "pixmed_jax").symlink_to(ROOT / "pixmed_jax")
+    command = [sys.executable, "-m", "zensical", "build", "--strict"]
+    process = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert process.returncode == 0, process.stdout + process.stderr
+    reference = (tmp_path / "site" / "reference.html").read_text(encoding="utf-8")
+    for name in ("pixmed_jax.inference.Generator", "pixmed_jax.losses", "pixmed_jax.training.task.Task"):
+        assert f'id="{name}' in reference, name
+    assert {page.stem for page in PAGES[1:]} <= {page.stem for page in (tmp_path / "site").glob("*.html")}
