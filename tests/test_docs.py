@@ -209,8 +209,8 @@ def slices_of_phantoms(root: Path) -> Path:
     for patient in range(12):
         for i, drawn in enumerate(patient_slices(patient, seed=0, size=32, count=2)):
             name = f"case{patient}-{i}.png"
-            Image.fromarray(drawn.image[..., 0]).save(root / "images" / name)
-            Image.fromarray(drawn.mask[..., 0] * np.uint8(255)).save(root / "masks" / name)
+            Image.fromarray(drawn.image).save(root / "images" / name)
+            Image.fromarray(drawn.mask * np.uint8(255)).save(root / "masks" / name)
             rows.append(f"{name},{LABEL_NAMES[drawn.label]},{patient}")
     (root / "meta.csv").write_text("\n".join(rows) + "\n")
     return root
