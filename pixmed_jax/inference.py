@@ -126,6 +126,10 @@ class Network:
         self._predict = jit_predict(task, lambda images: with_channels(to_float(images), channels))
 
     def __call__(self, images: np.ndarray, *, batch_size: int = 8) -> np.ndarray:
+        """Images [N, S, S, C] uint8 | uint16 -> logits float32, [N, L] or [N, S, S, 1 + K].
+
+        Raises PixmedError for images of another size.
+        """
         if images.ndim != 4 or images.shape[1:3] != (self.size, self.size):
             raise PixmedError(
                 f"images of shape {list(images.shape)}: this network needs [N, {self.size}, {self.size}, C]; "
@@ -174,6 +178,7 @@ class Restorer:
         self._predict = jit_predict(task, to_float)
 
     def __call__(self, images: np.ndarray, *, batch_size: int = 8) -> np.ndarray:
+        """Degraded images [N, H, W, C] float in [0, 1] -> restored ones, float32 in [0, 1]."""
         n, height, width, channels = images.shape
         each = self._channels == 1 < channels
         given = np.moveaxis(images, -1, 1).reshape(-1, height, width, 1) if each else images

@@ -85,10 +85,12 @@ def pixel_bce(generated: jax.Array, real: jax.Array) -> jax.Array:
 
 
 def l1(generated: jax.Array, real: jax.Array) -> jax.Array:
+    """Mean absolute difference of images in [0, 1], any shape; a scalar."""
     return jnp.abs(generated - real).mean()
 
 
 def mse(generated: jax.Array, real: jax.Array) -> jax.Array:
+    """Mean squared difference of images in [0, 1], any shape; a scalar."""
     return jnp.square(generated - real).mean()
 
 

@@ -47,6 +47,7 @@ class InUseError(PixmedError):
 
 
 def write_text(path: Path, text: str) -> None:
+    """UTF-8, whole or not at all: to a draft beside it, then renamed."""
     draft = path.with_name(path.name + ".draft")
     try:
         draft.write_text(text, encoding="utf-8")
@@ -57,6 +58,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, contents: Any) -> None:
+    """JSON of one space a level, whole or not at all."""
     write_text(path, json.dumps(contents, indent=1, ensure_ascii=False) + "\n")
 
 

@@ -1,5 +1,6 @@
 """README and docs/: commands parse, keys, files and links exist, Python runs, quoted errors are raised."""
 
+import ast
 import importlib.util
 import json
 import os
@@ -267,3 +268,35 @@ def test_the_site_is_built_without_warnings(tmp_path):
     for name in ("pixmed_jax.inference.Generator", "pixmed_jax.losses", "pixmed_jax.training.task.Task"):
         assert f'id="{name}' in reference, name
     assert {page.stem for page in PAGES[1:]} <= {page.stem for page in (tmp_path / "site").glob("*.html")}
+
+
+def of_reference() -> list[tuple[str, Path]]:
+    """(dotted name, its module's file) of everything that docs/reference.md shows."""
+    found = []
+    for name in re.findall(r"^::: (\S+)$", (ROOT / "docs" / "reference.md").read_text(), re.MULTILINE):
+        path = ROOT / Path(*name.split("."))
+        while not path.with_suffix(".py").exists():
+            path = path.parent
+            assert path != ROOT, f"{name}: no such module"
+        found.append((name, path.with_suffix(".py")))
+    return found
+
+
+@pytest.mark.parametrize(("name", "path"), of_reference())
+def test_what_the_reference_shows_is_described(name, path):
+    """Every public class, function and method has a docstring; a network's __call__ has that of its class."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    only = name.removeprefix(module).removeprefix(".")
+    silent, seen = [], False
+    for node in tree.body:
+        if not isinstance(node, ast.ClassDef | ast.FunctionDef) or node.name.startswith("_"):
+            continue
+        if only and node.name != only:
+            continue
+        seen = True
+        inside = node.body if isinstance(node, ast.ClassDef) else []
+        methods = [m for m in inside if isinstance(m, ast.FunctionDef) and m.name[0] != "_"]
+        others = [m for m in methods if m.name != "setup"]  # which is Flax's
+        silent += [of.name for of in (node, *others) if not ast.get_docstring(of)]
+    assert seen and not silent

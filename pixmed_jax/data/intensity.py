@@ -64,6 +64,7 @@ def percentiles(values: np.ndarray, name: str) -> Limits:
 
 
 def not_finite(values: np.ndarray, name: str) -> PixmedError:
+    """What to raise for values that are not all numbers; `name` is the file's."""
     count = np.count_nonzero(~np.isfinite(values))
     return PixmedError(
         f"{name}: {count} values are NaN or infinite; replace them with the background's value"

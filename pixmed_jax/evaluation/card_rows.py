@@ -112,6 +112,7 @@ def of_network(evaluation: Mapping[str, Any]) -> list[Row]:
 
 
 def of_memorisation(found: Mapping[str, Any]) -> list[Row]:
+    """Of an audit: copies, near ones, and the two attacks beside a guess."""
     rows = row(
         "copies of a training slice", found["copies"], better="less", **{"images looked at": found["n"]}
     )
@@ -131,6 +132,7 @@ def of_memorisation(found: Mapping[str, Any]) -> list[Row]:
 
 
 def of_utility(utility: Mapping[str, Any]) -> list[Row]:
+    """Of a utility experiment: what synthetic slices gain beside augmentation, each share of the patients."""
     rows: list[Row] = []
     for of in utility["found"]:
         title = f"{of['network']}'s {of['measure']}, {of['share']} % of the patients: gain"

@@ -123,6 +123,7 @@ def collect(workdir: Path, step: int | None = None) -> dict[str, Any]:
 
 
 def missing(mode: str, why: str = "Not evaluated") -> dict[str, str]:
+    """A part of a card that nobody measured, and the command that measures it."""
     return {"missing": f"{why}; run python launch.py --workdir=DIR --mode={mode}"}
 
 

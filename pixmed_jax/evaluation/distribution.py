@@ -202,6 +202,7 @@ def too_few(groups: np.ndarray) -> str:
 
 
 def nothing(why: str) -> dict[str, Any]:
+    """An entry without a number, and why."""
     return {"value": None, "low": None, "high": None, "floor": None, "halves": None, "why": why}
 
 

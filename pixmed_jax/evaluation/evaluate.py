@@ -177,6 +177,7 @@ def means(scores: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, dict[str,
 
 
 def judged(images: np.ndarray, slices: Slices, masked: bool) -> fidelity.Slices:
+    """Slices as the judges take them; without masks where the condition is no map."""
     return fidelity.Slices(images, slices.masks > 0 if masked else None, np.array(slices.groups))
 
 

@@ -44,6 +44,7 @@ class Found(NamedTuple):
 
 
 def no_masks(why: str) -> dict[str, Any]:
+    """The entry of evaluation.json where nothing can be measured, and why."""
     return {"generated": None, "real": None, "why": why}
 
 

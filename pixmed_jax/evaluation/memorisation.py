@@ -46,6 +46,8 @@ class Nearest(NamedTuple):
 
 
 class Real(NamedTuple):
+    """Real slices [N, S, S] in [0, 1] and the patient group of each, [N]."""
+
     images: np.ndarray
     groups: np.ndarray
 

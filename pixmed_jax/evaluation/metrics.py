@@ -21,6 +21,7 @@ _ssim_map = jax.jit(losses.ssim_map)
 
 
 def ssim(a: np.ndarray, b: np.ndarray, region: np.ndarray) -> np.ndarray:
+    """Mean of the SSIM map over each region, [N]; windows that reach beyond the picture are left out."""
     values = np.empty(len(a))
     inner = region[:, _BORDER:-_BORDER, _BORDER:-_BORDER]
     for i in range(len(a)):  # one at a time: one shape to compile, and memory that does not grow with N
@@ -32,6 +33,7 @@ def ssim(a: np.ndarray, b: np.ndarray, region: np.ndarray) -> np.ndarray:
 
 
 def mse(a: np.ndarray, b: np.ndarray, region: np.ndarray) -> np.ndarray:
+    """Mean squared difference over each region, [N], in units of the grey range squared."""
     return _mean_over((a.astype(np.float64) - b) ** 2, region)
 
 

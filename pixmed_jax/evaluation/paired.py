@@ -21,6 +21,8 @@ POWER = 0.8
 
 
 class Bounds(NamedTuple):
+    """A mean and its bootstrap interval."""
+
     value: float
     low: float
     high: float

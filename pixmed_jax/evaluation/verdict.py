@@ -40,6 +40,8 @@ RECOGNISED = 0.5
 
 
 class Answer(NamedTuple):
+    """One of the five questions, its answer, and the numbers that it rests on in a sentence."""
+
     question: str
     answer: str  # "yes", "partly", "no" or "not measured"
     sentence: str
@@ -47,6 +49,7 @@ class Answer(NamedTuple):
 
 
 def answers(evaluation: Mapping[str, Any]) -> list[Answer]:
+    """All five, of what evaluation.json holds; a part that is missing is "not measured"."""
     return [
         _looks_real(evaluation),
         _follows(evaluation),

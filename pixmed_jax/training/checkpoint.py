@@ -106,6 +106,7 @@ class Writer:
             raise _save_failed(step, error) from error
 
     def close(self) -> None:
+        """Finish the save under way and let go of orbax. Raises PixmedError if that save fails."""
         self.finish()
         self._checkpointer.close()
 
@@ -283,6 +284,7 @@ def _manifests(directory: Path) -> list[Path]:
 
 
 def sha256(path: Path) -> str:
+    """64 hexadecimal digits of a file's contents."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -300,6 +302,7 @@ def _write_manifest(path: Path, contents: dict[str, Any]) -> None:
 
 
 def sha256_of_contents(contents: dict[str, Any]) -> str:
+    """Of a manifest, its own entry "sha256" left out."""
     others = {key: value for key, value in contents.items() if key != "sha256"}
     return hashlib.sha256(json.dumps(others, sort_keys=True).encode()).hexdigest()
 

@@ -29,6 +29,8 @@ _PATH_RATE = 0.01  # of the running mean of path lengths (StyleGAN2's official c
 
 
 class GANState(NamedTuple):
+    """All that a training is at a step: nothing else decides what comes after it."""
+
     step: jax.Array
     skipped: jax.Array
     skipped_in_row: jax.Array

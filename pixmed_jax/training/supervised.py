@@ -27,6 +27,8 @@ _SMOOTH = 1.0  # pixels added to both sides of Dice, which is 0 / 0 for a class 
 
 
 class SupervisedState(NamedTuple):
+    """All that a training is at a step: nothing else decides what comes after it."""
+
     step: jax.Array
     skipped: jax.Array
     skipped_in_row: jax.Array
