@@ -17,6 +17,7 @@ def render(package: str, template: str, **values: Any) -> str:
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        keep_trailing_newline=markdown,
     )
     return environment.get_template(template).render(**values)
 
@@ -25,4 +26,5 @@ def _plain(value: Any) -> str:
     """One line of Markdown that shows the value as it is, HTML in it too; Markup goes through."""
     if isinstance(value, Markup):
         return value
-    return re.sub(r"([\\`*_\[\]<>|#&!~])", r"\\\1", " ".join(str(value).split()))
+    text = " ".join(str(value).split())
+    return re.sub(r"([\\`*\[\]<>|#&!~]|(?<!\w)_|_(?!\w))", r"\\\1", text)  # inside of a word _ is itself

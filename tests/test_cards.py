@@ -119,16 +119,16 @@ def test_a_card_says_what_the_runs_files_say(run):
         "| train | 3 | 2 |",
         "| SSIM, whole image | 0.812 | 0.801 to 0.832 | more | mean training image 0.328; nearest-mask "
         "training slice 0.328 |",
-        "| KID (encoder features) | 0.609 | 0.135 to 1.28 | less | between real patients 0.303 |",
+        "| KID, features: encoder | 0.609 | 0.135 to 1.28 | less | between real patients 0.303 |",
         "| Dice of a segmenter of real slices with the mask | 0.385 | 0.209 to 0.616 | more | on the real "
-        "slices 0.534; with other patients' masks 0.04 |",
+        "slices 0.534; with other patients' masks 0.040 |",
         "| copies of a training slice | 3 | – | less | images looked at 261 |",
-        "| images near a training slice | 7 | – | less | expected of strangers 2.5 |",
-        "| AUC of guessing who was trained on | 0.49 | 0.42 to 0.57 | less | a guess 0.5 |",
+        "| images near a training slice | 7 | – | less | expected of strangers 2.50 |",
+        "| AUC of guessing who was trained on | 0.490 | 0.420 to 0.570 | less | a guess 0.500 |",
         "| segmenter's dice, 10 % of the patients: gain | -0.002 | -0.039 to 0.032 | more | the least that "
         "would be seen 0.031 |",
         "Artefacts found: checkerboard.",
-        "One image takes 2.8 ms on cpu:cpu (2 to 4).",
+        "One image takes 2.80 ms on cpu:cpu (2 to 4).",
         "Parameters: generator 6,820,000.",
         "Values of label maps: 0 background, 1 glioma, 2 head.",
     ):
@@ -342,4 +342,5 @@ def test_the_sheets_schema_finds_planted_faults(run, key, value):
 
 
 def test_markdown_escapes_what_it_is_given():
-    assert pages._plain("a_b*c\n\n# d <e> | f") == r"a\_b\*c \# d \<e\> \| f"
+    assert pages._plain("a_b*c\n\n# d <e> | f") == r"a_b\*c \# d \<e\> \| f"
+    assert pages._plain("_a_ trained_on.json") == r"\_a\_ trained_on.json"

@@ -132,7 +132,16 @@ def test_keys_flags_and_files_exist(page, keys):
     }
     flags |= {f"{stage}.{key}" for stage, options in launch.STAGES.items() for key in options}
     flags |= {f"config.{key}" for key in keys} | set(launch.STAGES)
-    of_others = {"no-deps", "strict", "dest", "rounds", "minutes", "seed", "keep", "steps"}  # of pip and of benchmarks
+    of_others = {
+        "no-deps",
+        "strict",
+        "dest",
+        "rounds",
+        "minutes",
+        "seed",
+        "keep",
+        "steps",
+    }  # of pip and of benchmarks
     sections = {key.partition(".")[0] for key in keys} - {"name", "preset", "seed", "run"}
     wrong = []
     for span in spans(page):

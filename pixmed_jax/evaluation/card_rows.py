@@ -62,7 +62,7 @@ def of_images(evaluation: Mapping[str, Any]) -> list[Row]:
         beside = {"between real patients": of.get("floor"), "two halves of them": of.get("halves")}
         low = of.get("low")
         bounds = None if low is None else (low, of["high"])
-        told = f"{title} ({of.get('features', 'unknown')} features)" if name in ("kid", "fid") else title
+        told = f"{title}, features: {of.get('features', 'unknown')}" if name in ("kid", "fid") else title
         rows += row(told, of["value"], bounds, better=less, **beside)
     dice = evaluation["mask_dice"]
     rows += row(
@@ -78,7 +78,8 @@ def of_images(evaluation: Mapping[str, Any]) -> list[Row]:
     rows += row(f"LPIPS, {lpips.get('network')}", lpips.get("value"), bounds, better="less", **beside)
     spread = at(evaluation, "diversity", "spread") or {}
     bounds = (spread["low"], spread["high"]) if spread else None
-    rows += row("difference between images, in units of real ones'", spread.get("ratio"), bounds)
+    title = "difference between images, in units of real ones'"
+    rows += row(title, spread.get("ratio"), bounds, **{"real ones": 1.0 if spread else None})
     return rows
 
 

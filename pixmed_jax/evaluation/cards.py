@@ -128,12 +128,14 @@ def missing(mode: str, why: str = "Not evaluated") -> dict[str, str]:
 
 
 def text(value: float | None) -> str:
-    """Three digits of a number; whole ones whole."""
+    """A number to three digits, a small one to two; whole ones whole."""
     if value is None:
         return "–"
     if float(value).is_integer():
         return f"{int(value):,}"
-    return f"{value:.3g}" if abs(value) < 100 else f"{value:,.0f}"
+    if abs(value) < 0.01:
+        return f"{value:.2g}"
+    return f"{value:.3f}" if abs(value) < 1 else f"{value:#.3g}" if abs(value) < 100 else f"{value:,.0f}"
 
 
 def _read(path: Path, digest: str) -> dict[str, Any]:
