@@ -38,9 +38,7 @@ from PIL import Image
 from pixmed_jax import config as configs
 from pixmed_jax import inference, pictures
 from pixmed_jax import workdir as run_folder
-from pixmed_jax.data import arrays, edits, intensity, nifti, volumes
-from pixmed_jax.data import masks as encodings
-from pixmed_jax.data.decode import SUFFIXES, read_mask
+from pixmed_jax.data import arrays, edits, intensity, mask_files, nifti
 from pixmed_jax.data.regions import is_tumor, known_heads
 from pixmed_jax.data.sources import open_dataset
 from pixmed_jax.data.synthetic import DATA_SHEET, MANIFEST, NO_TUMOR, TRAINED_ON
@@ -282,18 +280,14 @@ def _from_folder(folder: Path, label: str, generator: inference.Generator) -> Co
     tumors = [name for name in generator.classes if is_tumor(name)]
     if label and label not in tumors:
         raise PixmedError(f"sample.label={label!r} is not one of {', '.join(tumors)}")
-    paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES or volumes.is_volume(p))
+    paths = sorted(filter(mask_files.is_mask, folder.iterdir()))
     if not paths:
-        known = ", ".join(sorted(SUFFIXES | volumes.SUFFIXES))
-        raise PixmedError(f"{folder}: holds no mask pictures or volumes ({known})")
+        raise PixmedError(f"{folder}: holds no mask pictures or volumes ({', '.join(mask_files.SUFFIXES)})")
     maps, files, suffixes, faults = [], [], [], []
     for path in watched(paths, len(paths), "reading masks"):
         try:
-            if path.suffix.lower() in SUFFIXES:
-                slices = [(path.name, "", read_mask(path))]
-            else:
-                slices = _mask_slices(path, generator.config["data"].get("axis", "stored"), len(tumors))
-            for name, suffix, mask in slices:
+            axis = generator.config["data"].get("axis", "stored")
+            for name, suffix, mask in mask_files.slices(path, axis, len(tumors)):
                 maps.append(_as_map(mask, folder / name, label, generator))
                 files.append(name)
                 suffixes.append(suffix)
@@ -305,33 +299,6 @@ def _from_folder(folder: Path, label: str, generator: inference.Generator) -> Co
     labels = tuple(next((tumors[v - 1] for v in np.unique(m) if 0 < v <= len(tumors)), "") for m in values)
     limits = np.tile(generator.limits, (len(files), 1))
     return Conditions(values, labels, ("",) * len(files), tuple(files), limits, suffixes=tuple(suffixes))
-
-
-def _mask_slices(path: Path, axis: str, tumors: int) -> list[tuple[str, str, np.ndarray]]:
-    """(name, suffix for what is drawn of it, mask [H, W] uint8) of the slices of a volume with a tumour.
-
-    The tumour is 255, or the values 1 to `tumors`, or the channels of a one-hot mask.
-    """
-    array = volumes.open_array(path, "mask")
-    pictures = volumes.stack(array, array.read(), axis)
-    deep = len(pictures) > 1
-    known = arrays.suffix(path) in volumes.SUFFIXES
-    stem = path.name[: -len(arrays.suffix(path))] if known else path.name
-    stem = stem.encode()[:200].decode(errors="ignore")  # names of files end at 255 bytes
-    found = []
-    for k, stored in enumerate(pictures):
-        values = (
-            stored if (array.slope, array.intercept) == (1, 0) else stored * array.slope + array.intercept
-        )
-        mask = encodings.as_uint8(np.ascontiguousarray(values), str(path))
-        mask = encodings.from_one_hot(mask, str(path)) if mask.ndim == 3 else mask
-        if deep and not ((mask == 255) | ((mask > 0) & (mask <= tumors))).any():
-            continue
-        name = f"{path.name}#{k:03d}" if deep else path.name
-        found.append((name, f"_{stem}_{k:03d}" if deep else "", mask))
-    if not found:
-        raise PixmedError(f"{path}: no slice shows a tumour; leave it out, or check the run's data.axis")
-    return found
 
 
 def _as_map(mask: np.ndarray, path: Path, label: str, generator: inference.Generator) -> np.ndarray:
@@ -355,12 +322,7 @@ def _as_map(mask: np.ndarray, path: Path, label: str, generator: inference.Gener
         raise PixmedError(
             f"{path}: has values {sorted(values)}; this model knows 0 to {len(classes)}: {', '.join(classes)}"
         )
-    side = max(mask.shape)
-    square = np.zeros((side, side), np.uint8)
-    top, left = (side - mask.shape[0]) // 2, (side - mask.shape[1]) // 2
-    square[top : top + mask.shape[0], left : left + mask.shape[1]] = mask
-    size = (generator.size, generator.size)
-    return np.asarray(Image.fromarray(square).resize(size, Image.Resampling.NEAREST))
+    return mask_files.fitted(mask, generator.size)
 
 
 def _order(labels: Sequence[str], number: int, balance: bool) -> np.ndarray:

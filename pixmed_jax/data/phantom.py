@@ -158,11 +158,17 @@ def _scan(a: Anatomy, points: np.ndarray, clean: np.ndarray, rng: np.random.Gene
     return (np.hypot(clean + real, imaginary).clip(0, 1) * 255).round().astype(np.uint8)
 
 
-def patient_slices(patient: int, *, seed: int = 0, size: int = 160, count: int = 4) -> list[PhantomSlice]:
-    """`count` slices [size, size] of one patient, each through the tumour; the planes take turns."""
+def patient_slices(
+    patient: int, *, seed: int = 0, size: int = 160, count: int = 4, healthy: bool = False
+) -> list[PhantomSlice]:
+    """`count` slices [size, size] of one patient, each through the tumour; the planes take turns.
+
+    `healthy` shows the same planes as they were before the tumour grew; its mask is given all the same.
+    """
     if size < 32:
         raise PixmedError(f"size: a phantom slice of {size} pixels cannot show a tumour; give 32 or more")
     a = anatomy(patient, seed=seed)
+    without = a._replace(tumour=a.tumour._replace(centre=np.array([0.0, 0.0, 1e6])))  # a kilometre away
     rng = np.random.default_rng([seed, patient, 1])
     planes = rng.permutation(PLANES)
     slices = []
@@ -175,6 +181,8 @@ def patient_slices(patient: int, *, seed: int = 0, size: int = 160, count: int =
             clean, mask = tissue(a, points)
             if mask.mean() >= MIN_TUMOUR:
                 break
+        if healthy:
+            clean, _ = tissue(without, points)
         label = LABEL_NAMES.index(a.tumour.kind)
         slices.append(PhantomSlice(_scan(a, points, clean, rng), mask.astype(np.uint8), label, plane))
     return slices

@@ -52,6 +52,12 @@ def kept(folder: Path | None, name: str, key: str, like: Any, make: Callable[[],
     return tree
 
 
+def newest(folder: Path, name: str, like: Any) -> Any:
+    """The tree of these shapes that was kept last, whatever its key; None where there is none."""
+    found = sorted(folder.glob(f"{name}-*.npz"), key=lambda path: path.stat().st_mtime, reverse=True)
+    return next((tree for path in found if (tree := _read(path, like)) is not None), None)
+
+
 def _read(path: Path, like: Any) -> Any:
     shapes = {name: leaf.shape for name, leaf in flatten_dict(like, sep="/").items()}
     most = sum(int(np.prod(shape)) for shape in shapes.values()) * 4 + 1000 * (len(shapes) + 1)

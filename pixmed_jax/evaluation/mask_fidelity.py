@@ -21,12 +21,13 @@ import optax
 
 from pixmed_jax.data.pipeline import Batch, batch_rows
 from pixmed_jax.evaluation import metrics, segmentation
-from pixmed_jax.evaluation.kept import digest, kept
+from pixmed_jax.evaluation.kept import digest, kept, newest
 from pixmed_jax.models.segmenter import Segmenter
 from pixmed_jax.progress import watched
 from pixmed_jax.training import supervised
 from pixmed_jax.training.task import Task
 
+_NAME = "segmenter"  # of its file
 _NETWORK: dict[str, Any] = {"classes": 1, "width": 8, "levels": 4, "norm": "instance"}
 _MULTIPLE, _SIDE = 8, 64  # a network of four levels halves three times
 _BATCH, _STEPS, _PASSES = 8, 400, 20
@@ -91,13 +92,22 @@ def segmenter(images: np.ndarray, masks: np.ndarray, *, folder: Path | None = No
     It turns images [M, S, S] into masks [M, S, S] bool; `folder` as in `features.encoder`.
     """
     key = digest(images, masks, seed, _NETWORK, _SIDE, _BATCH, _STEPS, _PASSES, _GAIN, "1")
-    example = _batch(np.zeros((1, _MULTIPLE, _MULTIPLE), np.float32), np.zeros((1, _MULTIPLE, _MULTIPLE)))
-    like = jax.eval_shape(_task(1).init, jax.random.PRNGKey(0), example).ema["params"]
     factor = -(-images.shape[1] // _SIDE)
     params = kept(
-        folder, "segmenter", key, like, lambda: _train(_fitted(images, factor), _fitted(masks, factor), seed)
+        folder, _NAME, key, _like(), lambda: _train(_fitted(images, factor), _fitted(masks, factor), seed)
     )
     return partial(_segment, params)
+
+
+def kept_segmenter(folder: Path) -> Segment | None:
+    """The segmenter that an evaluation left in a run's `judges/`, if it did."""
+    params = newest(folder, _NAME, _like())
+    return None if params is None else partial(_segment, params)
+
+
+def _like() -> Any:
+    example = _batch(np.zeros((1, _MULTIPLE, _MULTIPLE), np.float32), np.zeros((1, _MULTIPLE, _MULTIPLE)))
+    return jax.eval_shape(_task(1).init, jax.random.PRNGKey(0), example).ema["params"]
 
 
 def _segment(params: Any, images: np.ndarray) -> np.ndarray:

@@ -1,0 +1,130 @@
+"""The page in gradio: a mask on the left, images beside it, and a few controls. `actions.py` says what they do.
+
+The canvas is `canvas.js`, the look is `style.css`; `view.py` has what both show. Every event hands over all
+that the page holds; the server keeps nothing between two but an uploaded anatomy.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from pixmed_jax import pages, pictures
+from pixmed_jax.demo.actions import Actions, Asked, Changes
+from pixmed_jax.demo.painter import NUMBERS, Painter
+from pixmed_jax.demo.scene import SHIFTS, SIZES, composed
+from pixmed_jax.errors import PixmedError
+
+_HERE = Path(__file__).parent
+# One image is made at a time; of many moves of a slider the last one counts.
+_ONE: dict[str, Any] = {
+    "concurrency_id": "model",
+    "concurrency_limit": 1,
+    "trigger_mode": "always_last",
+    "show_progress": "hidden",
+}
+_KEEP = """(file) => {
+  if (!file) return;
+  const link = document.createElement("a");
+  link.href = "data:application/zip;base64," + file.data;
+  link.download = file.name;
+  link.click();
+}"""
+
+
+def page(painter: Painter) -> gr.Blocks:
+    """The page of a model, ready to be served; its first images are made here."""
+    actions = Actions(painter)
+    asked, first = actions.first
+    maps = painter.generator.takes_maps
+    with gr.Blocks(title="pixmed_jax: draw a tumour", analytics_enabled=False, fill_width=True) as blocks:
+        gr.HTML(_part("header.html"), elem_id="header")
+        parts: dict[str, Any] = {"own": gr.State(None)}
+        with gr.Row(elem_id="work", equal_height=False):
+            with gr.Column(elem_id="left", min_width=280, visible=maps):
+                parts["mask"] = gr.HTML(
+                    asked.mask,
+                    html_template=_part("canvas.html"),
+                    js_on_load=_part("canvas.js"),
+                    apply_default_css=False,
+                    elem_id="mask",
+                )
+                parts["head"] = _radio("head", "Head", [(s.name, str(i)) for i, s in enumerate(painter.scenes)], asked.head)
+            with gr.Column(elem_id="right", min_width=280):
+                parts["images"] = gr.HTML(first["images"], apply_default_css=False, elem_id="images")
+            with gr.Column(elem_id="controls", min_width=240):
+                parts["note"] = gr.HTML("", apply_default_css=False, elem_id="note")
+                parts["label"] = _radio("label", "Tumour", painter.tumors, asked.label)
+                for name, told, limits in (
+                    ("size", "Size", SIZES),
+                    ("right", "Left, right", SHIFTS),
+                    ("down", "Up, down", SHIFTS),
+                ):
+                    parts[name] = gr.Slider(
+                        *limits, getattr(asked, name), step=1, label=told, elem_id=name, visible=maps, buttons=[]
+                    )
+                parts["number"] = _radio("number", "Images", NUMBERS, asked.number)
+                with gr.Row(elem_id="seeds"):
+                    parts["seed"] = gr.Number(
+                        asked.seed, label="Seed", precision=0, minimum=0, maximum=2**32 - 1, elem_id="seed",
+                        min_width=80,
+                    )
+                    again = gr.Button("Draw again", elem_id="again", min_width=80)
+                upload = gr.UploadButton("Upload a mask", elem_id="upload", visible=maps)
+                with gr.Row(elem_id="files"):
+                    png = gr.Button("Save PNG", elem_id="png", min_width=80)
+                    nifti = gr.Button("Save NIfTI", elem_id="nifti", min_width=80)
+                parts["file"] = gr.JSON(visible=False)
+        gr.HTML(_footer(painter), elem_id="footer")
+
+        inputs = [parts[name] for name in Asked._fields]
+
+        def on(event: Callable, action: Callable[..., Changes], name: str, *more: Any) -> Any:
+            return event(
+                _handler(action, parts, len(more)), [*more, *inputs], [*parts.values()], api_name=name, **_ONE
+            )
+
+        for name in ("label", "size", "right", "down", "number", "seed"):
+            on(parts[name].input, actions.answer, name)
+        on(parts["mask"].input, actions.drawn, "draw")
+        on(parts["head"].input, actions.chosen, "head")
+        on(again.click, actions.again, "again")
+        on(upload.upload, lambda asked, file: _taken(actions, asked, file), "upload", upload)
+        for button, form in ((png, "png"), (nifti, "nifti")):
+            saved = on(button.click, partial(actions.saved, form=form), form)
+            saved.success(None, parts["file"], None, js=_KEEP)
+    blocks.queue(max_size=64)
+    return blocks
+
+
+def _handler(action: Callable[..., Changes], parts: dict[str, Any], more: int) -> Callable[..., list[Any]]:
+    """An action as gradio calls it; what it has to complain about is told on the page, in a line."""
+
+    def handle(*values: Any) -> list[Any]:
+        first, asked = values[:more], Asked(*values[more:])
+        try:
+            changes = action(asked, *first) | {"note": ""}
+        except PixmedError as error:
+            changes = {"note": pages.render("pixmed_jax.demo", "fault.html.j2", line=str(error))}
+        return [changes.get(name, gr.skip()) for name in parts]
+
+    return handle
+
+
+def _taken(actions: Actions, asked: Asked, file: str) -> Changes:
+    """An upload is read once; what gradio has kept of it is deleted."""
+    path = Path(file)
+    try:
+        return actions.uploaded(asked, path)
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _radio(name: str, told: str, choices: Sequence[Any], value: Any) -> gr.Radio:
+    return gr.Radio(list(choices), value=value, label=told, elem_id=name, visible=len(choices) > 1)
+
+
+def _part(name: str) -> str:
+    return (_HERE / name).read_text(encoding="utf-8")

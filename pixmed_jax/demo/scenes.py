@@ -1,0 +1,83 @@
+"""Heads to draw into: phantoms of patients that no preset trains on, or slices of a run's own test split.
+
+A phantom is taken twice, with and without its tumour, so its anatomy is what it was before the tumour grew. A
+real slice has the tumour's place filled with the brain around it (`data/edits.py`).
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from pixmed_jax import workdir as run_folder
+from pixmed_jax.data import edits
+from pixmed_jax.data.phantom import LABEL_NAMES, PLANES, patient_slices
+from pixmed_jax.data.regions import head, is_tumor, known_heads, label_map
+from pixmed_jax.data.sources import open_dataset
+from pixmed_jax.data.tissues import survey
+from pixmed_jax.demo.scene import Scene
+from pixmed_jax.errors import PixmedError
+from pixmed_jax.inference import Generator
+
+# Chosen by eye: every plane and every class of tumour twice. Presets have at most 480 patients.
+_PHANTOMS = ((1002, "axial"), (1011, "sagittal"), (1005, "coronal"), (1014, "axial"), (1009, "coronal"),
+             (1000, "sagittal"))  # fmt: skip
+_MOST = 6
+
+
+def scenes(workdir: Path | None, generator: Generator) -> list[Scene]:
+    """Slices of the run in `workdir` if they can be opened, phantoms if not; [] for a model without maps."""
+    if not generator.takes_maps:
+        return []
+    if workdir is not None and (workdir / run_folder.CONFIG).exists():
+        try:
+            return of_run(workdir, generator)
+        except PixmedError as error:
+            print(f"{error}; phantoms take the place of the run's slices", file=sys.stderr)
+    return of_phantoms(generator)
+
+
+def of_phantoms(generator: Generator) -> list[Scene]:
+    return [_phantom(patient, plane, generator) for patient, plane in _PHANTOMS]
+
+
+def _phantom(patient: int, plane: str, generator: Generator) -> Scene:
+    data, tumors = generator.config["data"], tumor_names(generator.classes)
+    slices = patient_slices(patient, size=generator.size, count=len(PLANES), healthy=True)
+    taken = next(s for s in slices if s.plane == plane)
+    nothing = np.zeros_like(taken.mask)
+    maps, _ = label_map(
+        nothing[None],
+        taken.image[None, ..., None],
+        condition=data["condition"],
+        label_names=tumors,
+        class_channels=len(tumors) > 1,
+        tissue_classes=data.get("tissues", 4),
+    )
+    label = LABEL_NAMES[taken.label]
+    tumor = taken.mask > 0
+    where = survey(taken.image, head(taken.image), nothing > 0)
+    return Scene(plane, maps[0], tumor, label if label in tumors else tumors[0], where)
+
+
+def of_run(workdir: Path, generator: Generator) -> list[Scene]:
+    """Slices of test patients, of every label in turn."""
+    config = run_folder.read_config(workdir)
+    dataset = open_dataset(**config["data"], seed=config["seed"])
+    rows = dataset.spread("test", _MOST)
+    arrays, slices = dataset.load(rows, dataset.size)
+    maps, tumors = np.asarray(arrays.maps), tumor_names(generator.classes)
+    outlines = known_heads(maps, slices.images, dataset.condition)
+    found = []
+    for i, row in enumerate(rows):
+        where = survey(slices.images[i].mean(axis=-1), outlines[i], slices.masks[i] > 0)
+        apart = edits.take_apart(maps[i], len(tumors), where)
+        label = tumors[max(int(apart.tumor.max()) - 1, 0)]
+        found.append(Scene(dataset.source.planes[row], apart.anatomy, apart.tumor > 0, label, where))
+    return found
+
+
+def tumor_names(classes: Sequence[str]) -> tuple[str, ...]:
+    """The classes that can be drawn; of a model whose condition is the label, all."""
+    return tuple(filter(is_tumor, classes))
