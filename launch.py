@@ -12,6 +12,10 @@ Then, from the run's folder alone:
   python launch.py --workdir=runs/mine --mode=audit
   python launch.py --workdir=runs/mine --mode=utility
   python launch.py --workdir=runs/mine --mode=export
+  python launch.py --workdir=runs/mine --mode=demo
+
+Draw a tumour in the browser, on small weights that come with the project:
+  python launch.py --mode=demo
 
 Several runs side by side, or the paper's whole comparison from nothing:
   python launch.py --mode=compare --workdirs=runs/ghost-quick,runs/pix2pix-quick --workdir=runs/compare
@@ -51,6 +55,7 @@ MODES = (
     "audit",
     "utility",
     "export",
+    "demo",
     "compare",
     "check_data",
     "enhance",
@@ -73,6 +78,7 @@ STAGES: dict[str, dict[str, Any]] = {
         "segmenter": "quick", "classifier": "quick", "shares": (10, 25, 50, 100), "seeds": 3, "number": 600,
         "edit": "auto", "split": "val+test", "steps": 0,
     },
+    "demo": {"port": 7860, "browser": False, "step": "newest"},
     "enhance": {
         "method": "gamma", "gamma": 0.0, "clip_limit": 0.01, "baselines": "auto",
         "reference": "", "degrade": False, "darkest": 0.1, "brightest": 0.6, "noise": 0.01, "seed": 0,
@@ -254,10 +260,14 @@ def _dispatch() -> int:
         from pixmed_jax.enhancement.enhance import enhance
 
         return enhance(FLAGS.input, FLAGS.output, **FLAGS.enhance.to_dict())
-    if FLAGS.workdir is None:
-        raise PixmedError(f"--mode={FLAGS.mode} needs --workdir, the folder of a trained run")
     if FLAGS.config is not None:
         raise PixmedError(f"--mode={FLAGS.mode} takes its config from --workdir; leave --config out")
+    if FLAGS.mode == "demo":
+        from pixmed_jax.demo.serve import demo
+
+        demo(Path(FLAGS.workdir) if FLAGS.workdir else None, **FLAGS.demo.to_dict())
+    if FLAGS.workdir is None:
+        raise PixmedError(f"--mode={FLAGS.mode} needs --workdir, the folder of a trained run")
     workdir = Path(FLAGS.workdir)
     if FLAGS.mode == "sample":
         from pixmed_jax.sampling import sample

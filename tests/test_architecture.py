@@ -23,6 +23,7 @@ LAYERS = (
         "check_data",
         "check_data_page",
         "export",
+        "demo",
         "enhancement.enhance",
         "enhancement.folder",
         "enhancement.page",

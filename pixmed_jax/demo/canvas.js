@@ -40,6 +40,7 @@ function receive() {
   side = given.side;
   colour = given.colour;
   bits = unpacked(given.shown);
+  if (anatomy.src !== given.anatomy) before = [];  // another head
   anatomy.onload = paint;
   anatomy.src = given.anatomy;
   element.querySelector(".undo").disabled = !before.length;

@@ -1,4 +1,4 @@
-"""The page in gradio: a mask on the left, images beside it, and a few controls. `actions.py` says what they do.
+"""The page in gradio: a mask on the left, images beside it, a few controls. `actions.py` says what they do.
 
 The canvas is `canvas.js`, the look is `style.css`; `view.py` has what both show. Every event hands over all
 that the page holds; the server keeps nothing between two but an uploaded anatomy.
@@ -11,10 +11,11 @@ from typing import Any
 
 import gradio as gr
 
-from pixmed_jax import pages, pictures
+from pixmed_jax import pages
+from pixmed_jax.demo import view
 from pixmed_jax.demo.actions import Actions, Asked, Changes
 from pixmed_jax.demo.painter import NUMBERS, Painter
-from pixmed_jax.demo.scene import SHIFTS, SIZES, composed
+from pixmed_jax.demo.scene import SHIFTS, SIZES
 from pixmed_jax.errors import PixmedError
 
 _HERE = Path(__file__).parent
@@ -24,6 +25,12 @@ _ONE: dict[str, Any] = {
     "concurrency_limit": 1,
     "trigger_mode": "always_last",
     "show_progress": "hidden",
+}
+_TOLD = {  # what a model knows of a slice, by its condition
+    "tumor": "the tumour alone",
+    "tumor+head": "tumour and outline of the head",
+    "anatomy": "tumour, head and kinds of tissue",
+    "label": "the class of the tumour alone",
 }
 _KEEP = """(file) => {
   if (!file) return;
@@ -51,7 +58,8 @@ def page(painter: Painter) -> gr.Blocks:
                     apply_default_css=False,
                     elem_id="mask",
                 )
-                parts["head"] = _radio("head", "Head", [(s.name, str(i)) for i, s in enumerate(painter.scenes)], asked.head)
+                heads = [(scene.name, str(i)) for i, scene in enumerate(painter.scenes)]
+                parts["head"] = _radio("head", "Head", heads, asked.head)
             with gr.Column(elem_id="right", min_width=280):
                 parts["images"] = gr.HTML(first["images"], apply_default_css=False, elem_id="images")
             with gr.Column(elem_id="controls", min_width=240):
@@ -62,13 +70,19 @@ def page(painter: Painter) -> gr.Blocks:
                     ("right", "Left, right", SHIFTS),
                     ("down", "Up, down", SHIFTS),
                 ):
+                    value = getattr(asked, name)
                     parts[name] = gr.Slider(
-                        *limits, getattr(asked, name), step=1, label=told, elem_id=name, visible=maps, buttons=[]
+                        *limits, value, step=1, label=told, elem_id=name, visible=maps, buttons=[]
                     )
                 parts["number"] = _radio("number", "Images", NUMBERS, asked.number)
                 with gr.Row(elem_id="seeds"):
                     parts["seed"] = gr.Number(
-                        asked.seed, label="Seed", precision=0, minimum=0, maximum=2**32 - 1, elem_id="seed",
+                        asked.seed,
+                        label="Seed",
+                        precision=0,
+                        minimum=0,
+                        maximum=2**32 - 1,
+                        elem_id="seed",
                         min_width=80,
                     )
                     again = gr.Button("Draw again", elem_id="again", min_width=80)
@@ -120,6 +134,23 @@ def _taken(actions: Actions, asked: Asked, file: str) -> Changes:
         return actions.uploaded(asked, path)
     finally:
         path.unlink(missing_ok=True)
+
+
+def look(painter: Painter) -> str:
+    """The page's CSS: `style.css`, and the heads as pictures on their buttons."""
+    names = painter.generator.classes
+    rules = [
+        f"#head label:nth-child({i + 1})::before {{ background-image: url({view.thumbnail(scene, names)}) }}"
+        for i, scene in enumerate(painter.scenes)
+    ]
+    return "\n".join([_part("style.css"), *rules])
+
+
+def _footer(painter: Painter) -> str:
+    told = _TOLD[painter.generator.config["data"]["condition"]]
+    return pages.render(
+        "pixmed_jax.demo", "footer.html.j2", generator=painter.generator, name=painter.name, told=told
+    )
 
 
 def _radio(name: str, told: str, choices: Sequence[Any], value: Any) -> gr.Radio:

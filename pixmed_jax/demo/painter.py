@@ -14,7 +14,7 @@ from pixmed_jax import inference, pictures
 from pixmed_jax.data import intensity, mask_files, nifti
 from pixmed_jax.demo.scene import Scene, composed
 from pixmed_jax.demo.scenes import scenes, tumor_names
-from pixmed_jax.errors import PixmedError
+from pixmed_jax.errors import PixmedError, listing
 from pixmed_jax.evaluation import segmentation
 from pixmed_jax.evaluation.mask_fidelity import kept_segmenter
 from pixmed_jax.progress import watched
@@ -43,6 +43,8 @@ class Painter:
     def __init__(self, folder: Path, step: str = "newest"):
         self.generator = inference.load(folder, step)
         self.segment = kept_segmenter(folder / JUDGES) if self.generator.takes_maps else None
+        config = self.generator.config
+        self.name = f"{config['name']}-{config.get('preset', 'run')}"
         self.tumors = tumor_names(self.generator.classes)
         self.scenes = scenes(folder, self.generator)
         side = self.generator.size
@@ -82,7 +84,7 @@ class Painter:
                     archive.writestr(f"masks/{name}", _encoded(painting.mask, form, (0, 1)))
             about = {
                 "what": "synthetic images, not for diagnosis",
-                "model": f"{generator.config['name']}-{generator.config['preset']}",
+                "model": self.name,
                 "step": generator.step,
                 "label": painting.label,
                 "seed": painting.seed,
@@ -112,11 +114,13 @@ class Painter:
                 scene = scene._replace(label=label)
         else:
             raise PixmedError(
-                f"{path}: has values {sorted(values)[:8]}; a mask holds 0 and 255, or 0 to {len(classes)} for "
-                f"{', '.join(classes)}"
+                f"{path}: has the values {listing([f'{v}' for v in sorted(values)], 8)}; a mask holds 0 and "
+                f"255, or 0 to {len(classes)} for {', '.join(classes)}"
             )
         if not tumor.any():
-            raise PixmedError(f"{path}: shows no tumour at {generator.size} pixels; draw one, or give another")
+            raise PixmedError(
+                f"{path}: shows no tumour at {generator.size} pixels; draw one, or give another"
+            )
         return tumor, scene
 
 

@@ -46,8 +46,7 @@ def placed(tumor: np.ndarray, to: Placement) -> np.ndarray:
     if not tumor.any() or to == AS_DRAWN:
         return tumor
     size, right, down = (
-        float(np.clip(value, *limits))
-        for value, limits in zip(to, (SIZES, SHIFTS, SHIFTS), strict=True)
+        float(np.clip(value, *limits)) for value, limits in zip(to, (SIZES, SHIFTS, SHIFTS), strict=True)
     )
     side = len(tumor) / 100
     grown = scaled(tumor.astype(np.uint8), size / 100)
@@ -74,7 +73,7 @@ def advice(scene: Scene, tumor: np.ndarray) -> str:
 
 
 def pack(tumor: np.ndarray) -> str:
-    return base64.b64encode(np.packbits(tumor)).decode()
+    return base64.b64encode(np.packbits(tumor).tobytes()).decode()
 
 
 def unpack(text: str, side: int) -> np.ndarray:

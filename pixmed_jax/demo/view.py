@@ -5,6 +5,7 @@ shown or hidden in the browser.
 """
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import contourpy
@@ -14,7 +15,7 @@ from scipy import ndimage
 
 from pixmed_jax import pages, pictures
 from pixmed_jax.demo.painter import Painting
-from pixmed_jax.demo.scene import Scene, pack, room, unpack
+from pixmed_jax.demo.scene import Scene, composed, pack, room, unpack
 from pixmed_jax.errors import PixmedError
 
 
@@ -41,7 +42,7 @@ def rendered(painting: Painting, advice: str) -> str:
 def outline(mask: np.ndarray) -> str:
     """The border of a mask [S, S] bool as an SVG path, in pixels of the picture, its corners rounded."""
     smooth = ndimage.gaussian_filter(np.pad(mask, 1).astype(np.float32), 0.7)
-    lines = contourpy.contour_generator(z=smooth).lines(0.5)
+    lines: Any = contourpy.contour_generator(z=smooth, line_type="Separate").lines(0.5)
     # The middle of pixel i lies at i + 0.5, and the padding has moved everything by one.
     return "".join("M" + "L".join(f"{x - 0.5:.1f} {y - 0.5:.1f}" for x, y in line) + "Z" for line in lines)
 
@@ -63,6 +64,12 @@ def canvas(scene: Scene, drawn: np.ndarray, shown: np.ndarray, colours: np.ndarr
             "stroke": stroke,
         }
     )
+
+
+def thumbnail(scene: Scene, classes: Sequence[str]) -> str:
+    """A scene's label map as a data URI."""
+    label_map = composed(scene, scene.tumor, 1 + classes.index(scene.label))
+    return pictures.data_uri(Image.fromarray(pictures.palette(classes)[label_map]))
 
 
 def read_canvas(text: str, side: int) -> tuple[np.ndarray, int]:
