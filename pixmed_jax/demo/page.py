@@ -26,6 +26,7 @@ _ONE: dict[str, Any] = {
     "trigger_mode": "always_last",
     "show_progress": "hidden",
 }
+_FORGET = (600, 600)  # seconds after which an upload goes that nothing has come of
 _TOLD = {  # what a model knows of a slice, by its condition
     "tumor": "the tumour alone",
     "tumor+head": "tumour and outline of the head",
@@ -46,7 +47,8 @@ def page(painter: Painter) -> gr.Blocks:
     actions = Actions(painter)
     asked, first = actions.first
     maps = painter.generator.takes_maps
-    with gr.Blocks(title="pixmed_jax: draw a tumour", analytics_enabled=False, fill_width=True) as blocks:
+    title = "pixmed_jax: draw a tumour"
+    with gr.Blocks(title=title, analytics_enabled=False, fill_width=True, delete_cache=_FORGET) as blocks:
         gr.HTML(_part("header.html"), elem_id="header")
         parts: dict[str, Any] = {"own": gr.State(None)}
         with gr.Row(elem_id="work", equal_height=False):

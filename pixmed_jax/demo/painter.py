@@ -4,6 +4,7 @@ import io
 import json
 import time
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,11 +13,12 @@ from PIL import Image
 
 from pixmed_jax import inference, pictures
 from pixmed_jax.data import intensity, mask_files, nifti
+from pixmed_jax.data.edits import without
 from pixmed_jax.demo.scene import Scene, composed
 from pixmed_jax.demo.scenes import scenes, tumor_names
 from pixmed_jax.errors import PixmedError, listing
 from pixmed_jax.evaluation import segmentation
-from pixmed_jax.evaluation.mask_fidelity import kept_segmenter
+from pixmed_jax.evaluation.mask_fidelity import Segment, kept_segmenter
 from pixmed_jax.progress import watched
 from pixmed_jax.workdir import JUDGES
 
@@ -25,10 +27,9 @@ FORMATS = {"png": ".png", "nifti": ".nii.gz"}
 
 
 class Painting(NamedTuple):
-    """Images of one map, and what was read in them."""
+    """Images of one map or label, and what was read in them."""
 
-    map: np.ndarray  # uint8 [S, S], or the label alone, []
-    mask: np.ndarray  # bool [S, S]: the tumour in the map
+    mask: np.ndarray  # bool [S, S]: the tumour in the map, empty for a model without maps
     label: str
     images: np.ndarray  # float32 in [0, 1], [N, S, S] or [N, S, S, 3]
     found: np.ndarray | None  # bool [N, S, S]: the segmenter's tumour, where there is a segmenter
@@ -38,17 +39,15 @@ class Painting(NamedTuple):
 
 
 class Painter:
-    """A generator, its run's segmenter (or None), and the heads that it can draw into."""
+    """A generator, the heads that it can draw into, and a segmenter or None."""
 
-    def __init__(self, folder: Path, step: str = "newest"):
-        self.generator = inference.load(folder, step)
-        self.segment = kept_segmenter(folder / JUDGES) if self.generator.takes_maps else None
-        config = self.generator.config
-        self.name = f"{config['name']}-{config.get('preset', 'run')}"
-        self.tumors = tumor_names(self.generator.classes)
-        self.scenes = scenes(folder, self.generator)
-        side = self.generator.size
-        nothing = np.zeros((side, side), bool)
+    def __init__(self, generator: inference.Generator, scenes: Sequence[Scene], segment: Segment | None):
+        self.generator = generator
+        self.scenes = scenes
+        self.segment = segment
+        self.name = "-".join(generator.config[key] for key in ("name", "preset") if key in generator.config)
+        self.tumors = tumor_names(generator.classes)
+        nothing = np.zeros((generator.size, generator.size), bool)
         self.empty = Scene("nothing", nothing.astype(np.uint8), nothing, self.tumors[0])
 
     def warm_up(self) -> None:
@@ -71,7 +70,7 @@ class Painter:
         if self.segment is not None:
             found = self.segment(pictures.grey(images))
             dice = segmentation.dice(found, np.repeat(mask[None], number, axis=0))
-        return Painting(label_map, mask, label, images, found, dice, seed, time.perf_counter() - start)
+        return Painting(mask, label, images, found, dice, seed, time.perf_counter() - start)
 
     def packed(self, painting: Painting, form: str) -> bytes:
         """A zip of the images, their masks where the model knows masks, and about.json."""
@@ -108,7 +107,7 @@ class Painter:
         elif max(values) <= len(classes):
             tumor = (mask > 0) & (mask <= len(self.tumors))
             if len(classes) > len(self.tumors):
-                scene = Scene("your map", np.where(tumor, 0, mask).astype(np.uint8), tumor, self.tumors[0])
+                scene = Scene("your map", without(mask, tumor, mask > 0), tumor, self.tumors[0])
             if tumor.any():
                 label = classes[int(np.bincount(mask[tumor]).argmax()) - 1]
                 scene = scene._replace(label=label)
@@ -122,6 +121,13 @@ class Painter:
                 f"{path}: shows no tumour at {generator.size} pixels; draw one, or give another"
             )
         return tumor, scene
+
+
+def open_painter(folder: Path, step: str = "newest") -> Painter:
+    """The painter of a run at a step, with that run's slices and segmenter, or of an exported model."""
+    generator = inference.load(folder, step)
+    segment = kept_segmenter(folder / JUDGES) if generator.takes_maps else None
+    return Painter(generator, scenes(folder, generator), segment)
 
 
 def _encoded(picture: np.ndarray, form: str, limits: intensity.Limits) -> bytes:

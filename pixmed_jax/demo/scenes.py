@@ -26,13 +26,13 @@ _PHANTOMS = ((1002, "axial"), (1011, "sagittal"), (1005, "coronal"), (1014, "axi
 _MOST = 6
 
 
-def scenes(workdir: Path | None, generator: Generator) -> list[Scene]:
-    """Slices of the run in `workdir` if they can be opened, phantoms if not; [] for a model without maps."""
+def scenes(folder: Path, generator: Generator) -> list[Scene]:
+    """Slices of the run in a folder if they can be opened, phantoms if not; [] for a model without maps."""
     if not generator.takes_maps:
         return []
-    if workdir is not None and (workdir / run_folder.CONFIG).exists():
+    if (folder / "checkpoints").is_dir():
         try:
-            return of_run(workdir, generator)
+            return of_run(folder, generator)
         except PixmedError as error:
             print(f"{error}; phantoms take the place of the run's slices", file=sys.stderr)
     return of_phantoms(generator)

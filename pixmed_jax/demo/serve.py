@@ -6,6 +6,7 @@ anybody else. What is uploaded lies in a folder of its own until it is read; the
 
 import importlib.util
 import os
+import socket
 import tempfile
 import webbrowser
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
-from pixmed_jax.demo.painter import Painter
+from pixmed_jax.demo.painter import Painter, open_painter
 from pixmed_jax.errors import PixmedError
 
 WEIGHTS = Path(__file__).parents[1] / "weights" / "demo"
@@ -35,7 +36,7 @@ def demo(workdir: Path | None, *, port: int = 7860, browser: bool = False, step:
     """
     if importlib.util.find_spec("gradio") is None:
         raise PixmedError('--mode=demo needs gradio; pip install "pixmed-jax[demo]", or -e ".[demo]"')
-    painter = Painter(workdir or WEIGHTS, step)
+    painter = open_painter(workdir or WEIGHTS, step)
     painter.warm_up()
     with served(painter, port) as address:
         print(f"{painter.name}, step {painter.generator.step}: {address} (Ctrl-C ends it)", flush=True)
@@ -91,8 +92,6 @@ def served(painter: Painter, port: int) -> Iterator[str]:
 
 
 def _free() -> int:
-    import socket
-
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         return int(probe.getsockname()[1])
