@@ -260,14 +260,15 @@ def _dispatch() -> int:
         from pixmed_jax.enhancement.enhance import enhance
 
         return enhance(FLAGS.input, FLAGS.output, **FLAGS.enhance.to_dict())
+    if FLAGS.workdir is None and FLAGS.mode != "demo":  # which has weights of its own
+        raise PixmedError(f"--mode={FLAGS.mode} needs --workdir, the folder of a trained run")
     if FLAGS.config is not None:
         raise PixmedError(f"--mode={FLAGS.mode} takes its config from --workdir; leave --config out")
     if FLAGS.mode == "demo":
         from pixmed_jax.demo.serve import demo
 
         demo(Path(FLAGS.workdir) if FLAGS.workdir else None, **FLAGS.demo.to_dict())
-    if FLAGS.workdir is None:
-        raise PixmedError(f"--mode={FLAGS.mode} needs --workdir, the folder of a trained run")
+        return 0
     workdir = Path(FLAGS.workdir)
     if FLAGS.mode == "sample":
         from pixmed_jax.sampling import sample
