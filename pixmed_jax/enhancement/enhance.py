@@ -3,30 +3,40 @@
 Errors: PixmedError.
 """
 
+import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from pixmed_jax.enhancement import baselines as baseline_methods
-from pixmed_jax.enhancement import folder
+from pixmed_jax.enhancement import folder, lime
 from pixmed_jax.enhancement.baselines import BASELINES
 from pixmed_jax.enhancement.darken import darken
+from pixmed_jax.enhancement.denoise import recomposed
 from pixmed_jax.enhancement.method import Degrade, Method, Output
+from pixmed_jax.enhancement.optional import scikit_image
 from pixmed_jax.errors import PixmedError
 
-METHODS = tuple(BASELINES)
+METHODS = ("lime", *BASELINES)
 
 
 def enhance(
     source: str,
     output: str,
     *,
-    method: str = "gamma",
+    method: str = "lime",
     gamma: float = 0.0,
+    strength: float = 1.0,
+    floor: float = -1.0,
+    alpha: float = 0.0,
+    solver: str = "fast",
+    strategy: int = 3,
+    denoise: bool = False,
     clip_limit: float = baseline_methods.CLIP_LIMIT,
     baselines: str = "auto",
     reference: str = "",
@@ -40,7 +50,9 @@ def enhance(
     """Enhance the folder `source` into `output`; 0, or 1 if a file could not be used.
 
     method: one of METHODS.
-    gamma: the power of method "gamma"; 0 means the method's own.
+    gamma: how much of the light LIME divides out, or the power of "gamma"; 0 lets the method choose.
+    strength, floor, alpha, solver, strategy: of LIME (enhancement/lime.py); floor below 0 and alpha 0 choose.
+    denoise: denoise LIME's pictures where there was little light.
     clip_limit: of CLAHE.
     baselines: names with commas between that the method is compared with; "auto" takes all that are
         installed, "" none.
@@ -49,9 +61,22 @@ def enhance(
         range, by `seed`; they are then their own references.
     intensity: how values of volumes become [0, 1]; a rule of data/intensity.py.
     """
-    _check(method=method, reference=reference, degrade=degrade, gamma=gamma, seed=seed)
-    _check_light(darkest, brightest, noise)
+    _check_choice("method", method, METHODS)
+    _check_choice("solver", solver, lime.SOLVERS)
+    _check_choice("strategy", strategy, lime.STRATEGIES)
+    least = {"gamma": gamma, "strength": strength, "alpha": alpha, "clip_limit": clip_limit, "seed": seed}
+    for name, value in least.items():
+        if not 0 <= value < math.inf:
+            raise PixmedError(f"enhance.{name}={value}: give 0 or more")
+    if reference and degrade:
+        raise PixmedError("enhance.degrade: makes references of its own; leave enhance.reference out")
+    if not 0 < darkest <= brightest <= 1 or not 0 <= noise <= 1:
+        raise PixmedError(
+            f"enhance.darkest={darkest}, brightest={brightest}, noise={noise}: give shares of the grey "
+            "range, 0 < darkest <= brightest <= 1"
+        )
     builders: Mapping[str, Callable[[], Method]] = {
+        "lime": lambda: _lime(gamma, strength, floor, alpha, solver, strategy, denoise),
         "gamma": lambda: baseline_methods.gamma(gamma or baseline_methods.GAMMA),
         "histogram": baseline_methods.histogram,
         "clahe": lambda: baseline_methods.clahe(clip_limit),
@@ -69,23 +94,38 @@ def enhance(
     )
 
 
-def _check(*, method: str, reference: str, degrade: bool, gamma: float, seed: int) -> None:
-    if method not in METHODS:
-        raise PixmedError(f"enhance.method={method!r} is unknown; use one of {', '.join(METHODS)}")
-    if reference and degrade:
-        raise PixmedError("enhance.degrade: makes references of its own; leave enhance.reference out")
-    for name, value in (("gamma", gamma), ("seed", seed)):
-        if not value >= 0:
-            raise PixmedError(f"enhance.{name}={value}: give 0 or more")
+def _check_choice(name: str, value: Any, known: Sequence[Any]) -> None:
+    if value not in known:
+        raise PixmedError(f"enhance.{name}={value!r} is unknown; use one of {', '.join(map(str, known))}")
 
 
-def _check_light(darkest: float, brightest: float, noise: float) -> None:
-    if not 0 < darkest <= brightest <= 1:
-        raise PixmedError(
-            f"enhance.darkest={darkest}, enhance.brightest={brightest}: give 0 < darkest <= brightest <= 1"
+def _lime(
+    gamma: float, strength: float, floor: float, alpha: float, solver: str, strategy: int, denoise: bool
+) -> Method:
+    alpha = alpha or lime.ALPHA[solver][strategy]
+    if denoise:
+        scikit_image("restoration")  # now, and not with the first file
+
+    def run(image: np.ndarray) -> Output:
+        bright, light, chosen = lime.enhance(
+            jnp.asarray(image),
+            gamma=gamma,
+            strength=strength,
+            floor=floor,
+            alpha=alpha,
+            solver=solver,
+            strategy=strategy,
         )
-    if not 0 <= noise <= 1:
-        raise PixmedError(f"enhance.noise={noise}: give a share of the grey range, 0 to 1")
+        result, shown = np.asarray(bright), np.asarray(light)
+        result = recomposed(result, shown) if denoise else result
+        settings = {"gamma": float(chosen.gamma), "floor": float(chosen.floor)}
+        return Output(result, settings, {"illumination": shown})
+
+    return Method(
+        "lime",
+        run,
+        {"solver": solver, "strategy": strategy, "alpha": alpha, "strength": strength, "denoise": denoise},
+    )
 
 
 def _baselines(names: str, method: str) -> Sequence[Method]:

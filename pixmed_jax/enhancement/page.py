@@ -19,7 +19,7 @@ _FORMS = {
 
 
 class Shown(NamedTuple):
-    """A slice on the page: pictures [H, W] or [H, W, C] in [0, 1] by their captions, its own settings."""
+    """A slice on the page: pictures [H, W, C] and maps [H, W] by their captions, and its own settings."""
 
     name: str
     pictures: Mapping[str, np.ndarray]
@@ -42,7 +42,7 @@ def render(about: Mapping[str, Any], shown: Sequence[Shown]) -> str:
         ],
         n=max((told["n"] for of in scores.values() for told in of.values()), default=0),
         shown=[
-            (each.name, _told(each.settings), [(c, _uri(picture)) for c, picture in each.pictures.items()])
+            (each.name, _told(each.settings), [(c, _uri(_seen(p))) for c, p in each.pictures.items()])
             for each in shown
         ],
     )
@@ -67,6 +67,11 @@ def _told(settings: Mapping[str, Any]) -> str:
         return f"{value:.3g}" if isinstance(value, float) else str(value)
 
     return ", ".join(f"{name} {short(value)}" for name, value in settings.items())
+
+
+def _seen(image: np.ndarray) -> np.ndarray:
+    """Maps [H, W] over their whole range: light that is weak everywhere would show as black."""
+    return image / max(float(image.max()), 1e-6) if image.ndim == 2 else image
 
 
 def _uri(image: np.ndarray) -> str:
