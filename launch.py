@@ -85,11 +85,11 @@ STAGES: dict[str, dict[str, Any]] = {
         "reference": "", "degrade": False, "darkest": 0.1, "brightest": 0.6, "noise": 0.01, "seed": 0,
         "intensity": "auto",
     },
-    "export": {"step": "newest", "dtype": "float32", "onnx": True},
     "upscale": {
         "scale": 2, "method": "lanczos", "workdir": "", "step": "newest", "baselines": "auto",
         "reference": "", "degrade": False, "intensity": "auto",
     },
+    "export": {"step": "newest", "dtype": "float32", "onnx": True, "web": ""},
     "check_data": {
         "images": "images", "masks": "masks", "meta": "meta.csv", "file_column": "file",
         "label_column": "label", "patient_column": "patient_group", "split_column": "",
@@ -284,6 +284,8 @@ def _dispatch() -> int:
         from pixmed_jax.export import export
 
         print(export.summary(export.export(workdir, **FLAGS.export.to_dict())))
+        if not FLAGS.export.web:
+            print(f"without a page for browsers: {export.web_page.HOW}")
         print(f"written: {workdir / 'export'}")
     elif FLAGS.mode == "utility":
         from pixmed_jax.utility import utility

@@ -5,6 +5,7 @@
     generator.onnx         for ONNX Runtime (export/onnx_file.py)
     config.json            what each of them takes and gives, and what else export/folder.py says
     export.json            size, difference from JAX and time of each
+    web/                   a page that runs the ONNX file, where export.web names its runtime (export/web.py)
 
 Every file is read back and compared with the network itself before the folder takes its name; where one
 differs by more than rounding, nothing is left.
@@ -22,6 +23,7 @@ import numpy as np
 from pixmed_jax import inference
 from pixmed_jax.errors import PixmedError
 from pixmed_jax.export import flat, folder, interface, onnx_file, stablehlo
+from pixmed_jax.export import web as web_page
 from pixmed_jax.export.interface import Interface
 from pixmed_jax.progress import watched
 from pixmed_jax.training import checkpoint
@@ -39,12 +41,22 @@ Run = Callable[[np.ndarray, np.ndarray, list[Any]], Any]  # stored, seeds and wh
 
 
 def export(
-    workdir: Path, *, step: int | str = "newest", dtype: str = "float32", onnx: bool = True
+    workdir: Path,
+    *,
+    step: int | str = "newest",
+    dtype: str = "float32",
+    onnx: bool = True,
+    web: str = "",
 ) -> dict[str, dict[str, Any]]:
     """Write the network of a run at a step to its `export/`; returns what export.json says of each file.
 
-    dtype: of the weights in the files, float32 or float16. Errors: PixmedError.
+    dtype: of the weights in the files, float32 or float16.
+    web: the package onnxruntime-web, as export/web.py wants it; without it there is no page.
+    Errors: PixmedError.
     """
+    if web and not onnx:
+        raise PixmedError("export.web: the page runs the ONNX file; leave export.onnx=False out")
+    runtime = web_page.runtime(Path(web)) if web else {}
     saved = inference.find(workdir, step)
     with (
         replaced(workdir / EXPORT, "make room for it") as draft,
@@ -78,6 +90,9 @@ def export(
                 "tolerance": most,
                 **_timed(file, run, face),
             }
+        if web:
+            model = weights.with_suffix(".onnx").read_bytes()
+            web_page.write(draft / "web", model, face, saved, runtime)
         folder.write_config(draft, saved, weights.name, dtype=dtype, forms=forms)
         machine = {"processor": platform.processor() or platform.machine(), "jax": jax.__version__}
         write_json(draft / RESULTS, {"machine": machine, "files": results})
