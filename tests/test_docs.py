@@ -117,31 +117,12 @@ def test_a_mistyped_command_would_be_found():
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_keys_flags_and_files_exist(page, keys):
     """In inline code: --flags, dotted keys of a config, and paths of the project."""
-    flags = {
-        "config",
-        "workdir",
-        "mode",
-        "data",
-        "against",
-        "workdirs",
-        "fresh",
-        "distributed",
-        "dry_run",
-        "input",
-        "output",
-    }
+    flags = set("config workdir mode data against workdirs fresh distributed dry_run input output".split())
     flags |= {f"{stage}.{key}" for stage, options in launch.STAGES.items() for key in options}
     flags |= {f"config.{key}" for key in keys} | set(launch.STAGES)
-    of_others = {
-        "no-deps",
-        "strict",
-        "dest",
-        "rounds",
-        "minutes",
-        "seed",
-        "keep",
-        "steps",
-    }  # of pip and of benchmarks
+    of_others = set(
+        "no-deps dest strict rounds minutes seed keep steps".split()
+    )  # of pip, benchmarks, zensical
     sections = {key.partition(".")[0] for key in keys} - {"name", "preset", "seed", "run"}
     wrong = []
     for span in spans(page):
