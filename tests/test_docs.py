@@ -29,6 +29,18 @@ ROOT = runs.ROOT
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 ENDINGS = (".md", ".json", ".csv", ".py")  # of files whose names begin like a key
 FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+OF_LAUNCH = {"config", "workdir", "mode", "data", "against", "workdirs", "fresh", "distributed", "dry_run"}
+OF_LAUNCH |= {"input", "output"}
+OF_OTHERS = {
+    "no-deps",
+    "dest",
+    "strict",
+    "rounds",
+    "minutes",
+    "seed",
+    "keep",
+    "steps",
+}  # pip's, benchmarks', ...
 PARSER = """
 import json, os, sys
 import launch
@@ -117,18 +129,14 @@ def test_a_mistyped_command_would_be_found():
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_keys_flags_and_files_exist(page, keys):
     """In inline code: --flags, dotted keys of a config, and paths of the project."""
-    flags = set("config workdir mode data against workdirs fresh distributed dry_run input output".split())
-    flags |= {f"{stage}.{key}" for stage, options in launch.STAGES.items() for key in options}
+    flags = {*OF_LAUNCH, *(f"{stage}.{key}" for stage, options in launch.STAGES.items() for key in options)}
     flags |= {f"config.{key}" for key in keys} | set(launch.STAGES)
-    of_others = set(
-        "no-deps dest strict rounds minutes seed keep steps".split()
-    )  # of pip, benchmarks, zensical
     sections = {key.partition(".")[0] for key in keys} - {"name", "preset", "seed", "run"}
     wrong = []
     for span in spans(page):
         for flag in re.findall(r"(?<![\w-])--([\w.-]+)", span):
             name = re.sub(r"\.NAME.*|\.KEY.*", "", flag).removeprefix("no")
-            if not {flag, name} & (flags | of_others):
+            if not {flag, name} & (flags | OF_OTHERS):
                 wrong.append(f"--{flag}")
         key = re.fullmatch(r"([a-z_]+(?:\.[a-zA-Z_]+)+)(=.*)?", span)
         of_config = key and key[1].partition(".")[0] in sections and not key[1].endswith(ENDINGS)
