@@ -40,7 +40,7 @@ OF_OTHERS = {
     "seed",
     "keep",
     "steps",
-}  # pip's, benchmarks', ...
+}  # of pip and others
 PARSER = """
 import json, os, sys
 import launch
