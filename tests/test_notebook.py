@@ -76,6 +76,6 @@ def test_it_runs(notebook, tmp_path, tmp_path_factory, monkeypatch):
         for kind in output.get("data", {})
         if kind not in ("text/plain", "image/jpeg")  # IPython gives a PIL image as both PNG and JPEG
     ]
-    assert shown == ["image/png", "image/png", "image/png", "text/markdown"]
+    assert shown == ["image/png"] * 4 + ["text/markdown"]
     card = json.loads((workdir / "model_card.json").read_text())
     assert card["model"]["step"] == 6
