@@ -148,8 +148,8 @@ class Network:
 def _check_restores_not(saved: checkpoint.Saved) -> None:
     if restores(saved.config):
         raise PixmedError(
-            f"{saved.path}: holds a {saved.config['name']}, which restores images; give it to --mode=upscale "
-            "or --sample.upscaler"
+            f"{saved.path}: holds a {saved.config['name']}, which restores images; give it to "
+            "--mode=upscale, --mode=enhance or --sample.upscaler"
         )
 
 
@@ -165,7 +165,7 @@ class Restorer:
         if not restores(saved.config):
             raise PixmedError(
                 f"{saved.path}: holds a {saved.config['name']}, which restores no images; give a run of "
-                "configs/super_resolution.py or configs/srgan.py"
+                "configs/super_resolution.py, configs/srgan.py or configs/zero_dce.py"
             )
         data = saved.config["data"]
         self.config = saved.config

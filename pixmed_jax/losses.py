@@ -146,6 +146,51 @@ def between(
     return sum((weights[name] * value for name, value in values.items()), jnp.zeros(())), values
 
 
+# ---------------------------------------------------------------- without a reference (Zero-DCE, Section 3.3)
+_SPATIAL, _EXPOSED = 4, 16  # pixels a side of the regions that are compared, and that are to be well exposed
+
+
+def spatial_consistency(enhanced: jax.Array, image: jax.Array) -> jax.Array:
+    """Equation 4: neighbouring regions of 4x4 pixels keep their difference; mean over regions, four each."""
+    slopes = []
+    for x in (enhanced, image):
+        mean = _regions(x.mean(-1), _SPATIAL)
+        padded = jnp.pad(mean, ((0, 0), (1, 1), (1, 1)), mode="edge")  # beyond the border nothing differs
+        neighbours = (padded[:, :-2, 1:-1], padded[:, 2:, 1:-1], padded[:, 1:-1, :-2], padded[:, 1:-1, 2:])
+        slopes.append(jnp.abs(jnp.stack([mean - other for other in neighbours])))
+    return jnp.square(slopes[0] - slopes[1]).sum(0).mean()
+
+
+def exposure(enhanced: jax.Array, level: float) -> jax.Array:
+    """Equation 5: how far the mean of each region of 16x16 pixels is from the level."""
+    return jnp.abs(_regions(enhanced.mean(-1), _EXPOSED) - level).mean()
+
+
+def colour_constancy(enhanced: jax.Array) -> jax.Array:
+    """Equation 6: the squared differences between the channels' means, summed over pairs; 0 of grey."""
+    means = enhanced.mean((1, 2))
+    gaps = means[:, :, None] - means[:, None, :]
+    return jnp.square(gaps).sum((1, 2)).mean() / 2  # each pair is there twice
+
+
+def smoothness(curves: jax.Array) -> jax.Array:
+    """Equation 7 of curves [N, H, W, iterations, C]: squared slopes down and to the right, over channels.
+
+    The mean over pixels of (|down| + |right|)^2, summed over channels, averaged over iterations.
+    """
+    down = jnp.abs(curves[:, 1:, :-1] - curves[:, :-1, :-1])
+    right = jnp.abs(curves[:, :-1, 1:] - curves[:, :-1, :-1])
+    return jnp.square(down + right).mean((0, 1, 2)).sum(-1).mean()
+
+
+def _regions(x: jax.Array, side: int) -> jax.Array:
+    """Means of whole regions of [N, H, W]; smaller images are one region."""
+    n, height, width = x.shape
+    rows, columns = min(side, height), min(side, width)
+    x = x[:, : height // rows * rows, : width // columns * columns]
+    return x.reshape(n, height // rows, rows, width // columns, columns).mean((2, 4))
+
+
 @functools.cache
 def gaussian_band(size: int) -> np.ndarray:
     """[size - 10, size]: row i holds the normalised window over pixels i .. i + 10."""

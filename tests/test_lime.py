@@ -11,8 +11,8 @@ import scipy.sparse as sp
 from scipy.ndimage import gaussian_filter
 from scipy.sparse.linalg import spsolve
 
+from pixmed_jax.data.degrade import illumination
 from pixmed_jax.enhancement import lime
-from pixmed_jax.enhancement.darken import illumination
 from pixmed_jax.enhancement.denoise import recomposed
 from pixmed_jax.enhancement.scores import map_error
 from pixmed_jax.errors import PixmedError
@@ -205,7 +205,7 @@ def test_sixteen_bits_stay_sixteen_bits():
 @pytest.mark.parametrize(("solver", "most"), [("fast", 0.025), ("exact", 0.04)])
 def test_the_light_on_a_white_wall_is_found(solver, most):
     """Where the scene says nothing of its own, the map is the light; total variation makes stairs of it."""
-    true = np.asarray(illumination(jax.random.key(0), 64, 64, 0.1, 0.6))
+    true = np.asarray(illumination(jax.random.key(0), 64, 64, (0.1, 0.6)))
     noise = 0.02 * np.random.default_rng(0).normal(size=true.shape)
     noisy = np.clip(true + noise, 0, 1).astype(np.float32)
     found = lime.illumination(jnp.asarray(noisy)[..., None], solver=solver, strategy=1, alpha=0.15)

@@ -63,15 +63,23 @@ def low_resolution(images: jax.Array, scale: int) -> jax.Array:
 
 def low_light(image: jax.Array, key: jax.Array) -> jax.Array:
     """One image [H, W, C], darkened and noisy."""
-    light, noise = jax.random.split(key)
-    dark = image * illumination(light, image.shape[0], image.shape[1])[..., None]
-    return jnp.clip(dark + NOISE * jax.random.normal(noise, image.shape), 0, 1)
+    return darkened(image, key)[0]
 
 
-def illumination(key: jax.Array, height: int, width: int) -> jax.Array:
-    """[H, W] within `DARK`: smooth, of a few bright and dark places."""
+def darkened(
+    image: jax.Array, key: jax.Array, dark: tuple[float, float] = DARK, noise: float = NOISE
+) -> tuple[jax.Array, jax.Array]:
+    """(the image in low light, its illumination map [H, W])."""
+    of_light, of_noise = jax.random.split(key)
+    light = illumination(of_light, image.shape[0], image.shape[1], dark)
+    noisy = image * light[..., None] + noise * jax.random.normal(of_noise, image.shape)
+    return jnp.clip(noisy, 0, 1), light
+
+
+def illumination(key: jax.Array, height: int, width: int, dark: tuple[float, float] = DARK) -> jax.Array:
+    """[H, W] within `dark`: smooth, of a few bright and dark places."""
     knots = jax.random.normal(key, (_KNOTS, _KNOTS))
-    low, high = DARK
+    low, high = dark
     return low + (high - low) * jax.nn.sigmoid(1.5 * jax.image.resize(knots, (height, width), "bicubic"))
 
 

@@ -13,16 +13,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from pixmed_jax import inference
+from pixmed_jax.data.degrade import DARK, NOISE, darkened
 from pixmed_jax.enhancement import baselines as baseline_methods
 from pixmed_jax.enhancement import folder, lime
 from pixmed_jax.enhancement.baselines import BASELINES
-from pixmed_jax.enhancement.darken import darken
 from pixmed_jax.enhancement.denoise import recomposed
 from pixmed_jax.enhancement.method import Degrade, Method, Output
 from pixmed_jax.enhancement.optional import scikit_image
+from pixmed_jax.enhancement.tiles import tiled
 from pixmed_jax.errors import PixmedError
 
-METHODS = ("lime", *BASELINES)
+METHODS = ("lime", "zero_dce", *BASELINES)
 
 
 def enhance(
@@ -37,22 +39,25 @@ def enhance(
     solver: str = "fast",
     strategy: int = 3,
     denoise: bool = False,
+    workdir: str = "",
+    step: str = "newest",
     clip_limit: float = baseline_methods.CLIP_LIMIT,
     baselines: str = "auto",
     reference: str = "",
     degrade: bool = False,
-    darkest: float = 0.1,
-    brightest: float = 0.6,
-    noise: float = 0.01,
+    darkest: float = DARK[0],
+    brightest: float = DARK[1],
+    noise: float = NOISE,
     seed: int = 0,
     intensity: str = "auto",
 ) -> int:
     """Enhance the folder `source` into `output`; 0, or 1 if a file could not be used.
 
-    method: one of METHODS.
+    method: one of METHODS; where `workdir` names a run, its network instead.
     gamma: how much of the light LIME divides out, or the power of "gamma"; 0 lets the method choose.
     strength, floor, alpha, solver, strategy: of LIME (enhancement/lime.py); floor below 0 and alpha 0 choose.
     denoise: denoise LIME's pictures where there was little light.
+    workdir, step: a run of configs/zero_dce.py and its checkpoint, for "zero_dce".
     clip_limit: of CLAHE.
     baselines: names with commas between that the method is compared with; "auto" takes all that are
         installed, "" none.
@@ -61,6 +66,7 @@ def enhance(
         range, by `seed`; they are then their own references.
     intensity: how values of volumes become [0, 1]; a rule of data/intensity.py.
     """
+    method = "zero_dce" if workdir else method
     _check_choice("method", method, METHODS)
     _check_choice("solver", solver, lime.SOLVERS)
     _check_choice("strategy", strategy, lime.STRATEGIES)
@@ -77,6 +83,7 @@ def enhance(
         )
     builders: Mapping[str, Callable[[], Method]] = {
         "lime": lambda: _lime(gamma, strength, floor, alpha, solver, strategy, denoise),
+        "zero_dce": lambda: _zero_dce(workdir, step),
         "gamma": lambda: baseline_methods.gamma(gamma or baseline_methods.GAMMA),
         "histogram": baseline_methods.histogram,
         "clahe": lambda: baseline_methods.clahe(clip_limit),
@@ -128,6 +135,24 @@ def _lime(
     )
 
 
+def _zero_dce(workdir: str, step: str) -> Method:
+    if not workdir:
+        raise PixmedError(
+            "enhance.workdir: missing; give a run's folder, of python launch.py --config=configs/zero_dce.py"
+        )
+    network = inference.load_restorer(workdir, step)
+    if network.config["data"]["condition"] != "low_light":
+        raise PixmedError(
+            f"{workdir}: was trained for {network.config['data']['condition']}; give a run of "
+            "configs/zero_dce.py"
+        )
+    return Method(
+        "zero_dce",
+        lambda image: Output(tiled(network, image, scale=1, reach=network.reach)),
+        {"run": workdir, "step": network.step},
+    )
+
+
 def _baselines(names: str, method: str) -> Sequence[Method]:
     """The methods that are named, but for the one they are compared with."""
     wanted = list(BASELINES) if names == "auto" else [name for name in names.split(",") if name]
@@ -148,7 +173,7 @@ def _baselines(names: str, method: str) -> Sequence[Method]:
 def _darkener(darkest: float, brightest: float, noise: float) -> Degrade:
     def degrade(image: np.ndarray, rng: np.random.Generator) -> Output:
         key = jax.random.key(int(rng.integers(2**32, dtype=np.uint32)))
-        dark, light = darken(key, jnp.asarray(image), darkest=darkest, brightest=brightest, noise=noise)
+        dark, light = darkened(jnp.asarray(image), key, (darkest, brightest), noise)
         return Output(np.asarray(dark), maps={"illumination": np.asarray(light)})
 
     return degrade

@@ -21,6 +21,7 @@ from pixmed_jax.models.srcnn import SRCNN
 from pixmed_jax.models.srresnet import SRResNet
 from pixmed_jax.models.stylegan2 import StyleGAN2Discriminator, StyleGAN2Generator
 from pixmed_jax.models.unet import UNet
+from pixmed_jax.models.zero_dce import ZeroDCE
 from pixmed_jax.training import checkpoint, gan, supervised
 from pixmed_jax.training.task import Task
 
@@ -44,6 +45,7 @@ NETWORKS: dict[str, tuple[type[nn.Module], str, str]] = {
     "segmenter": (Segmenter, "masks", "tumor"),
     "srcnn": (SRCNN, "images", "low_resolution"),
     "srresnet": (SRResNet, "images", "low_resolution"),
+    "zero_dce": (ZeroDCE, "curves", "low_light"),
 }
 WEIGHTS = "model.network.weights"
 
@@ -108,7 +110,7 @@ def network(
             f"set data.condition={condition}"
         )
     loss, common = _hashable(config["loss"]), _common(config, axis_name)
-    if kind == "images":
+    if kind in ("images", "curves"):
         if condition == "low_resolution":
             settings["scale"] = config["data"]["scale"]
         return module(out_channels=config["data"]["channels"], **common, **settings), kind, loss

@@ -4,6 +4,7 @@
     kind "masks":  network (images) -> logits [N, S, S, 1 + K]; cross-entropy + 1 - soft Dice
                    (Milletari et al. 2016, Section 3, per image and class).
     kind "images": network (condition, a degraded image) -> images [N, S, S, C] in [0, 1]; L1, MSE, 1 - SSIM.
+    kind "curves": the same, and in training the curves that brighten it; without a reference (Zero-DCE).
 
 What is averaged over images is averaged by their number alone, so the gradient of a batch is the mean of the
 gradients of its equal parts: accumulation and several devices change nothing but batch statistics.
@@ -72,11 +73,15 @@ def _one_hot_masks(condition: jax.Array, logits: jax.Array) -> jax.Array:
 
 # ---------------------------------------------------------------- what a network learns to tell
 class Aim(NamedTuple):
-    """What a network is given of a batch, what its outputs cost, and how good each of them is."""
+    """What a network is given of a batch, what its outputs cost, how good each is, and what they are.
+
+    The loss takes what the network gives in training, the score what it predicts.
+    """
 
     inputs: Callable[[Batch], jax.Array]
-    loss: Callable[[jax.Array, Batch], tuple[jax.Array, Metrics]]
+    loss: Callable[[Any, Batch], tuple[jax.Array, Metrics]]
     score: Callable[[jax.Array, Batch], Metrics]
+    predicts: str
 
 
 def _labels(*, label_smoothing: float = 0.0, class_weights: Sequence[float] = ()) -> Aim:
@@ -95,7 +100,7 @@ def _labels(*, label_smoothing: float = 0.0, class_weights: Sequence[float] = ()
             "log_likelihood": -cross_entropy(logits, batch.labels),
         }
 
-    return Aim(lambda batch: batch.images, loss, score)
+    return Aim(lambda batch: batch.images, loss, score, "labels")
 
 
 def _masks(*, dice: float = 1.0) -> Aim:
@@ -114,7 +119,7 @@ def _masks(*, dice: float = 1.0) -> Aim:
     def score(logits: jax.Array, batch: Batch) -> Metrics:
         return {"dice": tumor_dice(logits, _one_hot_masks(batch.condition, logits))}
 
-    return Aim(lambda batch: batch.images, loss, score)
+    return Aim(lambda batch: batch.images, loss, score, "masks")
 
 
 def _images(*, l1: float = 1.0, mse: float = 0.0, ssim: float = 0.0) -> Aim:
@@ -124,16 +129,42 @@ def _images(*, l1: float = 1.0, mse: float = 0.0, ssim: float = 0.0) -> Aim:
         value, terms = losses.between(made, batch.images, {"l1": l1, "mse": mse, "1-ssim": ssim})
         return value, {f"network/{name}": term for name, term in terms.items()}
 
-    def score(made: jax.Array, batch: Batch) -> Metrics:
-        return {
-            "psnr": losses.psnr_of_each(made, batch.images),
-            "ssim": losses.ssim_of_each(made, batch.images),
+    return Aim(lambda batch: batch.condition, loss, _closeness, "images")
+
+
+def _curves(*, spatial: float, exposure: float, colour: float, smoothness: float, level: float) -> Aim:
+    """Weights of Zero-DCE's four losses (Equation 8), none of which knows the bright image; scores do.
+
+    level: the exposure that is aimed at.
+    """
+
+    def loss(made: tuple[jax.Array, jax.Array], batch: Batch) -> tuple[jax.Array, Metrics]:
+        enhanced, curves = made
+        terms = {
+            "spatial": (spatial, losses.spatial_consistency(enhanced, batch.condition)),
+            "exposure": (exposure, losses.exposure(enhanced, level)),
+            "colour": (colour, losses.colour_constancy(enhanced)),
+            "smoothness": (smoothness, losses.smoothness(curves)),
         }
+        value = sum((weight * term for weight, term in terms.values()), jnp.zeros(()))
+        return value, {f"network/{name}": term for name, (_, term) in terms.items()}
 
-    return Aim(lambda batch: batch.condition, loss, score)
+    return Aim(lambda batch: batch.condition, loss, _closeness, "images")
 
 
-AIMS: dict[str, Callable[..., Aim]] = {"labels": _labels, "masks": _masks, "images": _images}
+def _closeness(made: jax.Array, batch: Batch) -> Metrics:
+    return {
+        "psnr": losses.psnr_of_each(made, batch.images),
+        "ssim": losses.ssim_of_each(made, batch.images),
+    }
+
+
+AIMS: dict[str, Callable[..., Aim]] = {
+    "labels": _labels,
+    "masks": _masks,
+    "images": _images,
+    "curves": _curves,
+}
 
 
 # ---------------------------------------------------------------- the task
@@ -221,5 +252,5 @@ def make_task(
         predict=predict,
         inputs=aim.inputs,
         score=aim.score,
-        predicts=kind,
+        predicts=aim.predicts,
     )
