@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import runs
+from test_cards import faults
 from test_label_runs import DCGAN
 from test_supervised_runs import config as supervised_config
 
@@ -42,7 +43,11 @@ def test_what_an_export_holds(run):
     folder = workdir / "export"
     names = ["generator.safetensors", "generator.stablehlo", "generator.onnx"]
     assert list(results) == names
-    assert {p.name for p in folder.iterdir()} == {*names, "config.json", "export.json"}
+    assert {p.name for p in folder.iterdir()} == {
+        *names, "config.json", "export.json", "model_card.json", "model_card.md"
+    }  # fmt: skip
+    card = json.loads((folder / "model_card.json").read_text())
+    assert faults(card) == [] and card["model"]["step"] == 6
     assert json.loads((folder / "export.json").read_text())["files"] == results
     for name, told in results.items():
         assert told["bytes"] == (folder / name).stat().st_size

@@ -5,6 +5,7 @@
     generator.onnx         for ONNX Runtime (export/onnx_file.py)
     config.json            what each of them takes and gives, and what else export/folder.py says
     export.json            size, difference from JAX and time of each
+    model_card.md, .json   what is known of the network
     web/                   a page that runs the ONNX file, where export.web names its runtime (export/web.py)
 
 Every file is read back and compared with the network itself before the folder takes its name; where one
@@ -22,6 +23,7 @@ import numpy as np
 
 from pixmed_jax import inference
 from pixmed_jax.errors import PixmedError
+from pixmed_jax.evaluation import cards
 from pixmed_jax.export import flat, folder, interface, onnx_file, stablehlo
 from pixmed_jax.export import web as web_page
 from pixmed_jax.export.interface import Interface
@@ -96,6 +98,7 @@ def export(
         folder.write_config(draft, saved, weights.name, dtype=dtype, forms=forms)
         machine = {"processor": platform.processor() or platform.machine(), "jax": jax.__version__}
         write_json(draft / RESULTS, {"machine": machine, "files": results})
+        cards.write(workdir, draft, saved.step)
     return results
 
 
