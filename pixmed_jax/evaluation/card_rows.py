@@ -79,7 +79,8 @@ def of_images(evaluation: Mapping[str, Any]) -> list[Row]:
     spread = at(evaluation, "diversity", "spread") or {}
     bounds = (spread["low"], spread["high"]) if spread else None
     title = "difference between images, in units of real ones'"
-    rows += row(title, spread.get("ratio"), bounds, **{"real ones": 1.0 if spread else None})
+    of_real: dict[str, Any] = {"real ones": 1.0} if spread else {}
+    rows += row(title, spread.get("ratio"), bounds, **of_real)
     return rows
 
 
