@@ -12,6 +12,7 @@ CONFIG = change()
 FREE = {
     "train.steps", "train.epochs", "train.max_skipped", "train.resident_gb", "optimizer.learning_rate",
     "log.every", "log.grid_every", "checkpoint.every", "checkpoint.keep",
+    "about.data", "about.licence", "about.contact",
 }  # fmt: skip
 
 
