@@ -22,6 +22,8 @@ FREE = (
     "checkpoint.",
     "about.",
 )
+# Keys that came later, and what a run means that has not got them.
+LATER = {"data.enhance": "none"}
 
 
 def plain(config: Any) -> dict[str, Any]:
@@ -41,8 +43,11 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """{key: (old value, new value)} of all keys that differ; None stands for a missing key."""
-    a, b = flatten(old), flatten(new)
+    """{key: (old value, new value)} of all keys that differ; None stands for a missing key.
+
+    A key of `LATER` that one of them lacks has the value that it had before there was a choice.
+    """
+    a, b = ({**LATER, **flatten(some)} for some in (old, new))
     return {key: (a.get(key), b.get(key)) for key in sorted(a | b) if a.get(key) != b.get(key)}
 
 

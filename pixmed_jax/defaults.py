@@ -40,7 +40,7 @@ COMMON: dict[str, Any] = {
         "file_column": "file", "label_column": "label", "patient_column": "patient_group",
         "split_column": "", "class_name": "tumor", "allow_empty_masks": False, "leave_out": "",
         "faulty": "error", "faulty_most": 0.05,
-        "axis": "stored", "intensity": "auto",
+        "axis": "stored", "intensity": "auto", "enhance": "none",
         "split": {"by": "patient", "fractions": (0.8, 0.1, 0.1), "folds": 0, "fold": 0, "seed": 0,
                   "crossing": "error", "keep": 1.0, "keep_seed": 0},
         "size": 64, "load_scale": 286 / 256, "channels": 1,

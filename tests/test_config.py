@@ -74,3 +74,10 @@ def test_nearest():
     # The right leaf in the wrong section is found even where the letters are far apart.
     assert config.nearest("every", known) == "; did you mean config.log.every or config.checkpoint.every?"
     assert config.nearest("zzz", known) == ""
+
+
+def test_a_run_of_before_a_key_means_what_there_was_before_it():
+    old, new = {"data": {"size": 64}}, {"data": {"size": 64, "enhance": "none"}}
+    assert config.differences(old, new) == {} == config.differences(new, old)
+    new["data"]["enhance"] = "lime"
+    assert config.differences(old, new) == {"data.enhance": ("none", "lime")}

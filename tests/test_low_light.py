@@ -11,8 +11,11 @@ from skimage import color, exposure
 
 from pixmed_jax.data import phantom
 from pixmed_jax.data.degrade import darkened
+from pixmed_jax.data.slices import Source
+from pixmed_jax.data.sources import open_dataset
 from pixmed_jax.enhancement import baselines, optional
 from pixmed_jax.enhancement.enhance import enhance
+from pixmed_jax.enhancement.methods import prepared
 from pixmed_jax.errors import PixmedError
 
 
@@ -114,6 +117,40 @@ def test_strength_nought_gives_the_files_back(phantoms, tmp_path):
     assert enhance(str(phantoms), str(tmp_path / "out"), strength=0.0, baselines="") == 0
     for path in phantoms.iterdir():
         np.testing.assert_array_equal(Image.open(tmp_path / "out" / path.name), Image.open(path))
+
+
+def test_training_slices_are_enhanced_when_they_are_read():
+    stored = np.random.default_rng(0).integers(0, 9000, (2, 12, 14)).astype(np.uint16)
+    mask = np.ones((12, 14), np.uint8)
+    source = Source(
+        ("a", "b"), np.zeros(2, int), ("tumor",), ("a", "b"), ("", ""), lambda i: (stored[i], mask)
+    )
+    assert prepared(source, "none") is source
+    image, same = prepared(source, "gamma").read(1)
+    assert image.dtype == np.uint16 and image.shape == (12, 14) and same is mask
+    np.testing.assert_allclose(image / 65535, (stored[1] / 65535) ** (1 / 2.2), atol=2e-5)
+    with pytest.raises(PixmedError, match=r"data\.enhance='magic' is unknown; use one of none, lime"):
+        prepared(source, "magic")
+
+
+def test_a_dataset_is_enhanced_where_its_config_says_so(phantoms, tmp_path):
+    mask = Image.fromarray(np.diag([255] * 64).astype(np.uint8))
+    for path in phantoms.iterdir():
+        for name, image in (("images", Image.open(path)), ("masks", mask)):
+            (tmp_path / name).mkdir(exist_ok=True)
+            image.save(tmp_path / name / path.name)
+    words = {
+        "source": "folder",
+        "dir": str(tmp_path),
+        "size": 64,
+        "load_scale": 1.0,
+        "channels": 1,
+        "seed": 0,
+    }
+    words["split"] = {"by": "slice", "fractions": (0.34, 0.33, 0.33)}
+    with pytest.warns(UserWarning, match="by=slice"):
+        image, enhanced = (open_dataset(**words, enhance=how).source.read(0)[0] for how in ("none", "gamma"))
+    np.testing.assert_allclose(enhanced / 255, (image / 255) ** (1 / 2.2), atol=0.003)
 
 
 @pytest.mark.parametrize(

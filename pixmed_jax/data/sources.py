@@ -20,6 +20,7 @@ from pixmed_jax.data.slices import Slices, Source, load
 from pixmed_jax.data.slices import faulty as faulty_rows
 from pixmed_jax.data.splits import split as split_rows
 from pixmed_jax.data.synthetic import join
+from pixmed_jax.enhancement.methods import prepared
 from pixmed_jax.errors import NAMED, PixmedError, listing
 
 
@@ -126,6 +127,7 @@ def open_dataset(
     synthetic_trust: bool = False,
     axis: str = "stored",
     intensity: str = "auto",
+    enhance: str = "none",
     patients: int = 240,
     condition: str = "tumor",
     class_channels: bool = False,
@@ -139,6 +141,7 @@ def open_dataset(
 ) -> Dataset:
     """`config.data` as keyword arguments; `patients` counts for phantoms only, `augment` is only checked.
 
+    enhance: what brightens slices when they are read (enhancement/methods.py).
     faulty: "error" leaves slices that cannot be used to who reads them; "skip" reads all once and leaves
     them out, if they are no more than `faulty_most` of all.
     """
@@ -167,6 +170,7 @@ def open_dataset(
         channels=channels,
         keep_faulty=faulty == "skip",
     )
+    index = prepared(index, enhance)
     if leave_out:
         index = _without(index, Path(leave_out), images)
     left_out: tuple[str, ...] = ()

@@ -18,9 +18,8 @@ from pixmed_jax.data.degrade import DARK, NOISE, darkened
 from pixmed_jax.enhancement import baselines as baseline_methods
 from pixmed_jax.enhancement import folder, lime
 from pixmed_jax.enhancement.baselines import BASELINES
-from pixmed_jax.enhancement.denoise import recomposed
 from pixmed_jax.enhancement.method import Degrade, Method, Output
-from pixmed_jax.enhancement.optional import scikit_image
+from pixmed_jax.enhancement.methods import lime_method
 from pixmed_jax.enhancement.tiles import tiled
 from pixmed_jax.errors import PixmedError
 
@@ -82,7 +81,15 @@ def enhance(
             "range, 0 < darkest <= brightest <= 1"
         )
     builders: Mapping[str, Callable[[], Method]] = {
-        "lime": lambda: _lime(gamma, strength, floor, alpha, solver, strategy, denoise),
+        "lime": lambda: lime_method(
+            gamma=gamma,
+            strength=strength,
+            floor=floor,
+            alpha=alpha,
+            solver=solver,
+            strategy=strategy,
+            denoise=denoise,
+        ),
         "zero_dce": lambda: _zero_dce(workdir, step),
         "gamma": lambda: baseline_methods.gamma(gamma or baseline_methods.GAMMA),
         "histogram": baseline_methods.histogram,
@@ -104,35 +111,6 @@ def enhance(
 def _check_choice(name: str, value: Any, known: Sequence[Any]) -> None:
     if value not in known:
         raise PixmedError(f"enhance.{name}={value!r} is unknown; use one of {', '.join(map(str, known))}")
-
-
-def _lime(
-    gamma: float, strength: float, floor: float, alpha: float, solver: str, strategy: int, denoise: bool
-) -> Method:
-    alpha = alpha or lime.ALPHA[solver][strategy]
-    if denoise:
-        scikit_image("restoration")  # now, and not with the first file
-
-    def run(image: np.ndarray) -> Output:
-        bright, light, chosen = lime.enhance(
-            jnp.asarray(image),
-            gamma=gamma,
-            strength=strength,
-            floor=floor,
-            alpha=alpha,
-            solver=solver,
-            strategy=strategy,
-        )
-        result, shown = np.asarray(bright), np.asarray(light)
-        result = recomposed(result, shown) if denoise else result
-        settings = {"gamma": float(chosen.gamma), "floor": float(chosen.floor)}
-        return Output(result, settings, {"illumination": shown})
-
-    return Method(
-        "lime",
-        run,
-        {"solver": solver, "strategy": strategy, "alpha": alpha, "strength": strength, "denoise": denoise},
-    )
 
 
 def _zero_dce(workdir: str, step: str) -> Method:

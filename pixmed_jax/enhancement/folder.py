@@ -24,9 +24,10 @@ import numpy as np
 from pixmed_jax import workdir as run_folder
 from pixmed_jax.data.pairs import slice_name
 from pixmed_jax.enhancement import page
-from pixmed_jax.enhancement.files import Folder, output_name, stored, unit, write
+from pixmed_jax.enhancement.files import Folder, output_name, write
 from pixmed_jax.enhancement.method import Degrade, Method, Output
 from pixmed_jax.enhancement.scores import BEFORE, Score, compared, summary, table
+from pixmed_jax.enhancement.values import stored, unit
 from pixmed_jax.errors import PixmedError, listing
 from pixmed_jax.progress import watched
 
