@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from functools import partial
+from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
@@ -79,6 +80,12 @@ def commands(page: Path) -> Iterator[list[str]]:
                 yield shlex.split(part, comments=True)
 
 
+def docstrings() -> Iterator[tuple[str, str]]:
+    """(file, docstring) of launch.py and of the configs, whose commands have words behind them."""
+    for path in (ROOT / "launch.py", *sorted((ROOT / "configs").glob("*.py"))):
+        yield path.name, ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")), clean=False) or ""
+
+
 def of_launch(words: list[str]) -> list[str] | None:
     """The words behind launch.py, or behind a file that passes its own on to it."""
     for name in ("launch.py", "my_network.py", "my_data.py"):
@@ -108,6 +115,9 @@ def test_every_launch_command_parses_as_written():
             if behind is not None and not any(word.startswith("--config=my_") for word in behind):
                 found.append((page.name, behind))
     assert len(found) > 25
+    for name, told in docstrings():
+        for line in re.findall(r"^ +python launch\.py (--.*)$", told.replace("\\\n", ""), re.MULTILINE):
+            found.append((name, [*takewhile(lambda word: word.startswith("--"), shlex.split(line))]))
     process = subprocess.run(
         [sys.executable, "-c", PARSER], input=json.dumps(found), cwd=ROOT, capture_output=True, text=True,
         timeout=120, env={**os.environ, "PYTHONPATH": str(ROOT)},
