@@ -180,7 +180,10 @@ def test_quoted_errors_are_raised_by_the_code():
 
 # ---------------------------------------------------------------- Python
 EXECUTED = {"README.md", "your-data.md", "devices.md"}
-ELSEWHERE = {"extending.md": "test_docs_extending.py runs its files"}
+ELSEWHERE = {
+    "extending.md": "test_docs_extending.py runs its files",
+    "export.md": "test_export.py runs it on an exported folder",
+}
 
 
 @pytest.fixture(scope="module")

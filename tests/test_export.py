@@ -1,6 +1,7 @@
 """The stage: each file of an exported run computes what its network does, elsewhere too, or is refused."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -141,6 +142,17 @@ def test_draws_are_those_of_jax_random():
     assert [(d.kind, d.shape[1:]) for d in flat.draws(predict, {}, *like)] == [
         ("uniform", (2, 1)), ("normal", (2,)), ("uniform", (2,)),
     ]  # fmt: skip
+
+
+def test_the_python_of_the_documentation_runs_as_written(run):
+    """docs/export.md, each block by itself."""
+    page = (runs.ROOT / "docs" / "export.md").read_text(encoding="utf-8")
+    made = []
+    for text in re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL):
+        names = {"label_maps": np.ones((1, 32, 32), np.uint8)}
+        exec(compile(text.replace("runs/mine", str(run[0])), "export.md", "exec"), names)
+        made.append(np.asarray(names["images"]))
+    assert [image.shape for image in made] == [(1, 32, 32, 1)] * 3
 
 
 # ---------------------------------------------------------------- every kind of network
