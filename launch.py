@@ -81,7 +81,7 @@ STAGES: dict[str, dict[str, Any]] = {
     "demo": {"port": 7860, "browser": False, "step": "newest"},
     "enhance": {
         "method": "lime", "gamma": 0.0, "strength": 1.0, "floor": -1.0, "alpha": 0.0, "solver": "fast",
-        "strategy": 3, "denoise": False, "workdir": "", "step": "newest", "clip_limit": 0.01,
+        "strategy": 2, "denoise": False, "workdir": "", "step": "newest", "clip_limit": 0.01,
         "baselines": "auto", "reference": "", "degrade": False, "darkest": 0.08, "brightest": 0.6,
         "noise": 0.01, "seed": 0, "intensity": "auto",
     },

@@ -100,7 +100,7 @@ def test_lime_is_told_measured_and_beats_what_it_is_compared_with(phantoms, tmp_
     assert enhance(str(phantoms), str(tmp_path / "out"), degrade=True) == 0
     told = settings(tmp_path / "out")
     assert told["method"] == {
-        "name": "lime", "solver": "fast", "strategy": 3, "alpha": 0.15, "strength": 1.0, "denoise": False,
+        "name": "lime", "solver": "fast", "strategy": 2, "alpha": 0.15, "strength": 1.0, "denoise": False,
     }  # fmt: skip
     for file in told["files"].values():
         assert file["settings"][0]["gamma"] == pytest.approx(0.45) and file["settings"][0]["floor"] > 0

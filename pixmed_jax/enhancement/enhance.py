@@ -36,7 +36,7 @@ def enhance(
     floor: float = -1.0,
     alpha: float = 0.0,
     solver: str = "fast",
-    strategy: int = 3,
+    strategy: int = 2,
     denoise: bool = False,
     workdir: str = "",
     step: str = "newest",

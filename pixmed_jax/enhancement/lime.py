@@ -35,7 +35,7 @@ ALPHA = {
 }
 EPSILON = 1e-3  # "a very small constant": a quarter of a grey value of 8 bits
 _ITERATIONS = {"fast": 30, "exact": 50}  # of conjugate gradients on each grid, twice; the paper's own limit
-_COLOUR_GAMMA, _GREY_GAMMA, _FLOOR = 0.6, 0.45, 6.0  # what `chosen` chooses
+_COLOUR_GAMMA, _GREY_GAMMA, _FLOOR = 0.6, 0.45, 4.0  # what `chosen` chooses
 _MU, _RHO = 1.0, 1.2  # penalty of the first iteration, and its growth (rho > 1)
 _COARSEST = 8  # pixels of the coarsest grid's shorter side, at least
 _DARK = 1e-3  # light below it counts as that much: the paper's epsilon under the quotient
@@ -73,7 +73,7 @@ def chosen(image: jax.Array, gamma: float | jax.Array, floor: float | jax.Array)
     """`gamma` and `floor` where they are given (gamma > 0, floor >= 0), or what suits the picture.
 
     gamma 0.6 of colours and 0.45 of grey: the largest of three channels is nearer to the light than a single
-    one, of which more is the scene's. The floor is 6 times the noise of the map. Both were set on darkened
+    one, of which more is the scene's. The floor is 4 times the noise of the map. Both were set on darkened
     photographs and slices (BUILD_NOTES.md).
     """
     gamma, floor = jnp.asarray(gamma, jnp.float32), jnp.asarray(floor, jnp.float32)
@@ -91,7 +91,7 @@ def enhance(
     floor: float | jax.Array = -1.0,
     alpha: float | jax.Array | None = None,
     solver: str = "fast",
-    strategy: int = 3,
+    strategy: int = 2,
     sigma: float = 2.0,
     iterations: int = 0,
 ) -> tuple[jax.Array, jax.Array, Chosen]:
@@ -101,7 +101,8 @@ def enhance(
     strength: 0 is the picture as it was, 1 the enhanced one.
     floor: light that counts as weak; below 0 chooses, 0 is the paper.
     alpha: how smooth the map is; None is that of `ALPHA`.
-    strategy, sigma, iterations: see `weights` and the solvers; 0 iterations are the solver's own.
+    strategy, sigma, iterations: see `weights` and the solvers; 0 iterations are the solver's own. The
+        authors' demonstration takes strategy 3; on darkened pictures 2 was better (BUILD_NOTES.md).
     """
     light = illumination(
         image, alpha=alpha, solver=solver, strategy=strategy, sigma=sigma, iterations=iterations
@@ -119,7 +120,7 @@ def illumination(
     *,
     alpha: float | jax.Array | None = None,
     solver: str = "fast",
-    strategy: int = 3,
+    strategy: int = 2,
     sigma: float = 2.0,
     iterations: int = 0,
 ) -> jax.Array:

@@ -25,7 +25,7 @@ def lime_method(
     floor: float = -1.0,
     alpha: float = 0.0,
     solver: str = "fast",
-    strategy: int = 3,
+    strategy: int = 2,
     denoise: bool = False,
 ) -> Method:
     """The settings of `lime.enhance`, where gamma 0, floor below 0 and alpha 0 choose."""
