@@ -266,6 +266,13 @@ def test_the_commands_of_your_data_run_one_after_the_other(tmp_path, tmp_path_fa
 
 
 # ---------------------------------------------------------------- the site
+def test_every_page_is_in_the_sites_menu_and_on_its_first_page():
+    pages = {page.name for page in PAGES[1:]}
+    assert set(re.findall(r"^  - .*?([\w-]+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)) == pages
+    index = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"\]\(([\w-]+\.md)\)", index)) == pages - {"index.md"}
+
+
 def test_the_site_is_built_without_warnings(tmp_path):
     if importlib.util.find_spec("zensical") is None:
         pytest.skip('pip install -e ".[docs]" to build the documentation site')
