@@ -1,6 +1,7 @@
 """Pages from templates that lie in the package, HTML or Markdown: all escaped, nothing left undefined."""
 
 import re
+from functools import cache
 from typing import Any
 
 import jinja2
@@ -9,8 +10,12 @@ from markupsafe import Markup
 
 def render(package: str, template: str, **values: Any) -> str:
     """The page that `template`, a file of `package`, makes of the values."""
-    markdown = template.endswith(".md.j2")
-    environment = jinja2.Environment(
+    return _environment(package, template.endswith(".md.j2")).get_template(template).render(**values)
+
+
+@cache  # with its compiled templates
+def _environment(package: str, markdown: bool) -> jinja2.Environment:
+    return jinja2.Environment(
         loader=jinja2.PackageLoader(package, "."),
         autoescape=not markdown,
         finalize=_plain if markdown else None,
@@ -19,7 +24,6 @@ def render(package: str, template: str, **values: Any) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=markdown,
     )
-    return environment.get_template(template).render(**values)
 
 
 def _plain(value: Any) -> str:

@@ -150,10 +150,10 @@ def _picture(image: np.ndarray) -> Image.Image:
     return Image.fromarray(values).convert("RGB")
 
 
-def data_uri(picture: Image.Image, form: str = "PNG") -> str:
-    """A picture as the address of an <img>, so that a page needs no other file."""
+def data_uri(picture: Image.Image, form: str = "PNG", *, small: bool = True) -> str:
+    """A picture as the address of an <img>, so that a page needs no other file; `small` takes time."""
     data = io.BytesIO()
-    picture.save(data, format=form, optimize=True)
+    picture.save(data, format=form, optimize=small)
     return _uri(form.lower(), data.getvalue())
 
 

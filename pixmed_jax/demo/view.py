@@ -26,7 +26,7 @@ def rendered(painting: Painting, advice: str) -> str:
         values = np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
         found = "" if painting.found is None else outline(painting.found[i])
         dice = None if painting.dice is None else float(painting.dice[i])
-        tiles.append({"image": pictures.data_uri(Image.fromarray(values)), "found": found, "dice": dice})
+        tiles.append({"image": _uri(values), "found": found, "dice": dice})
     return pages.render(
         "pixmed_jax.demo",
         "painting.html.j2",
@@ -37,6 +37,10 @@ def rendered(painting: Painting, advice: str) -> str:
         milliseconds=round(painting.seconds * 1000),
         advice=advice,
     )
+
+
+def _uri(values: np.ndarray) -> str:
+    return pictures.data_uri(Image.fromarray(values), small=False)  # which is three times as fast
 
 
 def outline(mask: np.ndarray) -> str:
@@ -53,11 +57,10 @@ def canvas(scene: Scene, drawn: np.ndarray, shown: np.ndarray, colours: np.ndarr
     `colours` [K + 1, 3] are those of `pictures.palette`, of which the tumour's comes last. `stroke` is the
     number of the stroke that this answers: the canvas ignores an answer to an older one.
     """
-    anatomy = Image.fromarray(colours[scene.anatomy])
     return json.dumps(
         {
             "side": len(drawn),
-            "anatomy": pictures.data_uri(anatomy),
+            "anatomy": _uri(colours[scene.anatomy]),
             "colour": "#" + "".join(f"{int(part):02x}" for part in colours[-1]),
             "drawn": pack(drawn),
             "shown": pack(shown & room(scene)),
