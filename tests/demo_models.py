@@ -3,6 +3,7 @@
 python demo_models.py PORT LARGEST    serves it, with uploads of up to LARGEST
 """
 
+import signal
 import sys
 import time
 from typing import ClassVar
@@ -65,6 +66,7 @@ def labels_only() -> Painter:
 
 if __name__ == "__main__":
     serve.LARGEST = sys.argv[2]
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background would ignore
     with serve.served(painter(), int(sys.argv[1])) as address:
         print(address, flush=True)
         time.sleep(600)

@@ -20,9 +20,14 @@ def slices(n: int, seed: int, size: int = 16) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def segment(tmp_path_factory):
+def judges(tmp_path_factory):
+    return tmp_path_factory.mktemp("judges")
+
+
+@pytest.fixture(scope="module")
+def segment(tmp_path_factory, judges):
     runs.use_cache(tmp_path_factory)
-    return mask_fidelity.segmenter(*slices(64, 0), folder=tmp_path_factory.mktemp("judges"))
+    return mask_fidelity.segmenter(*slices(64, 0), folder=judges)
 
 
 def test_who_follows_the_mask(segment):
@@ -85,3 +90,12 @@ def test_found_masks_have_the_size_of_the_images(segment):
     images, _ = slices(3, 4, size=20)
     found = segment(images)
     assert found.shape == (3, 20, 20) and found.dtype == bool
+
+
+def test_the_segmenter_of_an_evaluation_is_found_again(segment, judges, tmp_path):
+    assert mask_fidelity.kept_segmenter(tmp_path) is None
+    images, _ = slices(5, 4)
+    np.testing.assert_array_equal(mask_fidelity.kept_segmenter(judges)(images), segment(images))
+    (file,) = judges.iterdir()
+    (tmp_path / file.name).write_bytes(file.read_bytes()[:1000])
+    assert mask_fidelity.kept_segmenter(tmp_path) is None

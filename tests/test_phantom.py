@@ -300,3 +300,16 @@ assert "tensorflow" not in sys.modules
 def test_neither_tensorflow_nor_noise(tmp_path):
     used = subprocess.run([sys.executable, "-c", USED, str(tmp_path)], capture_output=True, text=True)
     assert (used.returncode, used.stdout, used.stderr) == (0, "", "")
+
+
+def test_the_same_head_before_its_tumour_grew():
+    """The same planes and masks; elsewhere the same head, but for what the tumour pushed aside."""
+    for patient in (2, 5, 7):
+        ill = phantom.patient_slices(patient, size=96, count=3)
+        well = phantom.patient_slices(patient, size=96, count=3, healthy=True)
+        for a, b in zip(ill, well, strict=True):
+            assert (a.plane, a.label) == (b.plane, b.label)
+            np.testing.assert_array_equal(a.mask, b.mask)
+            gap = np.abs(a.image.astype(int) - b.image)
+            far = ndimage.distance_transform_edt(a.mask == 0) > 40
+            assert gap[far].mean() < 1 < 10 < gap[a.mask > 0].mean()

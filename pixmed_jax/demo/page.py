@@ -49,7 +49,7 @@ def page(painter: Painter) -> gr.Blocks:
     maps = painter.generator.takes_maps
     title = "pixmed_jax: draw a tumour"
     with gr.Blocks(title=title, analytics_enabled=False, fill_width=True, delete_cache=_FORGET) as blocks:
-        gr.HTML(_part("header.html"), elem_id="header")
+        gr.HTML(pages.render("pixmed_jax.demo", "header.html.j2", maps=maps), elem_id="header")
         parts: dict[str, Any] = {"own": gr.State(None)}
         with gr.Row(elem_id="work", equal_height=False):
             with gr.Column(elem_id="left", min_width=280, visible=maps):
