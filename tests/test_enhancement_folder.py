@@ -198,12 +198,16 @@ def test_scores_are_of_the_files_written(source, tmp_path):
 
 
 def test_a_degraded_picture_is_its_own_reference(source):
+    factors = []
+
     def dark(image, rng):
         factor = rng.uniform(0.4, 0.5)
+        factors.append(factor)
         return Output(image * factor, maps={"mean": np.full(image.shape[:2], factor)})
 
     _, target = run(source, BRIGHTER, degrade=dark)
     first = settings(target)
+    assert len(set(factors)) == len(PICTURES)  # each in its own way
     assert first["degraded"] and "made worse in a known way" in (target / "report.html").read_text()
     scores = first["scores"]
     assert scores["brighter"]["psnr"]["mean"] > scores["before"]["psnr"]["mean"] + 5
