@@ -12,6 +12,7 @@ import pytest
 from demo_models import SIDE, disc, labels_only, painter, scene
 from PIL import Image
 
+from pixmed_jax import pages
 from pixmed_jax.data import volumes
 from pixmed_jax.demo import view
 from pixmed_jax.demo.actions import Actions, Asked
@@ -238,3 +239,9 @@ def test_an_outline_runs_along_the_border():
     np.testing.assert_allclose([points.min(), points.max()], [8, 16], atol=0.11)
     assert view.outline(~mask | mask).count("M") == 1  # closed at the picture's edge too
     assert view.outline(mask & ~mask) == ""
+
+
+def test_a_fault_is_text():
+    """Whatever a file's name or a stranger's label puts into it."""
+    told = pages.render("pixmed_jax.demo", "fault.html.j2", line="<img src=x>: no & such")
+    assert told.strip() == '<p class="fault" role="alert">&lt;img src=x&gt;: no &amp; such</p>'
