@@ -20,7 +20,7 @@ from pixmed_jax import inference
 from pixmed_jax.errors import PixmedError
 from pixmed_jax.export import export as stage
 from pixmed_jax.export import flat, interface, onnx_file, stablehlo
-from pixmed_jax.training.build import is_supervised, make_task
+from pixmed_jax.training.build import is_supervised, make_task, restores
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -176,6 +176,8 @@ CONFIGS = {
     "stylegan2": lambda f: labelled(f, model__generator=STYLEGAN2),
     "segmenter": lambda f: supervised_config(f, "segmenter"),
     "classifier": lambda f: supervised_config(f, "classifier"),
+    "super_resolution": lambda f: supervised_config(f, "super_resolution"),
+    "zero_dce": lambda f: supervised_config(f, "zero_dce"),
 }
 
 
@@ -183,19 +185,23 @@ CONFIGS = {
 def test_every_network_has_an_onnx_form(name, tmp_path, tmp_path_factory, draw):
     """With weights that no layer ignores, for batches of 1 and 5."""
     config = CONFIGS[name](tmp_path_factory)
-    classes = {"tumor": 3, "label": 3, "tumor+head": 4}[config["data"]["condition"]]
+    classes = 4 if config["data"]["condition"] == "tumor+head" else 3
     task = make_task(config, classes=classes)
     init = lambda: task.init(jax.random.PRNGKey(0), inference.example_batch(config, classes)).ema  # noqa: E731
     variables = jax.jit(init)() if name == "stylegan2" else draw(init)
     data = config["data"]
-    if is_supervised(config):
+    if restores(config):
+        predict = inference.jit_predict(task, inference.to_float)
+        side = data["size"] // (data["scale"] if data["condition"] == "low_resolution" else 1)
+        stored, shape, output = "degraded", (side, side, data["channels"]), "restored"
+    elif is_supervised(config):
         predict = inference.jit_predict(task, inference.to_float)
         stored, shape, output = "images", (data["size"], data["size"], data["channels"]), "logits"
     else:
         predict = inference.jit_predict(task, lambda x: inference.one_hot(x, classes, data["channels"]))
         stored, shape, output = "maps", (data["size"],) * (2 if data["condition"] != "label" else 0), "images"
     docs = {stored: "", output: ""}
-    face = interface.Interface(predict, variables, stored, shape, 1, classes, output, task.predicts, docs)
+    face = interface.Interface("", predict, variables, stored, shape, 1, classes, output, docs)
     onnx_file.write(tmp_path / "n.onnx", face, "float32")
     call = onnx_file.runner(tmp_path / "n.onnx", face)
     for count in (1, 5):

@@ -84,6 +84,7 @@ FUNCTIONS = {
     "largest of axes": lambda x: x.max((1, 3)),
     "sum of an axis of length 1": lambda x: x.sum(3, keepdims=True).sum((2, 3)),
     "dense": lambda x: x.reshape(-1, 72) @ fixed(72, 5) + fixed(5),
+    "a matrix before": lambda x: jnp.einsum("ah,nhwc->nawc", fixed(5, 6), x),
     "dense on images": lambda x: x @ fixed(3, 5),
     "to pixels of blocks": lambda x: x.reshape(-1, 3, 2, 2, 2, 3).transpose(0, 1, 3, 2, 4, 5),
     "slices": jax.vmap(lambda x: x[1:6:2, :3] - x[:3, 1:]),
@@ -173,6 +174,7 @@ def test_float16_weights_are_half_as_large_and_computed_with_in_float32():
     ("function", "told"),
     [
         (lambda x: jnp.sort(x), "the network uses sort"),
+        (lambda x: lax.top_k(x, 2)[0], "the network uses top_k"),
         (
             lambda x: conv(x, lax.reduce_max(x, (0,))[:3, :3, :, None]),
             "conv_general_dilated with weights that are computed",
@@ -180,7 +182,7 @@ def test_float16_weights_are_half_as_large_and_computed_with_in_float32():
         (lambda x: lax.pad(x, jnp.float32(0), ((0, 0, 0), (0, 0, 1), (0, 0, 0), (0, 0, 0))), "pad with gaps"),
         (lambda x: jnp.einsum("nhwc,nhwd->nhcd", x, x), "dot_general with several axes"),
     ],
-    ids=["sort", "kernel", "gaps", "batches"],
+    ids=["sort", "several results", "kernel", "gaps", "batches"],
 )
 def test_what_has_no_form_is_named_in_a_line(function, told):
     with pytest.raises(PixmedError, match=told) as error:

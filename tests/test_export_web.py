@@ -145,9 +145,8 @@ def test_a_generator_of_labels_has_a_page_without_a_map(saved, loud, tmp_path):
 
 
 def test_what_makes_no_images_has_no_page(saved, loud, tmp_path):
-    for face in (loud._replace(predicts="masks"), loud._replace(stored="images")):
-        with pytest.raises(PixmedError, match="shows what a generator makes"):
-            web.write(tmp_path / "web", b"", face, saved, CONTENTS)
+    with pytest.raises(PixmedError, match="shows what a generator makes"):
+        web.write(tmp_path / "web", b"", loud._replace(name="segmenter"), saved, CONTENTS)
     assert not list(tmp_path.iterdir())
 
 

@@ -29,7 +29,7 @@ from pixmed_jax.export import web as web_page
 from pixmed_jax.export.interface import Interface
 from pixmed_jax.progress import watched
 from pixmed_jax.training import checkpoint
-from pixmed_jax.training.build import is_supervised
+from pixmed_jax.training.build import is_supervised, restores
 from pixmed_jax.workdir import EXPORT, replaced, write_json
 
 RESULTS = "export.json"
@@ -65,8 +65,7 @@ def export(
         jax.default_device(jax.devices("cpu")[0]),
     ):
         trained = _face(saved)
-        name = folder.NAMES[trained.predicts]
-        weights = draft / f"{name}.safetensors"
+        weights = draft / f"{trained.name}.safetensors"
         folder.write_weights(weights, trained.variables, dtype)
         folder.write_config(draft, saved, weights.name, dtype=dtype)
         face = _face(folder.open_folder(draft))  # the others are made of what float16 has left of the weights
@@ -131,8 +130,10 @@ def difference(file: str, run: Run, reference: Interface, most: float) -> float:
 
 
 def _face(saved: checkpoint.Saved) -> Interface:
-    kind = inference.Network if is_supervised(saved.config) else inference.Generator
-    return interface.of(kind(saved))
+    if restores(saved.config):
+        return interface.of(inference.Restorer(saved))
+    supervised = is_supervised(saved.config)
+    return interface.of(inference.Network(saved) if supervised else inference.Generator(saved))
 
 
 def _run_jax(face: Interface) -> Run:

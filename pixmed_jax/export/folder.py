@@ -2,8 +2,8 @@
 
     config.json            what a checkpoint's manifest says ("step", "config", "classes", "files", "sha256",
                            ...), and "version" and "dtype"
-    generator.safetensors  {"params.encoder_1.primary.kernel": float32 or float16, ...}; or it is
-                           classifier.safetensors, or segmenter.safetensors
+    generator.safetensors  {"params.encoder_1.primary.kernel": float32 or float16, ...}; other networks than
+                           generators have other names, see NAMES
 
 It is opened without orbax, and believed no further than a checkpoint: config.json carries its own sha256 and
 that of the weights, whose header has to agree with the network of the config before an array is read.
@@ -21,13 +21,13 @@ from pixmed_jax.errors import PixmedError, listing
 from pixmed_jax.training import checkpoint
 
 CONFIG = "config.json"
-NAMES = {"images": "generator", "labels": "classifier", "masks": "segmenter"}  # by what a task predicts
+NAMES = ("generator", "classifier", "segmenter", "restorer")
 DTYPES = {"float32": np.float32, "float16": np.float16}
 _AGAIN = "export it again, or put a good copy back"
 
 
 def holds_export(path: Path) -> bool:
-    weights = (path / f"{name}.safetensors" for name in NAMES.values())
+    weights = (path / f"{name}.safetensors" for name in NAMES)
     return (path / CONFIG).is_file() and any(file.is_file() for file in weights)
 
 
@@ -37,7 +37,7 @@ def open_folder(path: Path) -> checkpoint.Saved:
         saved = checkpoint.read_saved(path / CONFIG)
     except (FileNotFoundError, ValueError) as error:
         raise PixmedError(f"{path / CONFIG}: unreadable ({error}); {_AGAIN}") from error
-    if [*saved.files] not in ([f"{name}.safetensors"] for name in NAMES.values()):
+    if [*saved.files] not in ([f"{name}.safetensors"] for name in NAMES):
         raise PixmedError(f"{path / CONFIG}: names {listing([*saved.files], 3)} as weights; {_AGAIN}")
     return saved
 

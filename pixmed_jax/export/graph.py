@@ -180,7 +180,7 @@ class Graph:
             return Value(array=np.asarray(atom.val, atom.aval.dtype)) if literal else values[atom]
 
         for equation in equations:
-            name, (result,) = equation.primitive.name, equation.outvars
+            name = equation.primitive.name
             inputs = [of(atom) for atom in equation.invars]
             value = _computed(equation, inputs)
             if value is None:
@@ -192,6 +192,7 @@ class Graph:
                 value = operators[name](self, equation, inputs)
                 if value.name:
                     self.made.setdefault(value.name, (name, inputs))
+            (result,) = equation.outvars
             values[result] = value._replace(alone=value.alone and uses[result] == 1)
         return [of(atom) for atom in jaxpr.outvars]
 
@@ -237,7 +238,8 @@ def _computed(equation: Any, inputs: Sequence[Value]) -> Value | None:
     """The result of an operation on constants alone; broadcasting waits, as it may be to the batch's size."""
     shapes = [atom.aval.shape for atom in (*equation.invars, *equation.outvars)]
     known = [value.array for value in inputs if value.array is not None]
-    if equation.primitive.name == "broadcast_in_dim" or len(known) < len(inputs):
+    several = equation.primitive.multiple_results
+    if several or equation.primitive.name == "broadcast_in_dim" or len(known) < len(inputs):
         return None
     if not all(isinstance(length, int) for shape in shapes for length in shape):
         return None

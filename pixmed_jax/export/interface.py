@@ -7,14 +7,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pixmed_jax.inference import Generator, Network, image_seeds
+from pixmed_jax.inference import Generator, Network, Restorer, image_seeds
 
 
 class Interface(NamedTuple):
     """`predict(variables, stored, seeds [N] uint32)` and the names and shapes of what goes in and out.
 
-    stored: "maps" [N, S, S], "labels" [N] or "images" [N, S, S, C], uint8 all of them, in `low` .. `high`.
+    stored: "maps" [N, S, S], "labels" [N] or "images" [N, S, S, C], uint8 in `low` .. `high`, or "degraded"
+    [N, h, w, C] float32 in [0, 1]. name: of the network in the files' names.
     """
+
+    name: str
 
     predict: Callable
     variables: Any
@@ -23,20 +26,26 @@ class Interface(NamedTuple):
     low: int
     high: int
     output: str
-    predicts: str  # as a task's: "images", "labels" or "masks"
     docs: dict[str, str]  # one line for each of `stored`, "seeds", `output`
+
+    @property
+    def dtype(self) -> str:
+        """Of what is stored."""
+        return "float32" if self.stored == "degraded" else "uint8"
 
     def shapes(self) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
         """Stored and seeds of a batch whose size is a symbol."""
         (batch,) = jax.export.symbolic_shape("N")
         return (
-            jax.ShapeDtypeStruct((batch, *self.shape), jnp.uint8),
+            jax.ShapeDtypeStruct((batch, *self.shape), self.dtype),
             jax.ShapeDtypeStruct((batch,), jnp.uint32),
         )
 
     def example(self, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Stored and seeds, the same at every call; maps are of blocks, so that edges lie everywhere."""
         rng = np.random.default_rng(count)
+        if self.stored == "degraded":
+            return rng.random((count, *self.shape), np.float32), image_seeds(count, count)
         if len(self.shape) < 2:
             stored = rng.integers(self.low, self.high + 1, (count, *self.shape))
         else:
@@ -46,28 +55,32 @@ class Interface(NamedTuple):
         return stored.astype(np.uint8), image_seeds(count, count)
 
 
-def of(model: Generator | Network) -> Interface:
+def of(model: Generator | Network | Restorer) -> Interface:
     """The interface of a loaded model, on the CPU."""
     predict, (variables, stored, _) = model.one_image(jax.devices("cpu")[0])
     variables, shape = jax.tree.map(np.asarray, variables), stored.shape[1:]
-    seeds = "uint32 [N], one for each image; the same seed and input give the same image"
     named = ", ".join(f"{i} {name}" for i, name in enumerate(model.classes, 1))
-    size, high = f"{model.size}, {model.size}", len(model.classes)
-    if isinstance(model, Network):
-        logits = {
-            "labels": f"float32 [N, {high}], logits of {named}",
-            "masks": f"float32 [N, {size}, {1 + high}], logits of 0 background, {named}",
-        }
+    size, high, channels = model.size, len(model.classes), model.config["data"]["channels"]
+    pixels = f"{size}, {size}"
+    if isinstance(model, Generator):
+        of_maps = model.takes_maps
         docs = {
-            "images": f"uint8 [N, {size}, {shape[-1]}], grey values 0 to 255",
-            "seeds": "uint32 [N], of no consequence",
-            "logits": logits[model.predicts],
+            "maps": f"uint8 [N, {pixels}], 0 background, {named}",
+            "labels": f"uint8 [N], {named}",
+            "seeds": "uint32 [N], one for each image; the same seed and input give the same image",
+            "images": f"float32 [N, {pixels}, {channels}] in [0, 1]",
         }
-        return Interface(predict, variables, "images", shape, 0, 255, "logits", model.predicts, docs)
-    channels = model.config["data"]["channels"]
-    output = f"float32 [N, {size}, {channels}] in [0, 1]"
-    if not model.takes_maps:
-        docs = {"labels": f"uint8 [N], {named}", "seeds": seeds, "images": output}
-        return Interface(predict, variables, "labels", shape, 1, high, "images", "images", docs)
-    docs = {"maps": f"uint8 [N, {size}], 0 background, {named}", "seeds": seeds, "images": output}
-    return Interface(predict, variables, "maps", shape, 0, high, "images", "images", docs)
+        kind, low = ("maps", 0) if of_maps else ("labels", 1)
+        return Interface("generator", predict, variables, kind, shape, low, high, "images", docs)
+    docs = {"seeds": "uint32 [N], of no consequence"}
+    if isinstance(model, Restorer):
+        docs["degraded"] = f"float32 [N, {', '.join(map(str, shape))}] in [0, 1]"
+        docs["restored"] = f"float32 [N, {pixels}, {channels}] in [0, 1]"
+        return Interface("restorer", predict, variables, "degraded", shape, 0, 1, "restored", docs)
+    docs["images"] = f"uint8 [N, {', '.join(map(str, shape))}], grey values 0 to 255"
+    docs["logits"] = {
+        "labels": f"float32 [N, {high}], logits of {named}",
+        "masks": f"float32 [N, {pixels}, {1 + high}], logits of 0 background, {named}",
+    }[model.predicts]
+    name = {"labels": "classifier", "masks": "segmenter"}[model.predicts]
+    return Interface(name, predict, variables, "images", shape, 0, 255, "logits", docs)

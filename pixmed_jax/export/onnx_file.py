@@ -55,9 +55,10 @@ def write(path: Path, interface: Interface, dtype: str) -> None:
     )
     described, graph = describe(interface), Graph()
     docs = described["inputs"]
+    kind = {"uint8": "uint8", "float32": "float"}[interface.dtype]  # as ONNX names them
     given = [Value(array=np.asarray(leaf)) for leaf in jax.tree.leaves(interface.variables)]
     given.append(
-        graph.input(interface.stored, stored.shape, range(len(stored.shape)), "uint8", docs[interface.stored])
+        graph.input(interface.stored, stored.shape, range(len(stored.shape)), kind, docs[interface.stored])
     )
     for noise, draw in zip(noises(interface), drawn, strict=True):
         axes = [axis for axis, length in enumerate(draw.shape) if axis == 0 or length != 1]

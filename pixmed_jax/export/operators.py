@@ -260,22 +260,21 @@ def _reduction(operator: str) -> Operator:
 
 
 def _product(graph: Graph, equation: Any, values: Sequence[Value]) -> Value:
-    (left_axes, right_axes), batch = equation.params["dimension_numbers"]
-    shapes = [_shape(atom) for atom in equation.invars]
-    if any(batch) or len(left_axes) != 1:
+    summed, batch = equation.params["dimension_numbers"]
+    shapes, out = [_shape(atom) for atom in equation.invars], _shape(equation.outvars[0])
+    if any(batch) or len(summed[0]) != 1:
         raise _refused(equation, "several axes at once")
-    free = [
-        [axis for axis in range(len(shape)) if axis not in summed]
-        for shape, summed in zip(shapes, (left_axes, right_axes), strict=True)
-    ]
-    wide = [[axis for axis in axes if shape[axis] != 1] for axes, shape in zip(free, shapes, strict=True)]
-    if len(wide[1]) > 1:
-        raise _refused(equation, "a second factor of more than two axes")
-    left = graph.tensor(values[0], [*wide[0], *left_axes], shapes[0])
-    last = wide[1] or free[1][:1]
-    right = graph.tensor(values[1], [*right_axes, *last], shapes[1])
-    axes = [free[0].index(a) for a in wide[0]] + [len(free[0]) + free[1].index(a) for a in last]
-    out = _shape(equation.outvars[0])
+    free = [[a for a in range(len(shapes[i])) if a not in summed[i]] for i in (0, 1)]
+    wide = [[a for a in free[i] if shapes[i][a] != 1] for i in (0, 1)]
+    first, second = (0, 1) if len(wide[1]) < 2 else (1, 0)  # ONNX's second factor is a matrix
+    if len(wide[second]) > 1:
+        raise _refused(equation, "two factors of more than two axes")
+    last = wide[second] or free[second][:1]
+    left = graph.tensor(values[first], [*wide[first], *summed[first]], shapes[first])
+    right = graph.tensor(values[second], [*summed[second], *last], shapes[second])
+    places = [{axis: place for place, axis in enumerate(free[0])}]
+    places.append({axis: len(free[0]) + place for place, axis in enumerate(free[1])})
+    axes = [places[first][axis] for axis in wide[first]] + [places[second][axis] for axis in last]
     return Value(graph.add("MatMul", left, right), tuple(axes), tuple(out[axis] for axis in axes))
 
 

@@ -96,7 +96,7 @@ def _same(data: bytes, path: Path, size: int, digest: str) -> bytes:
 # ---------------------------------------------------------------- the page
 def write(folder: Path, model: bytes, interface: Interface, saved: Saved, files: Mapping[str, bytes]) -> None:
     """Make the folder; `files` is what `runtime` gives. Errors: PixmedError for what makes no images."""
-    if interface.predicts != "images" or interface.stored == "images":
+    if interface.name != "generator":
         raise PixmedError("export.web: the page shows what a generator makes; leave export.web empty")
     folder.mkdir()
     parts = {

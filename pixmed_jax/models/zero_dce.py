@@ -50,5 +50,6 @@ class ZeroDCE(nn.Module):
         curves = maps.astype(jnp.float32).reshape(*image.shape[:3], self.iterations, self.out_channels)
         enhanced = image.astype(jnp.float32)
         for n in range(self.iterations):
-            enhanced = enhanced + curves[..., n, :] * enhanced * (1 - enhanced)
+            curve = jax.lax.index_in_dim(curves, n, axis=3, keepdims=False)
+            enhanced = enhanced + curve * enhanced * (1 - enhanced)
         return (enhanced, curves) if train else enhanced
