@@ -1,12 +1,14 @@
 """A run whose condition is the label alone, from training to its samples; and configs that cannot be."""
 
 import csv
+import json
 import re
 
 import numpy as np
 import pytest
 import runs
 from PIL import Image
+from test_cards import faults
 
 from pixmed_jax import inference
 from pixmed_jax.data.sources import open_dataset
@@ -80,7 +82,9 @@ def test_what_is_no_label(generate, given, told):
 def test_a_sampling_of_labels_has_no_masks_and_nobodys_slices(run, generate, monkeypatch):
     monkeypatch.setattr(inference, "load", lambda *_: generate)
     output = sample(run, number=6, balance=True)
-    assert sorted(p.name for p in output.iterdir()) == ["images", "manifest.csv", "trained_on.json"]
+    names = ["data_sheet.json", "data_sheet.md", "images", "manifest.csv", "trained_on.json"]
+    assert sorted(p.name for p in output.iterdir()) == names
+    assert faults(json.loads((output / "data_sheet.json").read_text()), "data_sheet") == []
     with (output / "manifest.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["label"] for row in rows] == [

@@ -3,6 +3,7 @@
 import csv
 import os
 import time
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -85,7 +86,9 @@ class Echo:
     """A generator that draws the mask."""
 
     classes, grey, takes_maps, size, step = ("tumor",), True, True, 32, 1
-    limits, config = (0.0, 255.0), {"data": {"axis": "stored"}}
+    limits = (0.0, 255.0)
+    data: ClassVar = {"source": "folder", "size": 32, "condition": "tumor", "split": {"by": "patient"}}
+    config: ClassVar = {"name": "echo", "preset": "quick", "data": data}
 
     def __call__(self, maps, **_):
         return maps[..., None].astype(np.float32)
