@@ -19,6 +19,7 @@ from pixmed_jax.enhancement.interpolation import METHODS, enlarge
 from pixmed_jax.errors import PixmedError
 from pixmed_jax.evaluation.compare import compare
 from pixmed_jax.evaluation.evaluate import evaluate, summary
+from pixmed_jax.evaluation.restoration import pattern
 from pixmed_jax.training import build
 from pixmed_jax.training.loop import train
 
@@ -81,6 +82,15 @@ def test_scores_are_those_of_scikit_image(run, held_out):
     assert [case["file"] for case in cases] == list(slices.files)
     own = [float(case["psnr_network"]) - float(case["psnr_bicubic"]) for case in cases]
     assert result["gains"]["bicubic"]["psnr"]["value"] == pytest.approx(np.mean(own), abs=1e-4)
+
+
+def test_a_pattern_of_a_given_size_is_found_and_an_image_has_none():
+    grey = np.random.default_rng(0).uniform(0.4, 0.6, (2, 96, 96))
+    board = np.indices((96, 96)).sum(0) % 2 * 2 - 1.0
+    found = pattern(np.stack([grey[0], grey[1] + board * 4 / 255]), 2)
+    assert found[0] < 0.5 and found[1] == pytest.approx(4, abs=0.5)
+    coarse = np.kron(board[:32, :32], np.ones((3, 3)))[None] * 4 / 255
+    assert pattern(coarse, 3)[0] < 1e-9  # blocks as large as its pixels
 
 
 def test_the_record_and_the_page(run):

@@ -32,7 +32,8 @@ def test_tiles_equal_the_whole(run, height, width):
     found = tiled(watched, image, scale=2, reach=NETWORK.reach, side=24)
     assert found.shape == (2 * height, 2 * width, 1)
     np.testing.assert_allclose(found, whole, atol=1e-6 * max(1, np.abs(whole).max()))
-    assert shapes == {(1, min(height, 24), min(width, 24), 1)}  # memory for one tile, one compilation
+    ((_, high, wide, _),) = shapes  # one compilation
+    assert max(high, wide) <= 24  # memory for one tile
 
 
 def test_less_overlap_than_the_reach_is_seen(run):

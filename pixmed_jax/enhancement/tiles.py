@@ -2,15 +2,16 @@
 
 An output pixel depends on the input within `reach` pixels around it. So each tile is computed with so many
 more pixels on each side, which are thrown away, and what is kept equals the untiled result (to rounding);
-only at the image's own border does a tile end where the image does. All tiles have one size, for one
-compilation: the last of a row or column begins earlier than it would have to.
+only at the image's own border does a tile end where the image does. All tiles of an image have one size, for
+one compilation: as few as go, and then as small as so many can be.
 """
 
+import math
 from collections.abc import Callable, Iterator
 
 import numpy as np
 
-SIDE = 256
+SIDE = 288  # 512 pixels take two with the overlaps that there are, not three
 
 
 def tiled(
@@ -35,10 +36,11 @@ def tiled(
 
 def _spans(length: int, side: int, reach: int) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
     """(from, to) of each tile along an axis, and of what is kept of it; these cover 0 to `length` once."""
-    done = start = 0
-    while done < length:
-        start = min(start, max(0, length - side))
-        end = min(length, start + side)
-        kept = length if end == length else end - reach
-        yield (start, end), (done, kept)
-        done, start = kept, kept - reach
+    count = max(1, math.ceil((length - 2 * reach) / (side - 2 * reach)))
+    side = math.ceil((length + 2 * reach * (count - 1)) / count)
+    done = 0
+    for i in range(count):
+        start = min(i * (side - 2 * reach), length - side)  # the last one may have more overlap
+        kept = length if i == count - 1 else start + side - reach
+        yield (start, start + side), (done, kept)
+        done = kept

@@ -23,7 +23,7 @@ from pixmed_jax.data.regions import heads
 from pixmed_jax.data.slices import Slices
 from pixmed_jax.data.sources import Dataset, open_dataset
 from pixmed_jax.enhancement.interpolation import METHODS, enlarge
-from pixmed_jax.evaluation import artefacts, cards, cost, distribution, features, metrics, report, supervised
+from pixmed_jax.evaluation import cards, cost, distribution, features, metrics, report, supervised
 from pixmed_jax.evaluation.published import NOT_ASKED, Distance
 from pixmed_jax.evaluation.published import measure as measure_lpips
 from pixmed_jax.training.dry_run import network_sizes
@@ -83,9 +83,10 @@ def evaluate(
             if name != NETWORK
         },
         "kid": _kid(images, real, _grey(train.images), groups, train_slices, workdir, seed),
-        "artefacts": artefacts.measure(
-            images[NETWORK], real, _grey(train.images), np.array(train_slices.groups), seed=seed
-        ),
+        "pattern": {
+            name: float(pattern(made, restorer.scale).mean())
+            for name, made in {**images, "real": real}.items()
+        },
         "lpips": _lpips(images, real, groups, lpips),
         "cost": {
             "networks": {
@@ -172,6 +173,17 @@ def _told(scores: Mapping[str, Mapping[str, np.ndarray]], groups: np.ndarray) ->
     }
 
 
+def pattern(images: np.ndarray, period: int) -> np.ndarray:
+    """[N]: what repeats with every `period` pixels, in grey levels of 255 (root mean square).
+
+    The mean of each place within the pixels that come of one, over the image: a checkerboard, or nothing.
+    """
+    n, size, _ = images.shape
+    inner = images[:, : size // period * period, : size // period * period].astype(np.float64)
+    places = inner.reshape(n, size // period, period, -1, period).mean((1, 3))
+    return 255 * np.sqrt(np.square(places - places.mean((1, 2), keepdims=True)).mean((1, 2)))
+
+
 def _kid(
     images: Mapping[str, np.ndarray],
     real: np.ndarray,
@@ -225,7 +237,8 @@ def _write_page(workdir: Path, config: Mapping[str, Any], result: Mapping[str, A
             "on training batches": "network/",
             "generator losses": "generator/",
             "discriminator losses": "discriminator/",
-            "score on held-out patients": "held_out/",
+            "PSNR on held-out patients": "held_out/psnr",
+            "SSIM on held-out patients": "held_out/ssim",
         },
         grid=grid,
         white=_GAP,
