@@ -18,7 +18,7 @@ QUICK = merged(ADVERSARIAL, {
     "model": {"generator": {"name": "srresnet", "width": 32, "blocks": 4, "weights": ""},
               "discriminator": {"name": "patchgan", "width": 32, "layers": 3, "norm": "instance",
                                 "conditional": False}},
-    "loss": {"l1": 1.0, "adversarial": 5e-3},
+    "loss": {"l1": 1.0, "adversarial": 0.03},
     "train": {"batch_size": 8},
 })
 TEST = {
