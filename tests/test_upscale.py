@@ -107,6 +107,10 @@ def test_samples_are_enlarged_and_their_masks_by_the_nearest_pixel(
     run, tmp_path, tmp_path_factory, draw, monkeypatch
 ):
     generating = runs.trained(tmp_path_factory)
+    split = json.loads((run / "split.json").read_text())
+    (run / "split.json").write_text(
+        json.dumps(split | {"train": {**split["train"], "only here": "somebody"}})
+    )
     generator = runs.loud(inference.load(generating), draw)
     monkeypatch.setattr(sampling.inference, "load", lambda workdir, step=None: generator)
     small = sampling.sample(generating, output=str(tmp_path / "small"), number=3)
