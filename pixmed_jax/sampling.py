@@ -173,7 +173,7 @@ def sample(
                 )
         trained_on = _trained_on(workdir)
         if enlarge and enlarge.workdir and trained_on is not None:
-            pass
+            trained_on |= _trained_on(enlarge.workdir) or {}
         if trained_on is not None:
             about = {"step": generator.step, "config": digest, "files": trained_on}
             run_folder.write_json(draft / TRAINED_ON, about)
