@@ -16,6 +16,7 @@ from pixmed_jax.data.pipeline import Batch
 from pixmed_jax.errors import PixmedError
 from pixmed_jax.models.dcgan import DCGANDiscriminator, DCGANGenerator
 from pixmed_jax.models.patchgan import PatchGAN
+from pixmed_jax.models.segmentation_discriminator import SegmentationDiscriminator
 from pixmed_jax.models.stylegan2 import StyleGAN2Discriminator, StyleGAN2Generator
 from pixmed_jax.models.unet import UNet
 from pixmed_jax.training import gan
@@ -212,8 +213,39 @@ def test_a_step_with_another_adversarial_loss(batch):
     )
 
 
+def test_a_step_against_a_discriminator_that_segments():
+    """Each player's update is the gradient of its own cross-entropy with the map, written plainly."""
+    batch = make_batch()
+    one_of = np.random.default_rng(2).integers(-1, 2, (4, 16, 16))
+    batch = batch._replace(condition=np.asarray(jax.nn.one_hot(one_of, 2)))
+    g, d = generator(norm="instance"), SegmentationDiscriminator(width=2, levels=2)
+    task = task_of(g, d, gan="segmentation", ssim=0.0)
+    state = start(task, step=3)
+    new, _ = jax.jit(task.step)(state, batch)
+    fake, judge = plain_players(g, d, state, batch)
+
+    def pixels(params: Any, images: jax.Array) -> jax.Array:
+        return jax.nn.log_softmax(judge(params, images))
+
+    def told(log_p: jax.Array) -> jax.Array:
+        of = [log_p[..., 1 + k][one_of == k].mean() for k in (-1, 0, 1)]
+        return -sum(of) / 3
+
+    def of_generator(params: Any) -> jax.Array:
+        return told(pixels(state.discriminator["params"], fake(params)[0]))
+
+    def of_discriminator(params: Any) -> jax.Array:
+        made = pixels(params, fake(state.generator["params"])[0])
+        return told(pixels(params, batch.images)) / 2 - made[..., -1].mean() / 2
+
+    for player, loss in (("generator", of_generator), ("discriminator", of_discriminator)):
+        old = getattr(state, player)["params"]
+        expected = jax.tree.map(lambda x: -RATE * x, jax.grad(loss)(old))
+        assert_trees_close(minus(getattr(new, player)["params"], old), expected, 1e-4)
+
+
 def test_an_unknown_loss_is_refused():
-    with pytest.raises(PixmedError, match=r"loss\.gan='hinge'.* bce, least_squares"):
+    with pytest.raises(PixmedError, match=r"loss\.gan='hinge'.* bce, least_squares, segmentation"):
         task_of(generator(), discriminator(), gan="hinge")
     with pytest.raises(PixmedError, match=r"loss\.bce='neither'.* adversarial, pixel, both, none"):
         task_of(generator(), discriminator(), bce="neither")

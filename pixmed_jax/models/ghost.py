@@ -13,7 +13,8 @@ from pixmed_jax.models.layers import Conv, Depthwise, Dtype, Norm
 
 
 class GhostModule(nn.Module):
-    """[N, 2H, 2W, C] -> [N, H, W, features]: intrinsic maps and their ghosts, each normed and activated.
+    """[N, stride * H, stride * W, C] -> [N, H, W, features]: intrinsic maps and their ghosts, each normed and
+    activated; stride 1 or 2.
 
     As in GhostNet the ghosts are made from the activated intrinsic maps; a linear depthwise step on linear
     maps would collapse into one larger convolution. No bias, as everywhere in pix2pix's encoder.
@@ -21,6 +22,7 @@ class GhostModule(nn.Module):
 
     features: int
     ratio: int = 2
+    stride: int = 2
     kernel_size: int = 3
     cheap_kernel_size: int = 3
     norm: str = "batch"
@@ -36,7 +38,12 @@ class GhostModule(nn.Module):
 
         intrinsic_features = -(-self.features // self.ratio)
         intrinsic = Conv(
-            intrinsic_features, self.kernel_size, stride=2, use_bias=False, dtype=self.dtype, name="primary"
+            intrinsic_features,
+            self.kernel_size,
+            stride=self.stride,
+            use_bias=False,
+            dtype=self.dtype,
+            name="primary",
         )(x)
         intrinsic = finish(intrinsic, "primary")
         if self.ratio == 1:

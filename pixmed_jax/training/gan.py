@@ -107,16 +107,19 @@ def make_task(
         total, values = losses.between(generated, real, weights)
         return total, {f"generator/{name}": value for name, value in values.items()}
 
-    def discriminate(params: Params, batch: Batch, images: jax.Array, key: jax.Array) -> jax.Array:
+    def discriminate(
+        params: Params, batch: Batch, images: jax.Array, key: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """The logits, and the condition as the discriminator saw it."""
         # Batch norm writes running averages that nobody reads; they are dropped here.
         images, condition = seen_by_discriminator(images, batch.condition, key, augment_discriminator)
         logits, _ = discriminator.apply({"params": params}, condition, images, mutable=["batch_stats"])
-        return logits
+        return logits, condition
 
     def r1_loss(
         params: Params, state: GANState, stats: Mapping, batch: Batch, key: jax.Array
     ) -> tuple[jax.Array, Metrics]:
-        penalty = losses.r1(lambda images: discriminate(params, batch, images, key), batch.images, r1)
+        penalty = losses.r1(lambda images: discriminate(params, batch, images, key)[0], batch.images, r1)
         return penalty / 2, {"discriminator/r1": penalty}  # the half of all that the discriminator minimises
 
     def path_loss(
@@ -181,21 +184,24 @@ def make_task(
         lazy, lazy_values = lazy_gradients(state, stats, batch, key)
         fake, pull_generator, stats = jax.vjp(generate, state.generator["params"], has_aux=True)
         params = state.discriminator["params"]
-        fake_logits, pull_discriminator = jax.vjp(
-            lambda params, images: discriminate(params, batch, images, key), params, fake
+        fake_logits, pull_discriminator, condition = jax.vjp(
+            lambda params, images: discriminate(params, batch, images, key), params, fake, has_aux=True
         )
 
-        loss_fake, cotangent = jax.value_and_grad(discriminator_loss)(fake_logits, False)
+        loss_fake, cotangent = jax.value_and_grad(discriminator_loss)(fake_logits, False, condition)
         discriminator_gradient, _ = pull_discriminator(cotangent)
-        loss_real, real_gradient = jax.value_and_grad(
-            lambda params: discriminator_loss(discriminate(params, batch, batch.images, key), True)
-        )(params)
+
+        def loss_of_real(params: Params) -> jax.Array:
+            logits, condition = discriminate(params, batch, batch.images, key)
+            return discriminator_loss(logits, True, condition)
+
+        loss_real, real_gradient = jax.value_and_grad(loss_of_real)(params)
         discriminator_gradient = jax.tree.map(
             lambda a, b: (a + b) / 2, discriminator_gradient, real_gradient
         )  # the half of pix2pix, Section 3.3: slows the discriminator relative to the generator
 
         (_, parts), fake_gradient = jax.value_and_grad(image_loss, has_aux=True)(fake, batch.images)
-        loss_adversarial, cotangent = jax.value_and_grad(generator_loss)(fake_logits)
+        loss_adversarial, cotangent = jax.value_and_grad(generator_loss)(fake_logits, condition)
         if weight:
             fake_gradient = fake_gradient + weight * pull_discriminator(cotangent)[1]
         (generator_gradient,) = pull_generator(fake_gradient)
