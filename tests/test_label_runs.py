@@ -144,7 +144,7 @@ def test_it_is_evaluated_beside_any_slice_of_its_class(run):
         ({"data__size": 48}, "data.size=48: this generator makes 8, 16"),
         (
             {"model__generator": {"name": "gan"}},
-            "model.generator.name='gan' is unknown; use one of dcgan, srresnet, stylegan2, unet",
+            "model.generator.name='gan' is unknown; use one of dcgan, ghost_spade, srresnet, stylegan2, unet",
         ),
         ({"model__discriminator": {"name": "patchgan"}}, "model.discriminator.name=patchgan takes tumor"),
     ],
