@@ -67,7 +67,8 @@ def from_torchscript(data: bytes) -> dict[str, np.ndarray]:
                 for path, made in _leaves(tree)
                 if made.name == _REBUILD
             }
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
+    # ValueError: a damaged directory makes zipfile look in front of the file.
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError, EOFError) as error:
         raise PixmedError(f"no readable TorchScript archive ({type(error).__name__})") from None
 
 
