@@ -315,6 +315,8 @@ def test_a_slider_moves_the_tumour(open_page):
     find(browser, "#head label")[1].click()
     wait(lambda: np.array_equal(tumor(browser), scene("meningioma", (18, 12)).tumor))
     assert one(browser, "#right input[type=number]").get_attribute("value") == "0"
+    kept = browser.execute_script("return JSON.stringify(localStorage) + JSON.stringify(sessionStorage)")
+    assert "stroke" not in kept and "data:image" not in kept  # no mask and no image stays in the browser
 
 
 def test_what_is_saved_is_what_is_seen(open_page):

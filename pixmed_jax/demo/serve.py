@@ -52,7 +52,9 @@ def served(painter: Painter, port: int) -> Iterator[str]:
         raise PixmedError(f"demo.port={port}: give 1 to 65535, or 0 for any that is free")
     with tempfile.TemporaryDirectory(prefix="pixmed-demo-") as uploads:
         settings = {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": uploads, "HF_HUB_OFFLINE": "1"}
-        os.environ.update(settings)  # gradio reads them when it is imported
+        # Else each answer is kept in the browser: nobody's business, and each slower than the one before.
+        settings["GRADIO_RUN_HISTORY"] = "False"
+        os.environ.update(settings)  # gradio reads them when it is imported or launched
         import gradio
         from starlette.middleware import Middleware
         from starlette.middleware.trustedhost import TrustedHostMiddleware
