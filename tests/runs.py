@@ -57,14 +57,18 @@ def lock(path: Path) -> Iterator[None]:
 
 def config(factory: pytest.TempPathFactory, **changes: Any) -> dict[str, Any]:
     """The tiny config; `changes` by dotted key, written with "__" for the dot."""
-    ghost = runpy.run_path(str(ROOT / "configs" / "ghost.py"))["get_config"]("test")
-    plain = configs.plain(ghost)
+    return preset(factory, "ghost", **TINY, **changes)
+
+
+def preset(factory: pytest.TempPathFactory, name: str, of: str = "test", **changes: Any) -> dict[str, Any]:
+    """The preset `of` of configs/NAME.py over the shared phantoms; `changes` as those of `config`."""
+    plain = configs.plain(runpy.run_path(str(ROOT / "configs" / f"{name}.py"))["get_config"](of))
     dotted = {key.replace("__", "."): value for key, value in changes.items()}
-    for key, value in {"data.dir": str(shared(factory) / "data"), **TINY, **dotted}.items():
+    for key, value in {"data.dir": str(shared(factory) / "data"), **dotted}.items():
         *path, leaf = key.split(".")
         section = plain
-        for name in path:
-            section = section[name]
+        for part in path:
+            section = section[part]
         assert leaf in section, key
         section[leaf] = value
     return plain

@@ -13,7 +13,6 @@ import pytest
 import runs
 from test_cards import faults
 from test_label_runs import DCGAN
-from test_supervised_runs import config as supervised_config
 
 import pixmed_jax
 from pixmed_jax import inference
@@ -174,10 +173,10 @@ CONFIGS = {
     "batch norm": lambda f: runs.config(f, **{"model__generator__norm": "batch"}),
     "dcgan": labelled,
     "stylegan2": lambda f: labelled(f, model__generator=STYLEGAN2),
-    "segmenter": lambda f: supervised_config(f, "segmenter"),
-    "classifier": lambda f: supervised_config(f, "classifier"),
-    "super_resolution": lambda f: supervised_config(f, "super_resolution"),
-    "zero_dce": lambda f: supervised_config(f, "zero_dce"),
+    "segmenter": lambda f: runs.preset(f, "segmenter"),
+    "classifier": lambda f: runs.preset(f, "classifier"),
+    "super_resolution": lambda f: runs.preset(f, "super_resolution"),
+    "zero_dce": lambda f: runs.preset(f, "zero_dce"),
 }
 
 

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import runpy
 
 import jax
 import numpy as np
@@ -11,7 +10,6 @@ import runs
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from test_cards import faults
 
-from pixmed_jax import config as configs
 from pixmed_jax import inference
 from pixmed_jax.data.degrade import low_resolution
 from pixmed_jax.data.sources import open_dataset
@@ -24,25 +22,12 @@ from pixmed_jax.training import build
 from pixmed_jax.training.loop import train
 
 
-def config(factory, name: str, preset: str = "test", **changes) -> dict:
-    """The preset; `changes` by dotted key, written with "__" for the dot."""
-    plain = configs.plain(runpy.run_path(str(runs.ROOT / "configs" / f"{name}.py"))["get_config"](preset))
-    for key, value in {"data__dir": str(runs.shared(factory) / "data"), **changes}.items():
-        *path, leaf = key.split("__")
-        section = plain
-        for part in path:
-            section = section[part]
-        assert leaf in section, key
-        section[leaf] = value
-    return plain
-
-
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """(workdir, evaluation) of a residual network; the phantoms are those of the GAN's run."""
     runs.trained(tmp_path_factory)
     folder = tmp_path_factory.mktemp("restoration") / "srresnet"
-    assert train(config(tmp_path_factory, "super_resolution"), folder) == 0
+    assert train(runs.preset(tmp_path_factory, "super_resolution"), folder) == 0
     return folder, evaluate(folder)
 
 
@@ -112,7 +97,7 @@ def test_the_record_and_the_page(run):
 
 
 def test_a_gan_starts_from_a_supervised_run_and_is_evaluated_alike(run, tmp_path_factory, tmp_path):
-    changed = config(tmp_path_factory, "srgan", model__generator__weights=str(run[0]))
+    changed = runs.preset(tmp_path_factory, "srgan", model__generator__weights=str(run[0]))
     task = build.make_task(changed, classes=3)
     key = jax.random.PRNGKey(1)
     state = build.start(changed, jax.jit(task.init)(key, inference.example_batch(changed, 3)))
@@ -121,7 +106,7 @@ def test_a_gan_starts_from_a_supervised_run_and_is_evaluated_alike(run, tmp_path
         for a, b in zip(jax.tree.leaves(tree["params"]), jax.tree.leaves(first), strict=True):
             np.testing.assert_array_equal(a, b)
     with pytest.raises(PixmedError, match=r"weights=nowhere: no trained run there"):
-        build.start(config(tmp_path_factory, "srgan", model__generator__weights="nowhere"), state)
+        build.start(runs.preset(tmp_path_factory, "srgan", model__generator__weights="nowhere"), state)
     changed["train"]["steps"] = 2
     assert train(changed, tmp_path / "srgan") == 0
     result = evaluate(tmp_path / "srgan")
@@ -163,7 +148,7 @@ def test_what_it_is_not_is_refused(run, tmp_path_factory, tmp_path):
 )
 def test_settings_that_do_not_fit_are_refused(tmp_path_factory, name, changes, told):
     with pytest.raises(PixmedError, match=told) as caught:
-        build.make_task(config(tmp_path_factory, name, **changes), classes=3)
+        build.make_task(runs.preset(tmp_path_factory, name, **changes), classes=3)
     assert "\n" not in str(caught.value)
 
 
@@ -190,9 +175,9 @@ def test_slices_without_masks_are_enough(run, held_out, tmp_path, tmp_path_facto
         },
     }
     with pytest.warns(UserWarning, match="data.split.by=slice"):
-        dataset = open_data(config(tmp_path_factory, "super_resolution", **changes))
+        dataset = open_data(runs.preset(tmp_path_factory, "super_resolution", **changes))
     arrays, _ = dataset.load(dataset.rows["train"], 32)
     assert dataset.degrade and arrays.maps.ndim == 1
     told = "has no masks, and this model is trained on them"
     with pytest.warns(UserWarning), pytest.raises(PixmedError, match=told):
-        open_data(config(tmp_path_factory, "segmenter", **changes))
+        open_data(runs.preset(tmp_path_factory, "segmenter", **changes))

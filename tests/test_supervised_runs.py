@@ -3,7 +3,6 @@
 import csv
 import json
 import re
-import runpy
 import shutil
 
 import jax
@@ -13,7 +12,6 @@ import runs
 from test_cards import faults
 
 import pixmed_jax
-from pixmed_jax import config as configs
 from pixmed_jax import inference
 from pixmed_jax.data.sources import open_dataset
 from pixmed_jax.errors import PixmedError
@@ -29,19 +27,6 @@ from pixmed_jax.training.loop import train
 NAMES = ("classifier", "segmenter")
 
 
-def config(factory, name: str, preset: str = "test", **changes) -> dict:
-    """The `test` preset; `changes` by dotted key, written with "__" for the dot."""
-    plain = configs.plain(runpy.run_path(str(runs.ROOT / "configs" / f"{name}.py"))["get_config"](preset))
-    for key, value in {"data__dir": str(runs.shared(factory) / "data"), **changes}.items():
-        *path, leaf = key.split("__")
-        section = plain
-        for part in path:
-            section = section[part]
-        assert leaf in section, key
-        section[leaf] = value
-    return plain
-
-
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """{name: (workdir, evaluation)}; the phantoms are those of the GAN's run."""
@@ -49,7 +34,7 @@ def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("supervised")
     result = {}
     for name in NAMES:
-        assert train(config(tmp_path_factory, name), folder / name) == 0
+        assert train(runs.preset(tmp_path_factory, name), folder / name) == 0
         result[name] = (folder / name, evaluate(folder / name))
     return result
 
@@ -161,7 +146,7 @@ def test_a_synthetic_folder_may_be_gone_when_the_run_is_evaluated(trained, tmp_p
     """Sampled from a generator of the same split, as its training split alone allows."""
     made = sample(runs.trained(tmp_path_factory), split="train", number=5, output=str(tmp_path / "made"))
     workdir = tmp_path / "run"
-    changed = config(
+    changed = runs.preset(
         tmp_path_factory,
         "classifier",
         data__synthetic_dir=str(made),
@@ -217,26 +202,26 @@ def test_neither_samples_nor_generators_judge(trained, tmp_path_factory, name):
 )
 def test_settings_that_do_not_fit_are_refused(tmp_path_factory, name, changes, told):
     with pytest.raises(PixmedError, match=re.escape(told)) as caught:
-        build.make_task(config(tmp_path_factory, name, **changes), classes=3)
+        build.make_task(runs.preset(tmp_path_factory, name, **changes), classes=3)
     assert "\n" not in str(caught.value)
 
 
 def test_the_papers_network_has_its_size(tmp_path_factory):
     """Keras's 18,092,928 weights and 1,920 x 3 + 3 of the top; 4.29 GMACs at 224x224, as torchvision says."""
-    sizes = network_sizes(config(tmp_path_factory, "classifier", "paper"), 3)["network"]
+    sizes = network_sizes(runs.preset(tmp_path_factory, "classifier", "paper"), 3)["network"]
     assert sizes.parameters == 18_092_928 + 1920 * 3 + 3
     assert sizes.macs == pytest.approx(4.29e9, rel=2e-3)
 
 
 def test_one_class_cannot_be_told_apart(tmp_path_factory):
     with pytest.raises(PixmedError, match="a classifier needs two or more"):
-        build.make_task(config(tmp_path_factory, "classifier"), classes=1)
+        build.make_task(runs.preset(tmp_path_factory, "classifier"), classes=1)
 
 
 def test_a_run_starts_from_the_weights_of_a_file(tmp_path_factory, tmp_path, draw):
     import h5py
 
-    changed = config(tmp_path_factory, "classifier", model__network__weights=str(tmp_path / "w.h5"))
+    changed = runs.preset(tmp_path_factory, "classifier", model__network__weights=str(tmp_path / "w.h5"))
     task = build.make_task(changed, classes=3)
     state = task.init(jax.random.PRNGKey(0), inference.example_batch(changed, 3))
     with pytest.raises(PixmedError, match=r"w.h5: no such file; set model.network.weights"):

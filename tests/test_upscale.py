@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import runs
 from PIL import Image
-from test_restoration import config
 
 from pixmed_jax import inference, sampling
 from pixmed_jax.enhancement.upscale import upscale
@@ -23,7 +22,7 @@ def run(tmp_path_factory):
     """The folder of a network for x2."""
     runs.trained(tmp_path_factory)
     folder = tmp_path_factory.mktemp("upscale") / "run"
-    assert train(config(tmp_path_factory, "super_resolution", train__steps=2), folder) == 0
+    assert train(runs.preset(tmp_path_factory, "super_resolution", train__steps=2), folder) == 0
     return folder
 
 

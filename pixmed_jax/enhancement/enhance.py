@@ -73,8 +73,6 @@ def enhance(
     for name, value in least.items():
         if not 0 <= value < math.inf:
             raise PixmedError(f"enhance.{name}={value}: give 0 or more")
-    if reference and degrade:
-        raise PixmedError("enhance.degrade: makes references of its own; leave enhance.reference out")
     if not 0 < darkest <= brightest <= 1 or not 0 <= noise <= 1:
         raise PixmedError(
             f"enhance.darkest={darkest}, brightest={brightest}, noise={noise}: give shares of the grey "

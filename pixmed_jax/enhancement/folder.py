@@ -114,6 +114,8 @@ def process(
     reference, degrade: where references come from; at most one of the two.
     intensity: how values of volumes become [0, 1] (data/intensity.py).
     """
+    if reference and degrade:
+        raise PixmedError(f"{stage}.degrade: makes references of its own; leave {stage}.reference out")
     source, target = source.absolute(), target.absolute()
     _check_places(source, target, reference, stage)
     folder = Folder(source, intensity, "--input")

@@ -41,8 +41,6 @@ def upscale(
     """
     if method not in METHODS:
         raise PixmedError(f"upscale.method={method!r} is unknown; use one of {', '.join(METHODS)}")
-    if reference and degrade:
-        raise PixmedError("upscale.degrade: makes references of its own; leave upscale.reference out")
     names = list(METHODS) if baselines == "auto" else [name for name in baselines.split(",") if name]
     if unknown := [name for name in names if name not in METHODS]:
         raise PixmedError(f"upscale.baselines={baselines}: {unknown[0]!r} is not one of {', '.join(METHODS)}")

@@ -1,10 +1,11 @@
-"""What an image costs: time and memory of a trained network, one image at a time, on each kind of device.
+"""What an image costs: the networks' sizes; time and memory, one image at a time, on each kind of device.
 
 Times are wall-clock seconds from an input on the device to a prediction on the device, memory what XLA
 reserves for the compiled computation: weights, input, output and temporaries.
 """
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -12,8 +13,18 @@ import numpy as np
 
 from pixmed_jax.inference import Generator, Network, Restorer
 from pixmed_jax.models import count
+from pixmed_jax.training.dry_run import network_sizes
 
 _WARM, _ROUNDS = 3, 30
+
+
+def of(config: Mapping[str, Any], classes: int, model: Generator | Network | Restorer) -> dict[str, Any]:
+    """The entry "cost" of evaluation.json: {"networks": {name: size}, "inference"}."""
+    sizes = network_sizes(dict(config), classes)
+    return {
+        "networks": {name: size._asdict() for name, size in sizes.items()},
+        "inference": of_inference(model),
+    }
 
 
 def of_inference(model: Generator | Network | Restorer) -> list[dict[str, Any]]:

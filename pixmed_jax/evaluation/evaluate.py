@@ -34,7 +34,6 @@ from pixmed_jax.evaluation import (
 )
 from pixmed_jax.evaluation.kept import digest
 from pixmed_jax.training.build import is_supervised, restores
-from pixmed_jax.training.dry_run import network_sizes
 
 FEATURES = ("encoder", "inception")
 _SHOWN = 6
@@ -131,12 +130,7 @@ def evaluate(
             name: {where: metrics.interval(values, groups) for where, values in of_regions.items()}
             for name, of_regions in scores["generated"].items()
         },
-        "cost": {
-            "networks": {
-                name: of._asdict() for name, of in network_sizes(config, len(dataset.classes)).items()
-            },
-            "inference": cost.of_inference(generator),
-        },
+        "cost": cost.of(config, len(dataset.classes), generator),
         "baselines": {name: means(scores[name]) for name in ("mean_image", other)},
         **fidelity_of,
         "diversity": diversity.measure(

@@ -26,7 +26,6 @@ from pixmed_jax.enhancement.interpolation import METHODS, enlarge
 from pixmed_jax.evaluation import cards, cost, distribution, features, metrics, report, supervised
 from pixmed_jax.evaluation.published import NOT_ASKED, Distance
 from pixmed_jax.evaluation.published import measure as measure_lpips
-from pixmed_jax.training.dry_run import network_sizes
 
 NETWORK = "network"  # the contender that was trained
 _SHOWN = 6
@@ -88,12 +87,7 @@ def evaluate(
             for name, made in {**images, "real": real}.items()
         },
         "lpips": _lpips(images, real, groups, lpips),
-        "cost": {
-            "networks": {
-                name: of._asdict() for name, of in network_sizes(dict(config), len(dataset.classes)).items()
-            },
-            "inference": cost.of_inference(restorer),
-        },
+        "cost": cost.of(config, len(dataset.classes), restorer),
     }
     cases = {
         f"{metric}_{name}": of[metric]["full"] for name, of in scores.items() for metric in ("psnr", "ssim")

@@ -22,7 +22,6 @@ from pixmed_jax.data.slices import Slices
 from pixmed_jax.data.sources import Dataset, open_dataset
 from pixmed_jax.data.synthetic import PREFIX
 from pixmed_jax.evaluation import cards, classification, cost, metrics, report, segmentation
-from pixmed_jax.training.dry_run import network_sizes
 
 _SHOWN = 12  # right ones and wrong ones, each
 _RANKS = 8  # masks shown, evenly spaced from the worst to the best
@@ -80,12 +79,7 @@ def evaluate(workdir: Path, config: Mapping[str, Any], *, split: str, step: str)
         "classes": list(network.classes),
         "config": configs.digest(config),
         "trained_on": _trained_on(workdir),
-        "cost": {
-            "networks": {
-                name: of._asdict() for name, of in network_sizes(dict(config), len(network.classes)).items()
-            },
-            "inference": cost.of_inference(network),
-        },
+        "cost": cost.of(config, len(network.classes), network),
     }
     measured, figures, cases = judge(logits, slices, dataset)
     result |= measured
