@@ -22,7 +22,7 @@ _FLOATS = ("F16", "F32", "F64")
 def shapes(path: Path) -> dict[str, tuple[int, ...]]:
     """The shape of every array of a file, from its header alone. Errors: PixmedError."""
     with _opened(path) as file:
-        return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+        return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 (no dict)
 
 
 def read(path: Path, names: Iterable[str]) -> dict[str, np.ndarray]:

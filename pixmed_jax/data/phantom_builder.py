@@ -46,7 +46,7 @@ class HeadPhantom(tfds.core.GeneratorBasedBuilder):
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "First version."}  # noqa: RUF012 (TFDS declares it so)
-    BUILDER_CONFIGS = [_config(240, 4, 160, 0), _config(4, 2, 64, 0)]  # noqa: RUF012
+    BUILDER_CONFIGS = [_config(240, 4, 160, 0), _config(4, 2, 64, 0)]  # noqa: RUF012 (likewise)
 
     # Nothing is downloaded. TFDS 4.9.10 would look for a list of checksums beside this file with a package
     # (importlib_resources) that it does not install.

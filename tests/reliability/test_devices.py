@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import pytest
 import runs
-from children import Child, child, launch, train  # noqa: F401
+from children import Child, child, launch, train  # noqa: F401 (fixtures)
 from test_gan import RATE, discriminator, generator, make_batch, start, task_of
 
 import pixmed_jax

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import runs
-from children import child, launch  # noqa: F401
+from children import child, launch  # noqa: F401 (fixtures)
 from states import CONFIG, make_state, steps
 
 from pixmed_jax import inference, sampling
@@ -83,7 +83,7 @@ def test_events_that_cannot_be_written_hold_up_nobody(tmp_path):
     """TensorBoard's own writer has a thread, which would die, and a queue, which would then wait for ever."""
     kept = records.Records(tmp_path, 0)
     kept._events.close()
-    kept._events._writer = Path("/dev/full").open("wb")  # noqa: SIM115
+    kept._events._writer = Path("/dev/full").open("wb")  # noqa: SIM115 (the loop closes it)
     with pytest.raises(PixmedError, match="No space left"):
         for step in range(1, 100):
             kept.scalars(step, {"loss": 0.5})

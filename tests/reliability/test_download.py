@@ -3,7 +3,7 @@
 import http.server
 
 import pytest
-from test_brain_tumor_mri_builder import builder, check, web  # noqa: F401
+from test_brain_tumor_mri_builder import builder, check, web  # noqa: F401 (fixtures)
 
 from pixmed_jax.errors import PixmedError
 

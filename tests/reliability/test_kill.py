@@ -6,8 +6,8 @@ import re
 import time
 
 import pytest
-from children import child, train  # noqa: F401
-from straight import EVERY, STEPS, assert_same_end, config, kept, records, resumed_from, uninterrupted  # noqa: F401
+from children import child, train  # noqa: F401 (fixtures)
+from straight import EVERY, STEPS, assert_same_end, config, kept, records, resumed_from, uninterrupted  # noqa: F401 (fixtures)
 
 pytestmark = pytest.mark.slow
 KILLS = 10

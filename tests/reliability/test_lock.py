@@ -7,7 +7,7 @@ import socket
 
 import pytest
 import runs
-from children import child, train  # noqa: F401
+from children import child, train  # noqa: F401 (fixtures)
 
 from pixmed_jax import sampling
 from pixmed_jax import workdir as run_folder

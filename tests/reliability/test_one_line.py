@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 import runs
-from test_launch import TEST, data, launch  # noqa: F401
+from test_launch import TEST, data, launch  # noqa: F401 (fixtures)
 from volume_files import nifti
 
 from pixmed_jax.data import volumes

@@ -4,7 +4,7 @@ import csv
 
 import pytest
 import runs
-from children import child, launch  # noqa: F401
+from children import child, launch  # noqa: F401 (fixtures)
 from PIL import Image
 
 from pixmed_jax.sampling import sample

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import runs
-from children import Child, child, launch, train  # noqa: F401
-from straight import STEPS, assert_same_end, config, kept, resumed_from, uninterrupted  # noqa: F401
+from children import Child, child, launch, train  # noqa: F401 (fixtures)
+from straight import STEPS, assert_same_end, config, kept, resumed_from, uninterrupted  # noqa: F401 (fixtures)
 
 from pixmed_jax.training import checkpoint
 
