@@ -57,7 +57,7 @@ def lock(path: Path) -> Iterator[None]:
 
 def config(factory: pytest.TempPathFactory, **changes: Any) -> dict[str, Any]:
     """The tiny config; `changes` by dotted key, written with "__" for the dot."""
-    return preset(factory, "ghost", **TINY, **changes)
+    return preset(factory, "ghost", **(TINY | changes))
 
 
 def preset(factory: pytest.TempPathFactory, name: str, of: str = "test", **changes: Any) -> dict[str, Any]:
