@@ -84,10 +84,11 @@ def test_a_new_tumour_lies_in_the_brain_and_nothing_else_changes(scenes, edit, s
     assert set(np.unique(got.map)) <= set(range(7))
     new = (got.map > 0) & (got.map <= TUMORS)
     old = scenes[got.tumor_row].tumor
-    assert new.any() and not (new & ~BRAIN).any()
+    assert new.any() and (got.edit == "deform" or not (new & ~BRAIN).any())
     assert set(np.unique(got.map[new])) == set(np.unique(old[old > 0]))  # the class stays
     assert LABELS[got.tumor_row] == LABELS[row]
-    np.testing.assert_array_equal(got.map[~new], scenes[got.row].anatomy[~new])
+    if got.edit != "deform":
+        np.testing.assert_array_equal(got.map[~new], scenes[got.row].anatomy[~new])
     if got.edit in ("move", "swap"):
         assert new.sum() == (old > 0).sum()
     if got.edit == "swap":
@@ -96,7 +97,7 @@ def test_a_new_tumour_lies_in_the_brain_and_nothing_else_changes(scenes, edit, s
         assert got.row == got.tumor_row
 
 
-@pytest.mark.parametrize("edit", ["move", "scale", "warp", "swap"])
+@pytest.mark.parametrize("edit", ["move", "scale", "warp", "swap", "deform"])
 def test_seeds_draw_differently(scenes, edit):
     maps = {drawn(edit, scenes, seed=seed)[0].map.tobytes() for seed in range(8)}
     assert len(maps) >= (2 if edit == "swap" else 6)  # three partners, of which all are alike
@@ -125,7 +126,84 @@ def test_remove_leaves_no_tumour(scenes):
 
 def test_mixed_draws_all_but_remove(scenes):
     kinds = Counter(drawn("mixed", scenes, seed=seed)[0].edit for seed in range(60))
-    assert set(kinds) == {"swap", "move", "scale", "warp"} and min(kinds.values()) >= 5
+    assert set(kinds) == {"swap", "move", "scale", "warp", "deform"} and min(kinds.values()) >= 5
+
+
+# ---------------------------------------------------------------- deformations
+def test_a_deformation_moves_anatomy_and_tumour_by_one_field(scenes):
+    """Against the definition: each pixel has the value of the pixel that its shift names."""
+    field = edits.displacements(SIZE, 0.06, np.random.default_rng(1))
+    whole = np.where(scenes[0].tumor > 0, scenes[0].tumor, scenes[0].anatomy)
+    got = edits.deformed(scenes[0], field)
+    composed = np.where(got.tumor > 0, got.tumor, got.anatomy)
+    rows, columns = (np.clip(np.rint(x), 0, SIZE - 1).astype(int) for x in np.indices((SIZE,) * 2) + field)
+    for name, map_, expected in (
+        ("map", composed, whole),
+        ("brain", got.where.brain, BRAIN),
+        ("head", got.where.head, HEAD),
+    ):
+        agree = map_ == expected[rows, columns]
+        assert agree.mean() > 0.999, name  # halves may be rounded either way
+    assert 0.05 < (composed != whole).mean() < 0.4
+
+
+def test_a_field_is_smooth_and_as_long_as_it_says():
+    field = edits.displacements(SIZE, 0.05, np.random.default_rng(0))
+    lengths = np.hypot(*field)
+    assert lengths.max() == pytest.approx(0.05 * SIZE)
+    assert np.abs(np.diff(field, axis=1)).max() < 0.5 and np.abs(np.diff(field, axis=2)).max() < 0.5
+
+
+def test_areas_are_those_of_known_maps():
+    y, x = np.indices((8, 8)).astype(float)
+    assert edits.areas(np.zeros((2, 8, 8))) == pytest.approx(np.ones((8, 8)))
+    assert edits.areas(np.stack([y, 0.5 * x])) == pytest.approx(np.full((8, 8), 2 * 1.5))
+    turned = np.stack([-y - x, y - x])  # x -> a quarter turn of x: areas stay
+    assert edits.areas(turned) == pytest.approx(np.ones((8, 8)))
+    assert (edits.areas(np.stack([0 * y, -2 * x])) < 0).all()  # mirrored
+
+
+def test_what_would_fold_is_refused(scenes, monkeypatch):
+    fields = iter([np.stack([np.zeros((SIZE, SIZE)), -1.2 * np.indices((SIZE, SIZE))[1]])] * 3)
+    honest = edits.displacements
+    monkeypatch.setattr(edits, "displacements", lambda *given: next(fields, honest(*given)))
+    got, refused = drawn("deform", scenes)
+    assert refused["deform: folded, or nearly"] >= 3
+    least = float(got.parameters.rpartition("least_area=")[2])
+    assert least >= edits._LEAST_AREA
+
+
+@given(seed=st.integers(0, 2**32 - 1))
+@settings(max_examples=15, deadline=None)
+def test_a_deformed_slice_keeps_its_parts_and_does_not_fold(scenes, seed):
+    got, _ = drawn("deform", scenes, seed=seed)
+    assert got.row == got.tumor_row and got.edit == "deform"
+    before = np.where(scenes[got.row].tumor > 0, scenes[got.row].tumor, scenes[got.row].anatomy)
+    assert set(np.unique(got.map)) <= set(np.unique(before))
+    tumor, head = (got.map > 0) & (got.map <= TUMORS), got.map > 0
+    assert ndimage.label(tumor)[1] == 1 and ndimage.label(head)[1] == 1
+    assert not (got.map != before).all() and (got.map != before).any()
+    assert tumor.sum() == pytest.approx((scenes[got.row].tumor > 0).sum(), rel=1.0)
+
+
+# ---------------------------------------------------------------- swaps
+@pytest.mark.parametrize("edit", ["swap", "mixed"])
+def test_a_healthy_slice_is_given_a_tumour(scenes, edit):
+    """Label and slice of the tumour are the donor's, the anatomy is its own."""
+    slices = [ill(disc(0, 0, -1), seed=7), scenes[1], scenes[2]]
+    for seed in range(4):
+        got, _ = drawn(edit, slices, 0, seed, labels=("none", "g", "m"), groups=("h", "b", "c"))
+        assert (got.row, got.edit) == (0, "swap") and got.tumor_row in (1, 2)
+        new = (got.map > 0) & (got.map <= TUMORS)
+        donor = scenes[got.tumor_row].tumor
+        assert new.sum() == (donor > 0).sum() and set(got.map[new]) == set(donor[donor > 0])
+        np.testing.assert_array_equal(got.map[~new], slices[0].anatomy[~new])
+
+
+def test_a_healthy_slice_takes_a_tumour_from_who_has_one(scenes):
+    healthy_ones = [ill(disc(0, 0, -1), seed=i) for i in range(2)]
+    with pytest.raises(PixmedError, match=r"sample\.edit=swap: nothing plausible"):
+        drawn("swap", healthy_ones, labels=("n", "n"), groups=("a", "b"))
 
 
 def test_a_swap_keeps_the_place_in_the_head():
@@ -144,7 +222,7 @@ def test_a_swap_keeps_the_place_in_the_head():
 def test_a_tumour_without_anatomy(scenes):
     """Condition "tumor": nothing but the tumour is on the map, and it still finds the brain."""
     bare = [take_apart(np.where(s.tumor > 0, s.tumor, 0), TUMORS, s.where) for s in scenes]
-    for edit in ("move", "scale", "warp", "swap"):
+    for edit in ("move", "scale", "warp", "swap", "deform"):
         got, _ = drawn(edit, bare, seed=3)
         assert set(np.unique(got.map)) <= {0, 1, 2} and not (got.map > 0)[~BRAIN].any()
     assert not drawn("remove", bare)[0].map.any()

@@ -1,4 +1,5 @@
-"""New pairs from old ones: a tumour moved, scaled, warped, removed, or set into somebody else's anatomy.
+"""New pairs from old ones: a tumour moved, scaled, warped, removed, or set into somebody else's anatomy, which
+may be healthy; or the whole slice, anatomy and tumour together, smoothly deformed.
 
 Everything works on label maps (see `regions.py`): the generator then paints what the edited map asks for.
 An edit is tried, judged by `refusal`, and drawn again where it is not plausible; a tumour never leaves the
@@ -21,7 +22,7 @@ from scipy import ndimage
 from pixmed_jax.data.tissues import Survey
 from pixmed_jax.errors import PixmedError
 
-MIXED = ("swap", "move", "scale", "warp")
+MIXED = ("swap", "move", "scale", "warp", "deform")
 EDITS = ("none", *MIXED, "remove", "mixed")
 # 98 % of Cheng's tumours cover 0.4 to 11 % of the head in their slice, and 0.9 to 28 % of the brain found.
 SMALLEST, LARGEST = 0.003, 0.3  # of the head, of the brain
@@ -30,6 +31,9 @@ _LEAST_BRAIN = 0.1  # of the head
 # one plane pass and 0.6 % of the others; on phantoms 54 and 2 %. It keeps base and vertex apart, too.
 _SAME_PLANE = 0.75
 _SLICES, _TRIES, _PARTNERS = 30, 10, 200  # tried for one edit: slices; draws and patients for each of them
+_SMOOTH = 0.1  # of the side: how far the shifts of a deformation keep together
+# No place is squeezed or stretched to less or more than these times its area; at 0 a deformation would fold.
+_LEAST_AREA, _MOST_AREA = 1 / 3, 3.0
 
 
 class Scene(NamedTuple):
@@ -126,21 +130,51 @@ def warped(tumor: np.ndarray, strength: float, rng: np.random.Generator) -> np.n
     return _sampled(tumor, np.indices(tumor.shape) + field)
 
 
-def _sampled(tumor: np.ndarray, points: np.ndarray) -> np.ndarray:
-    return np.asarray(ndimage.map_coordinates(tumor, points, order=0, mode="constant"))
+def _sampled(tumor: np.ndarray, points: np.ndarray, mode: str = "constant") -> np.ndarray:
+    return np.asarray(ndimage.map_coordinates(tumor, points, order=0, mode=mode))
 
 
 def _middle(region: np.ndarray) -> np.ndarray:
     return np.argwhere(region).mean(axis=0)
 
 
+# ------------------------------------------------------------------------------ whole slices
+
+
+def displacements(size: int, strength: float, rng: np.random.Generator) -> np.ndarray:
+    """[2, size, size]: smooth random shifts of rows and columns, the longest `strength` of the side."""
+    noise = rng.standard_normal((2, size, size))
+    field = np.stack([ndimage.gaussian_filter(part, _SMOOTH * size, mode="reflect") for part in noise])
+    return np.asarray(field * strength * size / np.hypot(*field).max())
+
+
+def areas(field: np.ndarray) -> np.ndarray:
+    """[S, S]: the Jacobian determinant of x -> x + field(x), the area that a pixel is read from.
+
+    By central differences; where it is not positive, the map folds.
+    """
+    (rows_down, rows_across), (columns_down, columns_across) = (np.gradient(part) for part in field)
+    return np.asarray((1 + rows_down) * (1 + columns_across) - rows_across * columns_down)
+
+
+def deformed(scene: Scene, field: np.ndarray) -> Scene:
+    """Every pixel takes the value that the scene has `field` [2, S, S] away; edges go on behind the image."""
+    points = np.indices(scene.tumor.shape) + field
+
+    def at(region: np.ndarray) -> np.ndarray:
+        return _sampled(region, points, mode="nearest")
+
+    where = scene.where._replace(**{name: at(getattr(scene.where, name)) for name in ("head", "dark", "brain")})
+    return scene._replace(tumor=at(scene.tumor), anatomy=at(scene.anatomy), where=where)
+
+
 # ------------------------------------------------------------------------------ edits
 
+Outcome = tuple[Scene, str] | str  # the edited scene and the parameters, or why not
 
-def _move(scene: Scene, rng: np.random.Generator) -> tuple[np.ndarray, str] | str:
-    """(tumour, parameters), or why not; so the following ones.
 
-    To a place as deep in the brain: a tumour of the meninges stays near them.
+def _move(scene: Scene, rng: np.random.Generator) -> Outcome:
+    """To a place as deep in the brain: a tumour of the meninges stays near them.
     """
     here = np.rint(_middle(scene.tumor)).astype(int)
     depth = ndimage.distance_transform_edt(np.pad(scene.where.brain, 1))[1:-1, 1:-1]
@@ -154,23 +188,32 @@ def _move(scene: Scene, rng: np.random.Generator) -> tuple[np.ndarray, str] | st
     tumor = moved(scene.tumor, rows, columns)
     if np.count_nonzero(tumor) < np.count_nonzero(scene.tumor):
         return "outside of the image"
-    return tumor, f"rows={rows} columns={columns}"
+    return scene._replace(tumor=tumor), f"rows={rows} columns={columns}"
 
 
-def _scale(scene: Scene, rng: np.random.Generator) -> tuple[np.ndarray, str] | str:
+def _scale(scene: Scene, rng: np.random.Generator) -> Outcome:
     factor = round(float(np.exp(rng.uniform(np.log(0.6), np.log(1.6)))), 3)
-    return scaled(scene.tumor, factor), f"factor={factor}"
+    return scene._replace(tumor=scaled(scene.tumor, factor)), f"factor={factor}"
 
 
-def _warp(scene: Scene, rng: np.random.Generator) -> tuple[np.ndarray, str] | str:
+def _warp(scene: Scene, rng: np.random.Generator) -> Outcome:
     strength = round(rng.uniform(0.25, 0.6), 3)
     tumor = warped(scene.tumor, strength, rng)
     if ndimage.label(tumor)[1] > ndimage.label(scene.tumor)[1]:
         return "torn apart"
-    return tumor, f"strength={strength}"
+    return scene._replace(tumor=tumor), f"strength={strength}"
 
 
-def _swap(anatomy: Scene, donor: Scene) -> tuple[np.ndarray, str] | str:
+def _deform(scene: Scene, rng: np.random.Generator) -> Outcome:
+    strength = round(rng.uniform(0.03, 0.08), 3)
+    field = displacements(len(scene.tumor), strength, rng)
+    read = areas(field)
+    if read.min() < _LEAST_AREA or read.max() > _MOST_AREA:
+        return "folded, or nearly"
+    return deformed(scene, field), f"strength={strength} smooth={_SMOOTH} least_area={read.min():.3f}"
+
+
+def _swap(anatomy: Scene, donor: Scene) -> Outcome:
     """To the place that the tumour has in its own head, in the frame in which the looks are alike."""
     if not anatomy.where.brain.any():
         return "no brain found"
@@ -186,7 +229,7 @@ def _swap(anatomy: Scene, donor: Scene) -> tuple[np.ndarray, str] | str:
     tumor = moved(donor.tumor, rows, columns)
     if np.count_nonzero(tumor) < np.count_nonzero(donor.tumor):
         return "outside of the image"
-    return tumor, f"rows={rows} columns={columns}"
+    return anatomy._replace(tumor=tumor), f"rows={rows} columns={columns}"
 
 
 def draw(
@@ -200,21 +243,22 @@ def draw(
 ) -> Edited:
     """A plausible edit of the tumour of slice `row`; `scene(i)` has slice i of label and patient group i.
 
-    After many refusals, which are counted by reason, another slice of the same label takes its place.
+    A slice without a tumour can only be given one, by a swap. After many refusals, which are counted by
+    reason, another slice of the same label takes its place.
     """
     kind = MIXED[rng.integers(len(MIXED))] if edit == "mixed" else edit
+    if edit == "mixed" and not scene(row).tumor.any():
+        kind = "swap"
     alike = np.flatnonzero((np.array(labels) == labels[row]) & (np.arange(len(labels)) != row))
     here: Counter[str] = Counter()
     for candidate in [row, *rng.permutation(alike)[: _SLICES - 1].tolist()]:
-        own = scene(candidate)
-        for outcome, anatomy_row in _outcomes(kind, candidate, own, scene, groups, rng):
+        for outcome, anatomy_row, tumor_row in _outcomes(kind, candidate, scene, groups, rng):
             if not isinstance(outcome, str):
-                tumor, parameters = outcome
-                anatomy = scene(anatomy_row)
-                outcome = refusal(tumor, anatomy.where) if kind != "remove" else ""
+                edited, parameters = outcome
+                outcome = refusal(edited.tumor, edited.where) if kind != "remove" else ""
                 if not outcome:
-                    edited = np.where(tumor > 0, tumor, anatomy.anatomy)
-                    return Edited(edited, anatomy_row, candidate, kind, parameters)
+                    map_ = np.where(edited.tumor > 0, edited.tumor, edited.anatomy)
+                    return Edited(map_, anatomy_row, tumor_row, kind, parameters)
             here[f"{kind}: {outcome}"] += 1
             refused[f"{kind}: {outcome}"] += 1
     told = ", ".join(f"{count} {reason}" for reason, count in here.most_common())
@@ -224,24 +268,29 @@ def draw(
 def _outcomes(
     kind: str,
     row: int,
-    own: Scene,
     scene: Callable[[int], Scene],
     groups: Sequence[str],
     rng: np.random.Generator,
-) -> Iterator[tuple[tuple[np.ndarray, str] | str, int]]:
-    """((tumour, parameters) or why not, row of the anatomy) of one draw after the other."""
-    if not own.tumor.any() or not own.where.brain.any():
-        yield "no brain found" if own.tumor.any() else "no tumour", row
-    elif kind == "remove":
-        yield (np.zeros_like(own.tumor), ""), row
+) -> Iterator[tuple[Outcome, int, int]]:
+    """(edited scene or why not, row of its anatomy, row of its tumour) of one draw after the other."""
+    own = scene(row)
+    if not own.where.brain.any():
+        yield "no brain found", row, row
     elif kind == "swap":
         others = np.flatnonzero(np.array(groups) != groups[row])
         if not len(others):
             raise PixmedError("sample.edit=swap: all slices are of one patient; give another sample.split")
         for other in rng.permutation(others)[:_PARTNERS].tolist():
-            yield _swap(scene(other), own), other
+            if own.tumor.any():
+                yield _swap(scene(other), own), other, row
+            elif scene(other).tumor.any():
+                yield _swap(own, scene(other)), row, other
+    elif not own.tumor.any():
+        yield "no tumour", row, row
+    elif kind == "remove":
+        yield (own._replace(tumor=np.zeros_like(own.tumor)), ""), row, row
     else:
         for _ in range(_TRIES):
-            outcome = {"move": _move, "scale": _scale, "warp": _warp}[kind](own, rng)
-            same = not isinstance(outcome, str) and np.array_equal(outcome[0], own.tumor)
-            yield "nothing changed" if same else outcome, row
+            outcome = {"move": _move, "scale": _scale, "warp": _warp, "deform": _deform}[kind](own, rng)
+            same = not isinstance(outcome, str) and all(map(np.array_equal, outcome[0][:2], own[:2]))
+            yield "nothing changed" if same else outcome, row, row
