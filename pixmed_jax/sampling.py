@@ -7,10 +7,13 @@
     OUTPUT/trained_on.json       files and patients that the generator was trained on, where known
     OUTPUT/data_sheet.md, .json  what the set is, whom it comes from, what it may be used for
     OUTPUT/manifest.csv          file, mask, label, patient_group, source, seed, step, config, low, high, and
-                                 how the mask was edited: edit, parameters, tumor_source, tumor_group; where
-                                 images were enlarged also upscale, upscaler (with its step)
+                                 how the mask was edited: edit, parameters, tumor_source, tumor_group, grade;
+                                 where images were enlarged also upscale, upscaler (with its step)
 
 `source` and `patient_group` are whose anatomy a slice has, `tumor_source` and `tumor_group` whose tumour.
+`grade` is "reconstruction" for a patient's own map, painted again, which is for measuring only; "recombined"
+for an edited one; "sampled" where no patient's map was given; empty for masks from a folder, since nobody
+knows whose they are.
 
 A model whose condition is the label alone writes no masks and no conditions, and its slices are nobody's: the
 columns mask, patient_group and source stay empty.
@@ -41,7 +44,15 @@ from pixmed_jax import workdir as run_folder
 from pixmed_jax.data import arrays, edits, intensity, mask_files, nifti
 from pixmed_jax.data.regions import is_tumor, known_heads
 from pixmed_jax.data.sources import open_dataset
-from pixmed_jax.data.synthetic import DATA_SHEET, MANIFEST, NO_TUMOR, TRAINED_ON
+from pixmed_jax.data.synthetic import (
+    DATA_SHEET,
+    MANIFEST,
+    NO_TUMOR,
+    RECOMBINED,
+    RECONSTRUCTION,
+    SAMPLED,
+    TRAINED_ON,
+)
 from pixmed_jax.data.tissues import survey
 from pixmed_jax.enhancement import upscaler as upscalers
 from pixmed_jax.errors import PixmedError, listing
@@ -50,7 +61,7 @@ from pixmed_jax.progress import watched
 
 _FIRST_COLUMNS = ("file", "mask", "label", "patient_group", "source", "seed", "step", "config")
 COLUMNS = (*_FIRST_COLUMNS, "low", "high")
-EDIT_COLUMNS = ("edit", "parameters", "tumor_source", "tumor_group")
+EDIT_COLUMNS = ("edit", "parameters", "tumor_source", "tumor_group", "grade")
 UPSCALE_COLUMNS = ("upscale", "upscaler")  # only where images were enlarged
 FORMATS = {"png": ".png", "png16": ".png", "nifti": ".nii.gz"}
 _SHEETS = (f"{DATA_SHEET}.json", f"{DATA_SHEET}.md")
@@ -62,7 +73,7 @@ class Conditions(NamedTuple):
 
     `limits` [N, 2] are the values that 0 and 1 stand for in the images. `suffixes` go into the names of what
     is drawn from each: the volume and the slice. `scene` takes one of the maps apart for an edit; masks
-    without their slices have none.
+    without their slices have none. `grade` is that of what is drawn from them as they are.
     """
 
     maps: np.ndarray
@@ -70,6 +81,7 @@ class Conditions(NamedTuple):
     groups: tuple[str, ...]
     files: tuple[str, ...]
     limits: np.ndarray
+    grade: str = ""
     scene: Callable[[int], edits.Scene] | None = None
     suffixes: tuple[str, ...] = ()
 
@@ -100,7 +112,8 @@ def sample(
     number: how many; 0 means one per mask. More than there are masks reuses them, each time with a new seed.
     balance: draw the labels equally often.
     edit: make new masks of the split's: "swap" sets a tumour into another patient's anatomy, "move", "scale"
-        and "warp" change it in its own, "mixed" draws one of these four; "remove" leaves none.
+        and "warp" change it in its own, "deform" bends both together, "mixed" draws one of these five;
+        "remove" leaves no tumour.
     output: default is `samples` in the run's folder. Another folder is only replaced if a sampling wrote it.
     step: the checkpoint to use: "newest", "best" or a number.
     format: how images are written: "png" with 8 bits, "png16", or "nifti" in the data's own units.
@@ -222,6 +235,7 @@ def _told(drawn: edits.Edited, conditions: Conditions) -> tuple[str, ...]:
         drawn.parameters,
         "" if removed else conditions.files[drawn.tumor_row],
         "" if removed else conditions.groups[drawn.tumor_row],
+        conditions.grade if drawn.edit == "none" else RECOMBINED,
     )
 
 
@@ -260,7 +274,7 @@ def _from_split(workdir: Path, split: str, generator: inference.Generator) -> Co
         where = survey(slices.images[i].mean(axis=-1), head, slices.masks[i] > 0)
         return edits.take_apart(maps[i], tumors, where, planes[i])
 
-    return Conditions(maps, labels, slices.groups, slices.files, slices.limits, scene)
+    return Conditions(maps, labels, slices.groups, slices.files, slices.limits, RECONSTRUCTION, scene)
 
 
 def _of_labels(labels: Sequence[str], generator: inference.Generator) -> Conditions:
@@ -270,7 +284,8 @@ def _of_labels(labels: Sequence[str], generator: inference.Generator) -> Conditi
         raise PixmedError(f"sample.label={unknown[0]!r} is not one of {', '.join(generator.classes)}")
     values = np.array([1 + generator.classes.index(name) for name in labels], np.uint8)
     nobody = ("",) * len(values)
-    return Conditions(values, tuple(labels), nobody, nobody, np.tile(generator.limits, (len(values), 1)))
+    limits = np.tile(generator.limits, (len(values), 1))
+    return Conditions(values, tuple(labels), nobody, nobody, limits, SAMPLED)
 
 
 def _from_folder(folder: Path, label: str, generator: inference.Generator) -> Conditions:

@@ -273,9 +273,9 @@ def test_the_schema_finds_planted_faults(run, key, value):
 
 
 ROWS = [
-    {"label": "glioma", "edit": "move", "patient_group": "p1", "tumor_group": "p1"},
-    {"label": "glioma", "edit": "swap", "patient_group": "p1", "tumor_group": "p2"},
-    {"label": "no_tumor", "edit": "remove", "patient_group": "p2", "tumor_group": ""},
+    {"label": "glioma", "edit": "move", "patient_group": "p1", "tumor_group": "p1", "grade": "recombined"},
+    {"label": "glioma", "edit": "swap", "patient_group": "p1", "tumor_group": "p2", "grade": "recombined"},
+    {"label": "no_tumor", "edit": "remove", "patient_group": "p2", "tumor_group": "", "grade": "recombined"},
 ]
 OPTIONS = {"label": "", "number": 3, "seed": 0, "balance": False, "edit": "mixed", "format": "png"}
 
@@ -292,6 +292,9 @@ def test_a_data_sheet_says_what_is_in_the_folder(run, tmp_path):
     assert facts["contents"]["labels"] == {"glioma": 2, "no_tumor": 1}
     assert facts["contents"]["edits"] == {"move": 1, "remove": 1, "swap": 1}
     assert facts["contents"]["patients"] == {"anatomy": 2, "tumor": 2}
+    assert facts["contents"]["grades"] == {"recombined": 3}
+    assert list(facts["privacy"]["grades"]) == ["recombined"]
+    assert "not to share" in facts["privacy"]["grades"]["recombined"]
     assert facts["command"] == (
         "python launch.py --workdir=RUN --mode=sample --sample.split=train --sample.number=3 "
         "--sample.edit=mixed --sample.format=png --sample.step=6"
@@ -307,6 +310,7 @@ def test_a_data_sheet_says_what_is_in_the_folder(run, tmp_path):
     for words in (
         "Not for diagnosis",
         "| glioma | 2 |",
+        "| recombined | 3 | parts of patients",
         "trained on 3 slices of 2 patients",
         facts["command"],
     ):

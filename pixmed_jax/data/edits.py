@@ -164,7 +164,9 @@ def deformed(scene: Scene, field: np.ndarray) -> Scene:
     def at(region: np.ndarray) -> np.ndarray:
         return _sampled(region, points, mode="nearest")
 
-    where = scene.where._replace(**{name: at(getattr(scene.where, name)) for name in ("head", "dark", "brain")})
+    where = scene.where._replace(
+        **{name: at(getattr(scene.where, name)) for name in ("head", "dark", "brain")}
+    )
     return scene._replace(tumor=at(scene.tumor), anatomy=at(scene.anatomy), where=where)
 
 
@@ -174,8 +176,7 @@ Outcome = tuple[Scene, str] | str  # the edited scene and the parameters, or why
 
 
 def _move(scene: Scene, rng: np.random.Generator) -> Outcome:
-    """To a place as deep in the brain: a tumour of the meninges stays near them.
-    """
+    """To a place as deep in the brain: a tumour of the meninges stays near them."""
     here = np.rint(_middle(scene.tumor)).astype(int)
     depth = ndimage.distance_transform_edt(np.pad(scene.where.brain, 1))[1:-1, 1:-1]
     level = depth[tuple(here)]

@@ -1,7 +1,7 @@
 """A sampled folder as training data, beside real slices or instead of them; never to validate or test on.
 
     DIR/images/ DIR/masks/      as `--mode=sample` writes them (png or png16); masks are optional for labels
-    DIR/manifest.csv            file, label, patient_group, source, low, high, tumor_source, tumor_group
+    DIR/manifest.csv            file, label, patient_group, source, low, high, tumor_source, tumor_group, grade
     DIR/trained_on.json         {"step", "config", "files": {file: patient}}: what the generator has seen
 
 A generator hands on what it was trained on, and an edit whose anatomy and tumour it took. So a folder is
@@ -30,6 +30,9 @@ from pixmed_jax.progress import watched
 MANIFEST, TRAINED_ON, DATA_SHEET = "manifest.csv", "trained_on.json", "data_sheet"
 NO_TUMOR = "no_tumor"  # label of a slice whose tumour was removed; the data may not leave a label blank
 HOW = ("add", "replace", "oversample")
+# The grades of a synthetic pair, by how much of a patient is in it: a patient's own map painted again; parts
+# of patients in a new arrangement; a map that a model drew. "" where masks from elsewhere were painted.
+RECONSTRUCTION, RECOMBINED, SAMPLED = "reconstruction", "recombined", "sampled"
 _MOST = 2**27  # bytes of trained_on.json
 PREFIX = "synthetic/"  # before a file's name, which a real slice may have too
 

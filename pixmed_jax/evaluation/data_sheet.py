@@ -15,7 +15,7 @@ from typing import Any
 from pixmed_jax import config as configs
 from pixmed_jax import pages
 from pixmed_jax import workdir as run_folder
-from pixmed_jax.data.synthetic import DATA_SHEET
+from pixmed_jax.data.synthetic import DATA_SHEET, RECOMBINED, RECONSTRUCTION, SAMPLED
 from pixmed_jax.evaluation import cards, provenance, verdict
 
 USES = (
@@ -23,6 +23,14 @@ USES = (
     "these networks nor the generator have seen",
     "Teaching, and trying out software that reads such slices",
 )
+# What each grade of a pair means for who would hand it on.
+GRADES = {
+    RECONSTRUCTION: "patients' own maps, painted again: for measuring only, neither to train with nor to share",
+    RECOMBINED: "parts of patients in new arrangements: to train with; whose anatomy a slice has stays "
+    "recognisable, so not to share",
+    SAMPLED: "no patient's map was given, all was drawn by a model: to share, if its audit finds no copies",
+    "": "masks of the user's own: whose they are, and so whom the slices show, is not known here",
+}
 
 
 def write(
@@ -87,12 +95,14 @@ def collect(
             "masks": not labels,
             "labels": dict(sorted(Counter(row["label"] for row in rows).items())),
             "edits": dict(sorted(Counter(row["edit"] for row in rows).items())),
+            "grades": dict(sorted(Counter(row["grade"] for row in rows).items())),
             "patients": {"anatomy": len(anatomy) or None, "tumor": len(tumors) or None},
         },
         "drawn_from": "labels" if labels else "masks" if masks else split,
         "command": f"python launch.py --workdir=RUN --mode=sample {words}",
         "training_data": origin,
         "privacy": {
+            "grades": {name: GRADES[name] for name in sorted({row["grade"] for row in rows})},
             "audited": known,
             "answers": [{k: v for k, v in answer._asdict().items() if k != "page"} for answer in told],
         },
