@@ -1,5 +1,5 @@
-"""New pairs from old ones: a tumour moved, scaled, warped, removed, or set into somebody else's anatomy, which
-may be healthy; or the whole slice, anatomy and tumour together, smoothly deformed.
+"""New pairs from old ones: a tumour moved, scaled, warped, removed, or set into somebody else's anatomy, be
+that healthy or not; or the whole slice, anatomy and tumour together, smoothly deformed.
 
 Everything works on label maps (see `regions.py`): the generator then paints what the edited map asks for.
 An edit is tried, judged by `refusal`, and drawn again where it is not plausible; a tumour never leaves the
@@ -164,9 +164,8 @@ def deformed(scene: Scene, field: np.ndarray) -> Scene:
     def at(region: np.ndarray) -> np.ndarray:
         return _sampled(region, points, mode="nearest")
 
-    where = scene.where._replace(
-        **{name: at(getattr(scene.where, name)) for name in ("head", "dark", "brain")}
-    )
+    head, dark, brain, look = scene.where
+    where = Survey(at(head), at(dark), at(brain), look)
     return scene._replace(tumor=at(scene.tumor), anatomy=at(scene.anatomy), where=where)
 
 

@@ -1,7 +1,7 @@
 """A sampled folder as training data, beside real slices or instead of them; never to validate or test on.
 
     DIR/images/ DIR/masks/      as `--mode=sample` writes them (png or png16); masks are optional for labels
-    DIR/manifest.csv            file, label, patient_group, source, low, high, tumor_source, tumor_group, grade
+    DIR/manifest.csv            file, label, patient_group, source, low, high, tumor_source, tumor_group
     DIR/trained_on.json         {"step", "config", "files": {file: patient}}: what the generator has seen
 
 A generator hands on what it was trained on, and an edit whose anatomy and tumour it took. So a folder is

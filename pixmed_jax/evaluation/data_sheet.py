@@ -25,7 +25,7 @@ USES = (
 )
 # What each grade of a pair means for who would hand it on.
 GRADES = {
-    RECONSTRUCTION: "patients' own maps, painted again: for measuring only, neither to train with nor to share",
+    RECONSTRUCTION: "patients' own maps, painted again: for measuring only, not to train with or share",
     RECOMBINED: "parts of patients in new arrangements: to train with; whose anatomy a slice has stays "
     "recognisable, so not to share",
     SAMPLED: "no patient's map was given, all was drawn by a model: to share, if its audit finds no copies",
