@@ -181,7 +181,7 @@ def test_a_deformed_slice_keeps_its_parts_and_does_not_fold(scenes, seed):
     before = np.where(scenes[got.row].tumor > 0, scenes[got.row].tumor, scenes[got.row].anatomy)
     assert set(np.unique(got.map)) <= set(np.unique(before))
     tumor, head = (got.map > 0) & (got.map <= TUMORS), got.map > 0
-    assert ndimage.label(tumor)[1] == 1 and ndimage.label(head)[1] == 1
+    assert ndimage.label(tumor)[1] == 1 and ndimage.label(head, np.ones((3, 3)))[1] == 1
     assert not (got.map != before).all() and (got.map != before).any()
     assert tumor.sum() == pytest.approx((scenes[got.row].tumor > 0).sum(), rel=1.0)
 

@@ -31,7 +31,7 @@ _LEAST_BRAIN = 0.1  # of the head
 # one plane pass and 0.6 % of the others; on phantoms 54 and 2 %. It keeps base and vertex apart, too.
 _SAME_PLANE = 0.75
 _SLICES, _TRIES, _PARTNERS = 30, 10, 200  # tried for one edit: slices; draws and patients for each of them
-_SMOOTH = 0.1  # of the side: how far the shifts of a deformation keep together
+_SMOOTH = 0.14  # of the side: how far the shifts of a deformation keep together
 # No place is squeezed or stretched to less or more than these times its area; at 0 a deformation would fold.
 _LEAST_AREA, _MOST_AREA = 1 / 3, 3.0
 
@@ -199,9 +199,14 @@ def _scale(scene: Scene, rng: np.random.Generator) -> Outcome:
 def _warp(scene: Scene, rng: np.random.Generator) -> Outcome:
     strength = round(rng.uniform(0.25, 0.6), 3)
     tumor = warped(scene.tumor, strength, rng)
-    if ndimage.label(tumor)[1] > ndimage.label(scene.tumor)[1]:
+    if _torn(tumor, scene.tumor):
         return "torn apart"
     return scene._replace(tumor=tumor), f"strength={strength}"
+
+
+def _torn(new: np.ndarray, old: np.ndarray) -> bool:
+    """Whether a tumour has more parts than before: nearest pixels may part what a smooth field does not."""
+    return bool(ndimage.label(new)[1] > ndimage.label(old)[1])
 
 
 def _deform(scene: Scene, rng: np.random.Generator) -> Outcome:
@@ -210,7 +215,10 @@ def _deform(scene: Scene, rng: np.random.Generator) -> Outcome:
     read = areas(field)
     if read.min() < _LEAST_AREA or read.max() > _MOST_AREA:
         return "folded, or nearly"
-    return deformed(scene, field), f"strength={strength} smooth={_SMOOTH} least_area={read.min():.3f}"
+    bent = deformed(scene, field)
+    if _torn(bent.tumor, scene.tumor):
+        return "torn apart"
+    return bent, f"strength={strength} smooth={_SMOOTH} least_area={read.min():.3f}"
 
 
 def _swap(anatomy: Scene, donor: Scene) -> Outcome:
