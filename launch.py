@@ -66,14 +66,14 @@ RESTORERS = {"low_resolution": "upscale", "low_light": "enhance"}  # those that 
 # fmt: off
 STAGES: dict[str, dict[str, Any]] = {
     "sample": {
-        "masks": "", "split": "test", "label": "", "number": 0, "seed": 0,
+        "masks": "", "layout": "", "split": "test", "label": "", "number": 0, "seed": 0,
         "balance": False, "edit": "none", "output": "", "step": "newest", "batch_size": 8,
         "format": "png", "upscale": 1, "upscaler": "bicubic",
     },
     "evaluate": {
         "split": "test", "seed": 0, "step": "newest", "features": "encoder", "lpips": "none", "weights": "",
     },
-    "audit": {"number": 500, "split": "test", "seed": 0, "step": "newest"},
+    "audit": {"number": 500, "split": "test", "samples": "", "seed": 0, "step": "newest"},
     "utility": {
         "segmenter": "quick", "classifier": "quick", "shares": (10, 25, 50, 100), "seeds": 3, "number": 600,
         "edit": "auto", "split": "val+test", "steps": 0,

@@ -22,7 +22,7 @@ from pixmed_jax.data.regions import MAPS
 from pixmed_jax.errors import PixmedError
 from pixmed_jax.export import folder
 from pixmed_jax.training import checkpoint, mesh
-from pixmed_jax.training.build import is_supervised, make_task, restorer, restores
+from pixmed_jax.training.build import is_supervised, make_task, makes_layouts, restorer, restores
 from pixmed_jax.training.task import Task
 
 _SMALLER = "give a smaller batch_size (sample.batch_size), or close what else uses the memory"
@@ -117,6 +117,11 @@ class Network:
         if not is_supervised(saved.config):
             raise PixmedError(f"{saved.path}: holds a generator, which judges no images")
         _check_restores_not(saved)
+        if makes_layouts(saved.config):
+            raise PixmedError(
+                f"{saved.path}: holds a {saved.config['name']}, which draws label maps; give it to "
+                "--sample.layout"
+            )
         self.config = saved.config
         self.classes = saved.classes
         self.step = saved.step

@@ -4,11 +4,12 @@
                                  12 in case7.nii.gz 00000_case7_012.png
     OUTPUT/masks/00000.png       0 and 255: the tumour, in the layout that `data.source=folder` reads
     OUTPUT/conditions/00000.png  palette picture of the label map that the generator was given
-    OUTPUT/trained_on.json       files and patients that the generator was trained on, where known
+    OUTPUT/trained_on.json       files and patients that generator and layout model were trained on, if known
     OUTPUT/data_sheet.md, .json  what the set is, whom it comes from, what it may be used for
     OUTPUT/manifest.csv          file, mask, label, patient_group, source, seed, step, config, low, high, and
                                  how the mask was edited: edit, parameters, tumor_source, tumor_group, grade;
-                                 where images were enlarged also upscale, upscaler (with its step)
+                                 where layouts were drawn also layout (model and step), where images were
+                                 enlarged upscale, upscaler (with its step)
 
 `source` and `patient_group` are whose anatomy a slice has, `tumor_source` and `tumor_group` whose tumour.
 `grade` is "reconstruction" for a patient's own map, painted again, which is for measuring only; "recombined"
@@ -30,30 +31,18 @@ import io
 import json
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
-from functools import lru_cache
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
+from pixmed_jax import conditions, inference, layouts, pictures
 from pixmed_jax import config as configs
-from pixmed_jax import inference, pictures
 from pixmed_jax import workdir as run_folder
-from pixmed_jax.data import arrays, edits, intensity, mask_files, nifti
-from pixmed_jax.data.regions import is_tumor, known_heads
-from pixmed_jax.data.sources import open_dataset
-from pixmed_jax.data.synthetic import (
-    DATA_SHEET,
-    MANIFEST,
-    NO_TUMOR,
-    RECOMBINED,
-    RECONSTRUCTION,
-    SAMPLED,
-    TRAINED_ON,
-)
-from pixmed_jax.data.tissues import survey
+from pixmed_jax.data import arrays, edits, intensity, nifti
+from pixmed_jax.data.regions import is_tumor
+from pixmed_jax.data.synthetic import DATA_SHEET, MANIFEST, NO_TUMOR, RECOMBINED, TRAINED_ON
 from pixmed_jax.enhancement import upscaler as upscalers
 from pixmed_jax.errors import PixmedError, listing
 from pixmed_jax.evaluation import data_sheet
@@ -62,34 +51,15 @@ from pixmed_jax.progress import watched
 _FIRST_COLUMNS = ("file", "mask", "label", "patient_group", "source", "seed", "step", "config")
 COLUMNS = (*_FIRST_COLUMNS, "low", "high")
 EDIT_COLUMNS = ("edit", "parameters", "tumor_source", "tumor_group", "grade")
-UPSCALE_COLUMNS = ("upscale", "upscaler")  # only where images were enlarged
 FORMATS = {"png": ".png", "png16": ".png", "nifti": ".nii.gz"}
 _SHEETS = (f"{DATA_SHEET}.json", f"{DATA_SHEET}.md")
-_SCENES = 1024  # slices kept taken apart: 80 kB each at 128 x 128
-
-
-class Conditions(NamedTuple):
-    """Label maps [N, S, S] uint8, or labels [N], to draw from; the label, patient group and file of each.
-
-    `limits` [N, 2] are the values that 0 and 1 stand for in the images. `suffixes` go into the names of what
-    is drawn from each: the volume and the slice. `scene` takes one of the maps apart for an edit; masks
-    without their slices have none. `grade` is that of what is drawn from them as they are.
-    """
-
-    maps: np.ndarray
-    labels: tuple[str, ...]
-    groups: tuple[str, ...]
-    files: tuple[str, ...]
-    limits: np.ndarray
-    grade: str = ""
-    scene: Callable[[int], edits.Scene] | None = None
-    suffixes: tuple[str, ...] = ()
 
 
 def sample(
     workdir: Path,
     *,
     masks: str = "",
+    layout: str = "",
     split: str = "test",
     label: str = "",
     number: int = 0,
@@ -107,6 +77,8 @@ def sample(
 
     masks: a folder of masks, pictures or volumes; without it those of the run's `split` are used. Volumes are
         cut along the run's `data.axis`; their slices without a tumour are left out.
+    layout: the folder of a run of configs/layout.py, which then draws `number` label maps, of the class
+        `label` or of all classes in turn; implausible ones are drawn again.
     label: the class of binary masks in `masks`, for a model that knows several; or of every image, where the
         label is all that the model is told.
     number: how many; 0 means one per mask. More than there are masks reuses them, each time with a new seed.
@@ -130,9 +102,12 @@ def sample(
             raise PixmedError(f"sample.{name}={value}: give {least} or more")
     if edit not in edits.EDITS:
         raise PixmedError(f"sample.edit={edit!r} is unknown; use one of {listing(edits.EDITS)}")
-    if masks and edit != "none":
+    if layout and masks:
+        raise PixmedError("sample.layout draws the masks itself; leave sample.masks out")
+    if (masks or layout) and edit != "none":
+        option = "masks" if masks else "layout"
         raise PixmedError(
-            f"sample.edit={edit} looks for the brain in the slices of the run; leave sample.masks out"
+            f"sample.edit={edit} looks for the brain in the slices of the run; leave sample.{option} out"
         )
     generator = inference.load(workdir, step)
     if format != "png" and not generator.grey:
@@ -140,27 +115,34 @@ def sample(
     target = (Path(output) if output else workdir / "samples").absolute()
     if not _is_ours(target):
         raise PixmedError(f"{target}: holds other files; give an empty folder as sample.output")
-    if not generator.takes_maps and (masks or edit != "none"):
-        raise PixmedError(f"sample.{'masks' if masks else 'edit'}: this model knows no masks; leave it out")
+    if not generator.takes_maps and (masks or layout or edit != "none"):
+        option = "masks" if masks else "layout" if layout else "edit"
+        raise PixmedError(f"sample.{option}: this model knows no masks; leave it out")
+    refused: Counter[str] = Counter()
+    how: dict[str, int | str] = {}  # columns that are the same for all
     if not generator.takes_maps and (label or balance):
-        conditions = _of_labels((label,) if label else generator.classes, generator)
+        given = conditions.of_labels((label,) if label else generator.classes, generator)
+    elif layout:
+        model = layouts.load(layout)
+        given = conditions.of_layouts(model, label, number, seed, generator, refused)
+        how["layout"] = f"{model.config['name']}@{model.step}"
     elif masks:
-        conditions = _from_folder(Path(masks), label, generator)
+        given = conditions.of_folder(Path(masks), label, generator)
     else:
-        conditions = _from_split(workdir, split, generator)
+        given = conditions.of_split(workdir, split, generator)
     enlarge = upscalers.upscaler(upscaler, upscale, stage="sample.upscale") if upscale != 1 else None
-    how = (upscale, enlarge.told) if enlarge else ()
-    order = _order(conditions.labels, number or len(conditions.files), balance)
+    if enlarge:
+        how |= {"upscale": upscale, "upscaler": enlarge.told}
+    order = conditions.ordered(given.labels, number or len(given.files), balance and not layout)
     seeds = inference.image_seeds(seed, len(order))
     digest = configs.digest(generator.config)
-    refused: Counter[str] = Counter()
 
     def edited(i: int) -> edits.Edited:
         row = int(order[i])
-        if edit == "none" or conditions.scene is None:
-            return edits.Edited(conditions.maps[row], row, row, "none", "")
+        if edit == "none" or given.scene is None:
+            return edits.Edited(given.maps[row], row, row, "none", "")
         rng = np.random.default_rng([seed, i])
-        return edits.draw(edit, row, conditions.scene, conditions.labels, conditions.groups, rng, refused)
+        return edits.draw(edit, row, given.scene, given.labels, given.groups, rng, refused)
 
     with run_folder.replaced(target, "free space, or give sample.output") as draft:
         for folder in ("images", "masks", "conditions") if generator.takes_maps else ("images",):
@@ -174,24 +156,22 @@ def sample(
                 batch_size=batch_size,
             )
             for i, (image, drawn) in enumerate(zip(images, part, strict=True), start):
-                stem = f"{i:05d}" + (conditions.suffixes[drawn.row] if conditions.suffixes else "")
-                name, limits = stem + FORMATS[format], conditions.limits[drawn.row]
+                stem = f"{i:05d}" + (given.suffixes[drawn.row] if given.suffixes else "")
+                name, limits = stem + FORMATS[format], given.limits[drawn.row]
                 image = enlarge.run(image) if enlarge else image
                 _write(draft, name, image, drawn.map, generator, limits, format, upscale)
-                told = _told(drawn, conditions)
+                told = _told(drawn, given)
                 units = [f"{value:.15g}" for value in limits]
                 mask = name if generator.takes_maps else ""
-                rows.append(
-                    (name, mask, *told[:3], seeds[i], generator.step, digest, *units, *told[3:], *how)
-                )
-        trained_on = _trained_on(workdir)
-        if enlarge and enlarge.workdir and trained_on is not None:
-            trained_on |= _trained_on(enlarge.workdir) or {}
-        if trained_on is not None:
-            about = {"step": generator.step, "config": digest, "files": trained_on}
+                made = (seeds[i], generator.step, digest, *units)
+                rows.append((name, mask, *told[:3], *made, *told[3:], *how.values()))
+        behind = [_trained_on(Path(run)) for run in (workdir, layout, enlarge and enlarge.workdir) if run]
+        if None not in behind:
+            files = {file: group for of in behind for file, group in (of or {}).items()}
+            about = {"step": generator.step, "config": digest, "files": files}
             run_folder.write_json(draft / TRAINED_ON, about)
         table = io.StringIO(newline="")
-        columns = (*COLUMNS, *EDIT_COLUMNS, *(UPSCALE_COLUMNS if enlarge else ()))
+        columns = (*COLUMNS, *EDIT_COLUMNS, *how)
         csv.writer(table, lineterminator="\n").writerows([columns, *rows])
         run_folder.write_text(draft / MANIFEST, table.getvalue())
         data_sheet.write(
@@ -203,13 +183,14 @@ def sample(
             split=split,
             options={
                 "label": label, "number": len(order), "seed": seed, "balance": balance, "edit": edit,
-                "format": format, **dict(zip(UPSCALE_COLUMNS, how, strict=False)),
+                "format": format, **how,
             },
             rows=[dict(zip(columns, row, strict=True)) for row in rows],
         )  # fmt: skip
     if refused:
         reasons = ", ".join(f"{count} {reason}" for reason, count in refused.most_common())
-        print(f"{len(order)} edits, and {refused.total()} refused and drawn again: {reasons}")
+        what = "layouts" if layout else "edits"
+        print(f"{len(order)} {what}, and {refused.total()} refused and drawn again: {reasons}")
     return target
 
 
@@ -224,18 +205,18 @@ def _trained_on(workdir: Path) -> dict[str, str] | None:
         return None
 
 
-def _told(drawn: edits.Edited, conditions: Conditions) -> tuple[str, ...]:
+def _told(drawn: edits.Edited, given: conditions.Conditions) -> tuple[str, ...]:
     """What the manifest says of an edit: label, patient_group, source, and EDIT_COLUMNS."""
     removed = drawn.edit == "remove"
     return (
-        NO_TUMOR if removed else conditions.labels[drawn.tumor_row],
-        conditions.groups[drawn.row],
-        conditions.files[drawn.row],
+        NO_TUMOR if removed else given.labels[drawn.tumor_row],
+        given.groups[drawn.row],
+        given.files[drawn.row],
         drawn.edit,
         drawn.parameters,
-        "" if removed else conditions.files[drawn.tumor_row],
-        "" if removed else conditions.groups[drawn.tumor_row],
-        conditions.grade if drawn.edit == "none" else RECOMBINED,
+        "" if removed else given.files[drawn.tumor_row],
+        "" if removed else given.groups[drawn.tumor_row],
+        given.grade if drawn.edit == "none" else RECOMBINED,
     )
 
 
@@ -254,103 +235,6 @@ def _is_ours(target: Path) -> bool:
     # Older versions wrote the first columns only.
     ours = f"{first},".startswith(",".join(_FIRST_COLUMNS) + ",")
     return ours and names <= {"images", "masks", "conditions", MANIFEST, TRAINED_ON, *_SHEETS}
-
-
-def _from_split(workdir: Path, split: str, generator: inference.Generator) -> Conditions:
-    config = run_folder.read_config(workdir)
-    dataset = open_dataset(**config["data"], seed=config["seed"])
-    if split not in dataset.rows:
-        raise PixmedError(f"sample.split={split!r} is not one of {', '.join(dataset.rows)}")
-    arrays, slices = dataset.load(dataset.rows[split], dataset.size)
-    labels = tuple(slices.label_names[i] for i in slices.labels)
-    maps, tumors = np.asarray(arrays.maps), sum(map(is_tumor, dataset.classes))
-    if maps.ndim == 1:
-        return _of_labels(labels, generator)
-    planes = [dataset.source.planes[row] for row in dataset.rows[split]]
-
-    @lru_cache(_SCENES)
-    def scene(i: int) -> edits.Scene:
-        (head,) = known_heads(maps[i : i + 1], slices.images[i : i + 1], dataset.condition)
-        where = survey(slices.images[i].mean(axis=-1), head, slices.masks[i] > 0)
-        return edits.take_apart(maps[i], tumors, where, planes[i])
-
-    return Conditions(maps, labels, slices.groups, slices.files, slices.limits, RECONSTRUCTION, scene)
-
-
-def _of_labels(labels: Sequence[str], generator: inference.Generator) -> Conditions:
-    """Labels alone: slices of nobody, in the units of the checkpoint."""
-    unknown = [name for name in labels if name not in generator.classes]
-    if unknown:
-        raise PixmedError(f"sample.label={unknown[0]!r} is not one of {', '.join(generator.classes)}")
-    values = np.array([1 + generator.classes.index(name) for name in labels], np.uint8)
-    nobody = ("",) * len(values)
-    limits = np.tile(generator.limits, (len(values), 1))
-    return Conditions(values, tuple(labels), nobody, nobody, limits, SAMPLED)
-
-
-def _from_folder(folder: Path, label: str, generator: inference.Generator) -> Conditions:
-    """Label maps from a folder of mask pictures and volumes of any size; every faulty one is named."""
-    if not folder.is_dir():
-        raise PixmedError(f"sample.masks={folder}: no such folder; give one with masks")
-    tumors = [name for name in generator.classes if is_tumor(name)]
-    if label and label not in tumors:
-        raise PixmedError(f"sample.label={label!r} is not one of {', '.join(tumors)}")
-    paths = sorted(filter(mask_files.is_mask, folder.iterdir()))
-    if not paths:
-        raise PixmedError(f"{folder}: holds no mask pictures or volumes ({', '.join(mask_files.SUFFIXES)})")
-    maps, files, suffixes, faults = [], [], [], []
-    for path in watched(paths, len(paths), "reading masks"):
-        try:
-            axis = generator.config["data"].get("axis", "stored")
-            for name, suffix, mask in mask_files.slices(path, axis, len(tumors)):
-                maps.append(_as_map(mask, folder / name, label, generator))
-                files.append(name)
-                suffixes.append(suffix)
-        except PixmedError as error:
-            faults.append(str(error))
-    if faults:
-        raise PixmedError(listing(faults))
-    values = np.stack(maps)
-    labels = tuple(next((tumors[v - 1] for v in np.unique(m) if 0 < v <= len(tumors)), "") for m in values)
-    limits = np.tile(generator.limits, (len(files), 1))
-    return Conditions(values, labels, ("",) * len(files), tuple(files), limits, suffixes=tuple(suffixes))
-
-
-def _as_map(mask: np.ndarray, path: Path, label: str, generator: inference.Generator) -> np.ndarray:
-    """A mask file's values as the model's classes, at the model's size."""
-    values, classes = set(np.unique(mask).tolist()), generator.classes
-    binary = values <= {0, 255} or (label and values <= {0, 1})
-    anatomy = "head" if "head" in classes else "anatomy"
-    if binary and not all(map(is_tumor, classes)):
-        raise PixmedError(
-            f"{path}: shows the tumour but not the {anatomy}, which this model needs too; give label maps "
-            f"(0 background, {', '.join(f'{i + 1} {name}' for i, name in enumerate(classes))}), such as the "
-            "conditions/ of an earlier sampling"
-        )
-    if binary and len(classes) > 1 and not label:
-        raise PixmedError(
-            f"{path}: is a binary mask, and this model knows {', '.join(classes)}; give sample.label"
-        )
-    if binary:
-        mask = np.where(mask > 0, classes.index(label) + 1 if label else 1, 0)
-    elif max(values) > len(classes):
-        raise PixmedError(
-            f"{path}: has values {sorted(values)}; this model knows 0 to {len(classes)}: {', '.join(classes)}"
-        )
-    return mask_files.fitted(mask, generator.size)
-
-
-def _order(labels: Sequence[str], number: int, balance: bool) -> np.ndarray:
-    """Which condition each image takes: all in turn, or with `balance` the labels in turn."""
-    if not balance:
-        return np.arange(number) % len(labels)
-    by_label = [np.flatnonzero(np.array(labels) == name) for name in sorted(set(labels))]
-    return np.array(
-        [
-            by_label[i % len(by_label)][i // len(by_label) % len(by_label[i % len(by_label)])]
-            for i in range(number)
-        ]
-    )
 
 
 def _write(

@@ -18,6 +18,8 @@ LAYERS = (
         "heldout",
         "dry_run",
         "sampling",
+        "conditions",
+        "layouts",
         "inference",
         "evaluation",
         "check_data",

@@ -65,7 +65,7 @@ def test_what_is_written(evaluated, sound, data):
     stored = json.loads((evaluated / "audit.json").read_text())
     assert stored == json.loads(json.dumps(sound))
     assert set(stored) == {
-        *("step", "config", "split", "split_by", "condition", "seed", "size", "memorisation"),
+        *("step", "config", "split", "split_by", "condition", "seed", "size", "memorisation", "pairs"),
     }
     entry = stored["memorisation"]
     assert {"ratio", "copies", "auc", "auc_interval", "near", "p", "recognition"} <= set(entry)

@@ -12,8 +12,8 @@ import runs
 from PIL import Image
 from test_cards import faults
 
+from pixmed_jax import conditions, inference, sampling
 from pixmed_jax import config as configs
-from pixmed_jax import inference, sampling
 from pixmed_jax.data import folder
 from pixmed_jax.data.slices import load as load_slices
 from pixmed_jax.data.sources import open_dataset
@@ -132,8 +132,8 @@ def test_more_images_than_masks(run, held_out, tmp_path):
 
 def test_the_order_of_labels():
     labels = ("b", "a", "b", "b", "c")
-    assert sampling._order(labels, 7, balance=False).tolist() == [0, 1, 2, 3, 4, 0, 1]
-    balanced = sampling._order(labels, 9, balance=True)
+    assert conditions.ordered(labels, 7, balance=False).tolist() == [0, 1, 2, 3, 4, 0, 1]
+    balanced = conditions.ordered(labels, 9, balance=True)
     assert [labels[i] for i in balanced] == ["a", "b", "c"] * 3
     assert balanced[1::3].tolist() == [0, 2, 3]  # every mask of a label before any for a second time
 
@@ -209,9 +209,9 @@ def test_edited_masks_are_what_is_written(run, generator, tmp_path, edit, capsys
 
 
 def test_an_edited_slice_has_the_limits_and_the_format_of_its_anatomy(run, tmp_path, monkeypatch):
-    given = sampling._from_split(run, "train", inference.load(run))
+    given = conditions.of_split(run, "train", inference.load(run))
     own = np.array([(-i, 1000.0 + i) for i in range(len(given.files))])
-    monkeypatch.setattr(sampling, "_from_split", lambda *_: given._replace(limits=own))
+    monkeypatch.setattr(conditions, "of_split", lambda *_: given._replace(limits=own))
     output = sample(
         run, split="train", edit="swap", number=4, seed=4, format="png16", output=str(tmp_path / "out")
     )
@@ -552,10 +552,10 @@ def volume_run(monkeypatch, root: Path, rule: str) -> np.ndarray:
         nibabel.save(nibabel.Nifti1Image(pixels, np.diag([-1, -1, 1, 1])), root / name / "case.nii.gz")
     source = folder.source(root, rule=rule)
     slices = load_slices(source, range(2), 8)
-    conditions = sampling.Conditions(slices.masks, ("tumor",) * 2, slices.groups, slices.files, slices.limits)
+    given = conditions.Conditions(slices.masks, ("tumor",) * 2, slices.groups, slices.files, slices.limits)
     use(monkeypatch, "tumor")
     monkeypatch.setattr(Echo, "__call__", lambda self, maps, **_: slices.images.astype(np.float32) / 65535)
-    monkeypatch.setattr(sampling, "_from_split", lambda *_: conditions)
+    monkeypatch.setattr(conditions, "of_split", lambda *_: given)
     return values[:, :, 1:].transpose(2, 1, 0)
 
 

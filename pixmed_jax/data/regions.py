@@ -86,6 +86,11 @@ def is_tumor(name: str) -> bool:
     return name != "head" and not name.startswith("tissue_")
 
 
+def tumors(condition: str, classes: int, tissue_classes: int) -> int:
+    """How many of so many classes of a condition's label maps are tumours; they come first."""
+    return classes - {"tumor": 0, "tumor+head": 1, "anatomy": tissue_classes}[condition]
+
+
 def class_names(
     condition: str, label_names: Sequence[str], class_channels: bool, tissue_classes: int = 4
 ) -> tuple[str, ...]:

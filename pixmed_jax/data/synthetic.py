@@ -94,7 +94,7 @@ def read(
     table = root / MANIFEST
     if not table.is_file():
         raise PixmedError(f"{table}: missing; set data.synthetic_dir to what --mode=sample wrote")
-    behind = _trained_on(root, trust)
+    behind = trained_on(root, trust)
     columns, entries = tables.read_table(table, "data.synthetic_dir")
     missing = [name for name in ("file", "label") if name not in columns]
     if missing:
@@ -141,7 +141,7 @@ def read(
     )
 
 
-def _trained_on(root: Path, trust: bool) -> dict[str, str]:
+def trained_on(root: Path, trust: bool) -> dict[str, str]:
     """{file: patient} of what the generator was trained on."""
     path = root / TRAINED_ON
     if not path.is_file():

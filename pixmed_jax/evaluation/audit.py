@@ -6,6 +6,9 @@ evaluation.json, where that is of the same step. What is measured is said in `me
 A generator of maps is asked twice. From maps of held-out patients: what resembles training patients there has
 leaked through the weights. From maps of training patients: what is drawn is those patients again, as far as
 their maps say; a leak is what is nearer to them than held-out patients' images are to theirs.
+
+With `samples`, a folder that --mode=sample wrote, its pairs are judged too, as they would be handed on
+(`pairs.py`): the entry "pairs", and `report/closeness.csv` where they are of patients.
 """
 
 import json
@@ -21,7 +24,7 @@ from pixmed_jax import inference, pages, pictures
 from pixmed_jax import workdir as run_folder
 from pixmed_jax.data.sources import open_dataset
 from pixmed_jax.errors import PixmedError
-from pixmed_jax.evaluation import cards, verdict
+from pixmed_jax.evaluation import cards, layouts, pairs, verdict
 from pixmed_jax.evaluation.diversity import spread_rows
 from pixmed_jax.evaluation.evaluate import grey_floats
 from pixmed_jax.evaluation.likeness import aligned
@@ -33,11 +36,18 @@ SPLITS = ("test", "val")
 
 @run_folder.alone("evaluation")  # whose file it adds to
 def audit(
-    workdir: Path, *, number: int = 500, split: str = "test", seed: int = 0, step: str = "newest"
+    workdir: Path,
+    *,
+    number: int = 500,
+    split: str = "test",
+    samples: str = "",
+    seed: int = 0,
+    step: str = "newest",
 ) -> dict[str, Any]:
     """Audit a checkpoint of `workdir`; returns what audit.json holds.
 
-    number: images to generate for each question. split: the patients who were not trained on.
+    number: images to generate for each question. split: the patients who were not trained on. samples: a
+    sampled folder to judge beside.
     """
     if split not in SPLITS:
         raise PixmedError(f"audit.split={split!r} is not one of {', '.join(SPLITS)}")
@@ -51,6 +61,15 @@ def audit(
     held_out = Real(grey_floats(arrays), np.array(slices.groups))
     train = Real(grey_floats(train_arrays), np.array(train_slices.groups))
     maps, train_maps = np.asarray(arrays.maps), np.asarray(train_arrays.maps)
+    judged, sheets = None, {}
+    if samples:
+        given = pairs.read(Path(samples), dataset.source.label_names, len(dataset.classes), dataset.size)
+        real = (
+            pairs.Slices(*train, train_maps, train_slices.files),
+            pairs.Slices(*held_out, maps, slices.files),
+        )
+        judged = pairs.judge(given, *real, Path(samples).name)
+        sheets = _of_pairs(judged, given, *real, dataset.classes)
 
     if generator.takes_maps:
         rows = spread_rows(held_out.groups, number)
@@ -79,6 +98,7 @@ def audit(
         "seed": seed,
         "size": dataset.size,
         "memorisation": told,
+        "pairs": judged and judged.entry,
     }
     run_folder.write_json(workdir / run_folder.AUDIT, result)
     _tell_evaluation(workdir, result)
@@ -93,9 +113,12 @@ def audit(
         redrawn=redrawn_sheet and pictures.data_uri(redrawn_sheet),
         charts=_charts(found),
         answers=[answer._replace(page="") for answer in _answers(told)],
+        sheets=sheets,
     )
     path = workdir / "report" / "audit.html"
     path.parent.mkdir(exist_ok=True)
+    if judged and judged.close:
+        run_folder.write_text(path.with_name("closeness.csv"), pairs.table(judged.close))
     run_folder.write_text(path, page)
     verdict.refresh(workdir)
     cards.write(workdir)
@@ -104,7 +127,8 @@ def audit(
 
 def summary(result: dict[str, Any]) -> str:
     """The verdict on what was audited, for the terminal."""
-    return "\n".join(f"{a.question} {a.answer}. {a.sentence}" for a in _answers(result["memorisation"]))
+    lines = [f"{a.question} {a.answer}. {a.sentence}" for a in _answers(result["memorisation"])]
+    return "\n".join([*lines, *([pairs.summary(result["pairs"])] if result["pairs"] else [])])
 
 
 def _answers(found: dict[str, Any]) -> list[verdict.Answer]:
@@ -154,6 +178,36 @@ def _redrawn(
         "its map, redrawn ": generated[b],
     }
     return pictures.grid(columns)
+
+
+def _of_pairs(
+    judged: pairs.Judged,
+    given: pairs.Pairs,
+    train: pairs.Slices,
+    held_out: pairs.Slices,
+    classes: tuple[str, ...],
+) -> dict[str, str]:
+    """Pictures: the sampled images and layouts that stand nearest to a patient; pairs of patients, from the
+    nearest to the farthest from their source slice."""
+    sheets = {}
+    if judged.images:
+        real = Real(train.images, train.groups)
+        sheets["images"] = _closest(judged.sampled.images, judged.images.generated, real, "sampled")
+    if judged.layouts and judged.sampled.maps is not None:
+        sheets["layouts"] = layouts.closest(judged.sampled.maps, judged.layouts, train.maps, classes)
+    if judged.close:
+        place = {row["file"]: i for i, row in enumerate(given.rows)}
+        ordered = sorted(judged.close, key=lambda row: row["to_source"])
+        chosen = [ordered[i] for i in np.linspace(0, len(ordered) - 1, min(_SHOWN, len(ordered))).astype(int)]
+        rows = [place[row["file"]] for row in chosen]
+        slices = dict(zip((*train.files, *held_out.files), (*train.images, *held_out.images), strict=True))
+        columns = {"its anatomy's slice": np.stack([slices[given.rows[row]["source"]] for row in rows])}
+        if given.maps is not None:
+            columns["mask"] = pictures.colours(given.maps[rows], classes)
+        columns["pair"] = given.images[rows]
+        words = [f"{row['edit']}\ndistance {row['to_source']:.2f}" for row in chosen]
+        sheets["of_patients"] = pictures.grid(columns, words)
+    return {name: pictures.data_uri(sheet) for name, sheet in sheets.items()}
 
 
 def _charts(found: Found) -> list[str]:

@@ -69,13 +69,22 @@ def collect(
     digest, data = configs.digest(config), config["data"]
     anatomy, tumors = ({row[key] for row in rows} - {""} for key in ("patient_group", "tumor_group"))
     origin = provenance.of_data(config, workdir)
-    found = verdict.audited(workdir, step, digest)
-    known = found.get("copies") is not None
-    answers = verdict.answers({"memorisation": found})
-    told = [answer for answer in answers if answer.question in ("New?", "Safe to share?")]
     labels = data["condition"] == "label"
-    source = {"masks": "MASKS"} if masks else {"split": split}
-    given = {**source, **{key: value for key, value in options.items() if value}, "step": step}
+    layout = options.get("layout")
+    if layout:
+        found = verdict.audited_pairs(workdir, step, digest, layout)
+    else:
+        found = {"images": verdict.audited(workdir, step, digest)}
+    known = all(of.get("copies") is not None for of in found.values())
+    told = [
+        answer._replace(question=f"Label maps: {answer.question}" if name == "layouts" else answer.question)
+        for name, of in found.items()
+        for answer in verdict.answers({"memorisation": of})
+        if answer.question in ("New?", "Safe to share?")
+    ]
+    source = {"layout": "LAYOUT"} if layout else {"masks": "MASKS"} if masks else {"split": split}
+    others = {key: value for key, value in options.items() if value and key != "layout"}
+    given = {**source, **others, "step": step}
     words = " ".join(f"--sample.{key}={value}" for key, value in given.items())
     return {
         "kind": "data_sheet",
@@ -98,7 +107,8 @@ def collect(
             "grades": dict(sorted(Counter(row["grade"] for row in rows).items())),
             "patients": {"anatomy": len(anatomy) or None, "tumor": len(tumors) or None},
         },
-        "drawn_from": "labels" if labels else "masks" if masks else split,
+        "drawn_from": "labels" if labels else "layouts" if layout else "masks" if masks else split,
+        "layout": layout,
         "command": f"python launch.py --workdir=RUN --mode=sample {words}",
         "training_data": origin,
         "privacy": {

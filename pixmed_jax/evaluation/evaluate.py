@@ -25,6 +25,7 @@ from pixmed_jax.evaluation import (
     cost,
     diversity,
     fidelity,
+    layouts,
     metrics,
     published,
     report,
@@ -33,7 +34,7 @@ from pixmed_jax.evaluation import (
     verdict,
 )
 from pixmed_jax.evaluation.kept import digest
-from pixmed_jax.training.build import is_supervised, restores
+from pixmed_jax.training.build import is_supervised, makes_layouts, restores
 
 FEATURES = ("encoder", "inception")
 _SHOWN = 6
@@ -69,6 +70,8 @@ def evaluate(
             raise PixmedError(
                 "evaluate.features and evaluate.lpips judge images, and this run makes none; leave them out"
             )
+        if makes_layouts(config):
+            return layouts.evaluate(workdir, config, split=split, seed=seed, step=step)
         return supervised.evaluate(workdir, config, split=split, step=step)
     inception = published.inception(weights) if features == "inception" else None
     distance = published.lpips(lpips, weights) if lpips != "none" else None
@@ -197,7 +200,8 @@ def condition_bytes(maps: np.ndarray) -> float:
 def summary(result: Mapping[str, Any]) -> str:
     """The whole-image numbers in a line for the terminal."""
     if "predicts" in result:
-        return (restoration if result["predicts"] == "images" else supervised).summary(result)
+        judges = {"images": restoration, "layouts": layouts}
+        return judges.get(result["predicts"], supervised).summary(result)
     names = {"generated": result, **result["baselines"]}
     table = ", ".join(f"{name.replace('_', ' ')} {of['ssim']['full']:.3f}" for name, of in names.items())
     line = f"SSIM on {result['n']} {result['split']} slices of {result['patients']} patients: {table}"

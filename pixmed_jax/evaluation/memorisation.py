@@ -18,10 +18,13 @@ Recognition, where the generator takes label maps. An image drawn from a patient
 patient, trained on or not. `recognised` is how often that patient is the nearest of all; the AUC here is the
 attack of someone who also holds the map: is the redrawn image nearer to its slice if it was trained on?
 
+Label maps that a model drew are asked the same, by another likeness (`overlap.py`).
+
 Arrays: images [N, S, S] float in [0, 1], groups [N] str (patients, or slices where patients are unknown).
 Intervals are 95 % bootstrap intervals that resample whole patients.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -62,12 +65,21 @@ class Found(NamedTuple):
     others: np.ndarray  # of held-out images
 
 
-def measure(generated: np.ndarray, groups: np.ndarray | None, train: Real, held_out: Real) -> Found:
-    """Copies and membership. `groups`: patients whose conditions were drawn from, None for nobody's."""
-    to_train = likeness(generated, train.images, "generated against training images")
-    null = likeness(held_out.images, train.images, "held-out against training images")
+def measure(
+    generated: np.ndarray,
+    groups: np.ndarray | None,
+    train: Real,
+    held_out: Real,
+    alike: Callable[[np.ndarray, np.ndarray, str], np.ndarray] = likeness,
+) -> Found:
+    """Copies and membership. `groups`: patients whose conditions were drawn from, None for nobody's.
+
+    alike: (queries, references, what is done) -> likenesses [N, M] up to 1.
+    """
+    to_train = alike(generated, train.images, "generated against training slices")
+    null = alike(held_out.images, train.images, "held-out against training slices")
     null[held_out.groups[:, None] == train.groups[None]] = -1  # in a split by slice
-    to_others = likeness(generated, held_out.images, "generated against held-out images")
+    to_others = alike(generated, held_out.images, "generated against held-out slices")
     found, real = nearest(to_train, train.groups), nearest(null, train.groups)
     limits = thresholds(real.standing)
     entry: dict[str, Any] = {

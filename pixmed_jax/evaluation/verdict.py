@@ -71,6 +71,18 @@ def audited(workdir: Path, step: int, config: str) -> dict[str, Any]:
     return dict(told["memorisation"])
 
 
+def audited_pairs(workdir: Path, step: int, config: str, layout: str) -> dict[str, dict[str, Any]]:
+    """{"images": an entry "memorisation", "layouts": one} of pairs whose maps the model `layout` drew."""
+    path = workdir / run_folder.AUDIT
+    told = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    sampled = (told.get("pairs") or {}).get("sampled", {})
+    if (told.get("step"), told.get("config"), sampled.get("layout")) != (step, config, layout):
+        why = "not measured; run --mode=audit --audit.samples=THIS"
+        nothing = {"ratio": None, "copies": None, "auc": None, "why": why}
+        return {"images": nothing, "layouts": nothing}
+    return {name: dict(sampled[name]) for name in ("images", "layouts")}
+
+
 def used(workdir: Path, config: str) -> dict[str, Any]:
     """The entry "utility": what the last experiment with this config found, else why there is none."""
     path = workdir / run_folder.UTILITY
@@ -242,8 +254,8 @@ def _safe(evaluation: Mapping[str, Any]) -> Answer:
     if drawn and drawn["held_out"]["recognised"] > RECOGNISED:
         told.append(
             f"images drawn from a patient's own map show that patient, who is the nearest of all in "
-            f"{drawn['held_out']['recognised']:.0%} of the slices (chance {drawn['chance']:.1%}): share only "
-            "what was drawn from edited maps or maps that may be shared themselves"
+            f"{drawn['held_out']['recognised']:.0%} of the slices (chance {drawn['chance']:.1%}), and "
+            "edits hardly hide whose anatomy it is: share only what was drawn from sampled layouts"
         )
     if told:
         return Answer(question, "no", _sentence(*told), "audit.html")

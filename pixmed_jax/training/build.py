@@ -10,12 +10,13 @@ import jax.numpy as jnp
 import optax
 
 from pixmed_jax import losses
-from pixmed_jax.data import degrade
+from pixmed_jax.data import degrade, regions
 from pixmed_jax.data.regions import MAPS
 from pixmed_jax.errors import PixmedError, listing
 from pixmed_jax.models.dcgan import DCGANDiscriminator, DCGANGenerator
 from pixmed_jax.models.densenet import DenseNet, read_weights
 from pixmed_jax.models.ghost_spade import GhostSPADE
+from pixmed_jax.models.layout_vae import LayoutVAE
 from pixmed_jax.models.patchgan import PatchGAN
 from pixmed_jax.models.segmentation_discriminator import SegmentationDiscriminator
 from pixmed_jax.models.segmenter import Segmenter
@@ -43,13 +44,14 @@ DISCRIMINATORS: dict[str, tuple[type[nn.Module], tuple[str, ...]]] = {
     "dcgan": (DCGANDiscriminator, ("label",)),
     "stylegan2": (StyleGAN2Discriminator, ("label",)),
 }
-# Supervised networks: what each predicts, and the condition that is its target, or that it restores.
-NETWORKS: dict[str, tuple[type[nn.Module], str, str]] = {
-    "densenet": (DenseNet, "labels", "label"),
-    "segmenter": (Segmenter, "masks", "tumor"),
-    "srcnn": (SRCNN, "images", "low_resolution"),
-    "srresnet": (SRResNet, "images", "low_resolution"),
-    "zero_dce": (ZeroDCE, "curves", "low_light"),
+# Single networks: what each predicts, and the conditions that are its target, or that it restores or draws.
+NETWORKS: dict[str, tuple[type[nn.Module], str, tuple[str, ...]]] = {
+    "densenet": (DenseNet, "labels", ("label",)),
+    "segmenter": (Segmenter, "masks", ("tumor",)),
+    "srcnn": (SRCNN, "images", _SMALL),
+    "srresnet": (SRResNet, "images", _SMALL),
+    "zero_dce": (ZeroDCE, "curves", ("low_light",)),
+    "layout": (LayoutVAE, "layouts", MAPS),
 }
 WEIGHTS = "model.network.weights"
 
@@ -57,6 +59,11 @@ WEIGHTS = "model.network.weights"
 def is_supervised(config: Mapping[str, Any]) -> bool:
     """Whether a config is of one network and its target, rather than of a generator and a discriminator."""
     return "network" in config["model"]
+
+
+def makes_layouts(config: Mapping[str, Any]) -> bool:
+    """Whether a config is of a network that draws label maps."""
+    return is_supervised(config) and NETWORKS[config["model"]["network"]["name"]][1] == "layouts"
 
 
 def restores(config: Mapping[str, Any]) -> bool:
@@ -118,17 +125,27 @@ def network(
     name = settings.pop("name")
     if name not in NETWORKS:
         raise PixmedError(f"model.network.name={name!r} is unknown; use one of {listing(sorted(NETWORKS))}")
-    module, kind, condition = NETWORKS[name]
-    if config["data"]["condition"] != condition:
+    module, kind, conditions = NETWORKS[name]
+    condition = config["data"]["condition"]
+    if condition not in conditions:
+        learns = "draws label maps" if kind == "layouts" else f"learns to tell {kind}"
         raise PixmedError(
-            f"data.condition={config['data']['condition']}: model.network.name={name} learns to tell {kind}; "
-            f"set data.condition={condition}"
+            f"data.condition={condition}: model.network.name={name} {learns}; "
+            f"set data.condition={' or '.join(conditions)}"
         )
     loss, common = _hashable(config["loss"]), _common(config, axis_name)
     if kind in ("images", "curves"):
         if condition == "low_resolution":
             settings["scale"] = config["data"]["scale"]
         return module(out_channels=config["data"]["channels"], **common, **settings), kind, loss
+    if kind == "layouts":
+        _check_power_of_two(size)
+        tumors = regions.tumors(condition, classes, config["data"]["tissues"])
+        return (
+            module(size=size, classes=classes, tumors=tumors, **common, **settings),
+            kind,
+            loss | {"tumors": tumors},
+        )
     if kind == "labels":
         if classes < 2:
             raise PixmedError(

@@ -55,6 +55,14 @@ class HeldOut:
             names = [self._name(row) for row in range(len(outputs[:_ROWS]))]
             return pictures.grid({"image": self._grey(slice(_ROWS)), **shown}, names)
         first = slice(0, _ROWS)
+        if self._task.predicts == "layouts":
+            drawn = np.array_split(outputs.argmax(-1)[: 3 * (len(outputs) // 3)], 3)
+            columns = {
+                "a real mask": self._maps[first],
+                **{f"drawn {i + 1} mask": of[first] for i, of in enumerate(drawn)},
+            }
+            shown = {name: pictures.colours(maps, self._dataset.classes) for name, maps in columns.items()}
+            return pictures.grid(shown)
         real, made = self._grey(first), pictures.grey(outputs[first])
         if self._dataset.degrade:
             arrays = Arrays(self._images[first], self._maps[first], self._labels[first])

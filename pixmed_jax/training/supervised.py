@@ -1,10 +1,12 @@
-"""Supervised training: of a classifier, of a segmenter, or of what restores images; one network, one loss.
+"""Training of one network by one loss: a classifier, a segmenter, what restores images, what draws layouts.
 
     kind "labels": network (images [N, S, S, C]) -> logits [N, L]; softmax cross-entropy.
     kind "masks":  network (images) -> logits [N, S, S, 1 + K]; cross-entropy + 1 - soft Dice
                    (Milletari et al. 2016, Section 3, per image and class).
     kind "images": network (condition, a degraded image) -> images [N, S, S, C] in [0, 1]; L1, MSE, 1 - SSIM.
     kind "curves": the same, and in training the curves that brighten it; without a reference (Zero-DCE).
+    kind "layouts": network (condition, a label map) -> in training logits [N, S, S, 1 + K] of that map and
+                   what its code costs [N]; else logits of a new map of the same tumour class (LayoutVAE).
 
 What is averaged over images is averaged by their number alone, so the gradient of a batch is the mean of the
 gradients of its equal parts: accumulation and several devices change nothing but batch statistics.
@@ -75,13 +77,14 @@ def _one_hot_masks(condition: jax.Array, logits: jax.Array) -> jax.Array:
 class Aim(NamedTuple):
     """What a network is given of a batch, what its outputs cost, how good each is, and what they are.
 
-    The loss takes what the network gives in training, the score what it predicts.
+    The loss takes what the network gives in training, the score what it predicts. `drawn`: by chance.
     """
 
     inputs: Callable[[Batch], jax.Array]
     loss: Callable[[Any, Batch], tuple[jax.Array, Metrics]]
     score: Callable[[jax.Array, Batch], Metrics]
     predicts: str
+    drawn: bool = False
 
 
 def _labels(*, label_smoothing: float = 0.0, class_weights: Sequence[float] = ()) -> Aim:
@@ -152,6 +155,22 @@ def _curves(*, spatial: float, exposure: float, colour: float, smoothness: float
     return Aim(lambda batch: batch.condition, loss, _closeness, "images")
 
 
+def _layouts(*, tumors: int, code: float = 1.0, tumor: float = 1.0) -> Aim:
+    """code: weight of what a map's code costs beside the map's own cross-entropy, both in nats a map (1: the
+    evidence lower bound). tumor: what a pixel of the first `tumors` classes counts; all others count 1.
+    """
+
+    def loss(made: tuple[jax.Array, jax.Array], batch: Batch) -> tuple[jax.Array, Metrics]:
+        logits, cost = made
+        maps = _one_hot_masks(batch.condition, logits)
+        targets = jnp.concatenate([1 - maps.sum(-1, keepdims=True), maps], axis=-1)
+        weight = 1 + (tumor - 1) * maps[..., :tumors].sum(-1)
+        pixels = (weight * optax.softmax_cross_entropy(logits, targets)).sum((1, 2)).mean()
+        return pixels + code * cost.mean(), {"network/map": pixels, "network/code": cost.mean()}
+
+    return Aim(lambda batch: batch.condition, loss, lambda made, batch: {}, "layouts", drawn=True)
+
+
 def _closeness(made: jax.Array, batch: Batch) -> Metrics:
     return {
         "psnr": losses.psnr_of_each(made, batch.images),
@@ -164,6 +183,7 @@ AIMS: dict[str, Callable[..., Aim]] = {
     "masks": _masks,
     "images": _images,
     "curves": _curves,
+    "layouts": _layouts,
 }
 
 
@@ -196,7 +216,7 @@ def make_task(
                 {"params": params, **stats},
                 aim.inputs(batch),
                 train=True,
-                rngs={"dropout": key},
+                rngs={"dropout": key, "noise": jax.random.fold_in(key, 1)},
                 mutable=["batch_stats"],
             )
             value, metrics = aim.loss(outputs, batch)
@@ -229,7 +249,7 @@ def make_task(
 
     def init(key: jax.Array, batch: Batch) -> SupervisedState:
         key, params_key, dropout_key = jax.random.split(key, 3)
-        rngs = {"params": params_key, "dropout": dropout_key}
+        rngs = {"params": params_key, "dropout": dropout_key, "noise": dropout_key}
         variables = network.init(rngs, aim.inputs(batch)[:1], train=True)
         zero = jnp.zeros((), jnp.int32)
         return SupervisedState(
@@ -243,8 +263,15 @@ def make_task(
         )
 
     def predict(variables: Any, inputs: jax.Array, keys: jax.Array) -> jax.Array:
-        """Nothing here is random, so the keys are not used."""
-        return cast(jax.Array, network.apply(variables, inputs, train=False))
+        """The keys are used where something is drawn."""
+        if not aim.drawn:
+            return cast(jax.Array, network.apply(variables, inputs, train=False))
+
+        def one(given: jax.Array, key: jax.Array) -> jax.Array:
+            drawn = network.apply(variables, given[None], train=False, rngs={"noise": key})
+            return cast(jax.Array, drawn)[0]
+
+        return jax.vmap(one)(inputs, keys)
 
     return Task(
         init=init,

@@ -113,7 +113,7 @@ def more_seeds() -> dict[str, tuple[bytes, Callable[[Path], None]]]:
         ),
         "trained_on.json": (
             b'{"step": 1, "config": "x", "files": {"a.png": "p1"}}',
-            told(lambda path: synthetic._trained_on(path.parent, False)),
+            told(lambda path: synthetic.trained_on(path.parent, False)),
         ),
         "meta.csv": (table, told(lambda path: read_table(path))),
         "weights.safetensors": (safetensors.save(torch), told(read_weights_of)),

@@ -1,0 +1,173 @@
+"""What a sampling draws from: a split's label maps, masks from a folder, layouts that a model draws, labels.
+
+Errors: PixmedError.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from pixmed_jax import inference, layouts
+from pixmed_jax import workdir as run_folder
+from pixmed_jax.data import edits, mask_files
+from pixmed_jax.data.regions import is_tumor, known_heads
+from pixmed_jax.data.sources import open_dataset
+from pixmed_jax.data.synthetic import RECONSTRUCTION, SAMPLED
+from pixmed_jax.data.tissues import survey
+from pixmed_jax.errors import PixmedError, listing
+from pixmed_jax.progress import watched
+
+_SCENES = 1024  # slices kept taken apart: 80 kB each at 128 x 128
+
+
+class Conditions(NamedTuple):
+    """Label maps [N, S, S] uint8, or labels [N], to draw from; the label, patient group and file of each.
+
+    `limits` [N, 2] are the values that 0 and 1 stand for in the images. `suffixes` go into the names of what
+    is drawn from each: the volume and the slice. `scene` takes one of the maps apart for an edit; masks
+    without their slices have none. `grade` is that of what is drawn from them as they are.
+    """
+
+    maps: np.ndarray
+    labels: tuple[str, ...]
+    groups: tuple[str, ...]
+    files: tuple[str, ...]
+    limits: np.ndarray
+    grade: str = ""
+    scene: Callable[[int], edits.Scene] | None = None
+    suffixes: tuple[str, ...] = ()
+
+
+def of_split(workdir: Path, split: str, generator: inference.Generator) -> Conditions:
+    config = run_folder.read_config(workdir)
+    dataset = open_dataset(**config["data"], seed=config["seed"])
+    if split not in dataset.rows:
+        raise PixmedError(f"sample.split={split!r} is not one of {', '.join(dataset.rows)}")
+    arrays, slices = dataset.load(dataset.rows[split], dataset.size)
+    labels = tuple(slices.label_names[i] for i in slices.labels)
+    maps, tumors = np.asarray(arrays.maps), sum(map(is_tumor, dataset.classes))
+    if maps.ndim == 1:
+        return of_labels(labels, generator)
+    planes = [dataset.source.planes[row] for row in dataset.rows[split]]
+
+    @lru_cache(_SCENES)
+    def scene(i: int) -> edits.Scene:
+        (head,) = known_heads(maps[i : i + 1], slices.images[i : i + 1], dataset.condition)
+        where = survey(slices.images[i].mean(axis=-1), head, slices.masks[i] > 0)
+        return edits.take_apart(maps[i], tumors, where, planes[i])
+
+    return Conditions(maps, labels, slices.groups, slices.files, slices.limits, RECONSTRUCTION, scene)
+
+
+def of_labels(labels: Sequence[str], generator: inference.Generator) -> Conditions:
+    """Labels alone."""
+    unknown = [name for name in labels if name not in generator.classes]
+    if unknown:
+        raise PixmedError(f"sample.label={unknown[0]!r} is not one of {', '.join(generator.classes)}")
+    values = np.array([1 + generator.classes.index(name) for name in labels], np.uint8)
+    return Conditions(values, tuple(labels), *_nobodys(len(values), generator))
+
+
+def of_layouts(
+    model: layouts.Layouts,
+    label: str,
+    number: int,
+    seed: int,
+    generator: inference.Generator,
+    refused: Counter[str],
+) -> Conditions:
+    """`number` layouts, of the class `label` or of all in turn; refused draws are counted."""
+    given, ours = ((m.classes, m.size, m.config["data"]["condition"]) for m in (model, generator))
+    if given != ours:
+        raise PixmedError(
+            f"sample.layout: draws {_told(*given)}, and this generator paints {_told(*ours)}; "
+            "train both on the same data"
+        )
+    if label and label not in model.tumors:
+        raise PixmedError(f"sample.label={label!r} is not one of {', '.join(model.tumors)}")
+    if not number:
+        raise PixmedError("sample.number=0: say how many layouts to draw")
+    names = [label or model.tumors[i % len(model.tumors)] for i in range(number)]
+    values = np.array([1 + model.tumors.index(name) for name in names])
+    maps = layouts.plausible(model, values, seed, refused)
+    return Conditions(maps, tuple(names), *_nobodys(number, generator))
+
+
+def _told(classes: tuple[str, ...], size: int, condition: str) -> str:
+    return f"{condition} at {size} x {size} of {', '.join(classes)}"
+
+
+def _nobodys(
+    number: int, generator: inference.Generator
+) -> tuple[tuple[str, ...], tuple[str, ...], np.ndarray, str]:
+    """Groups, files, limits and grade of what is drawn from no patient, in the units of the checkpoint."""
+    return ("",) * number, ("",) * number, np.tile(generator.limits, (number, 1)), SAMPLED
+
+
+def of_folder(folder: Path, label: str, generator: inference.Generator) -> Conditions:
+    """Label maps from a folder of mask pictures and volumes of any size; every faulty one is named."""
+    if not folder.is_dir():
+        raise PixmedError(f"sample.masks={folder}: no such folder; give one with masks")
+    tumors = [name for name in generator.classes if is_tumor(name)]
+    if label and label not in tumors:
+        raise PixmedError(f"sample.label={label!r} is not one of {', '.join(tumors)}")
+    paths = sorted(filter(mask_files.is_mask, folder.iterdir()))
+    if not paths:
+        raise PixmedError(f"{folder}: holds no mask pictures or volumes ({', '.join(mask_files.SUFFIXES)})")
+    maps, files, suffixes, faults = [], [], [], []
+    for path in watched(paths, len(paths), "reading masks"):
+        try:
+            axis = generator.config["data"].get("axis", "stored")
+            for name, suffix, mask in mask_files.slices(path, axis, len(tumors)):
+                maps.append(_as_map(mask, folder / name, label, generator))
+                files.append(name)
+                suffixes.append(suffix)
+        except PixmedError as error:
+            faults.append(str(error))
+    if faults:
+        raise PixmedError(listing(faults))
+    values = np.stack(maps)
+    labels = tuple(next((tumors[v - 1] for v in np.unique(m) if 0 < v <= len(tumors)), "") for m in values)
+    limits = np.tile(generator.limits, (len(files), 1))
+    return Conditions(values, labels, ("",) * len(files), tuple(files), limits, suffixes=tuple(suffixes))
+
+
+def _as_map(mask: np.ndarray, path: Path, label: str, generator: inference.Generator) -> np.ndarray:
+    """A mask file's values as the model's classes, at the model's size."""
+    values, classes = set(np.unique(mask).tolist()), generator.classes
+    binary = values <= {0, 255} or (label and values <= {0, 1})
+    anatomy = "head" if "head" in classes else "anatomy"
+    if binary and not all(map(is_tumor, classes)):
+        raise PixmedError(
+            f"{path}: shows the tumour but not the {anatomy}, which this model needs too; give label maps "
+            f"(0 background, {', '.join(f'{i + 1} {name}' for i, name in enumerate(classes))}), such as the "
+            "conditions/ of an earlier sampling"
+        )
+    if binary and len(classes) > 1 and not label:
+        raise PixmedError(
+            f"{path}: is a binary mask, and this model knows {', '.join(classes)}; give sample.label"
+        )
+    if binary:
+        mask = np.where(mask > 0, classes.index(label) + 1 if label else 1, 0)
+    elif max(values) > len(classes):
+        raise PixmedError(
+            f"{path}: has values {sorted(values)}; this model knows 0 to {len(classes)}: {', '.join(classes)}"
+        )
+    return mask_files.fitted(mask, generator.size)
+
+
+def ordered(labels: Sequence[str], number: int, balance: bool) -> np.ndarray:
+    """Which condition each image takes: all in turn, or with `balance` the labels in turn."""
+    if not balance:
+        return np.arange(number) % len(labels)
+    by_label = [np.flatnonzero(np.array(labels) == name) for name in sorted(set(labels))]
+    return np.array(
+        [
+            by_label[i % len(by_label)][i // len(by_label) % len(by_label[i % len(by_label)])]
+            for i in range(number)
+        ]
+    )

@@ -1,0 +1,215 @@
+"""A layout model from training to pairs: what it draws is painted, judged and refused by name."""
+
+import csv
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import runs
+from PIL import Image
+from test_cards import faults
+from test_report import Page
+
+from pixmed_jax import inference, layouts, sampling
+from pixmed_jax.data import synthetic
+from pixmed_jax.data.sources import open_dataset
+from pixmed_jax.errors import PixmedError
+from pixmed_jax.evaluation.evaluate import evaluate, summary
+from pixmed_jax.sampling import sample
+from pixmed_jax.training.loop import train
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """The generator of the tests."""
+    return runs.trained(tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def layout_run(tmp_path_factory):
+    runs.use_cache(tmp_path_factory)
+    workdir = tmp_path_factory.mktemp("layout") / "run"
+    assert train(runs.preset(tmp_path_factory, "layout"), workdir) == 0
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def model(layout_run, tmp_path_factory):
+    return layouts.load(layout_run)
+
+
+@pytest.fixture(scope="module")
+def data(run):
+    """(label maps, labels, dataset) of the training split."""
+    config = json.loads((run / "config.json").read_text())
+    dataset = open_dataset(**config["data"], seed=config["seed"])
+    arrays, slices = dataset.load(dataset.rows["train"], dataset.size)
+    return np.asarray(arrays.maps), slices.labels, dataset
+
+
+@pytest.fixture
+def drawing(monkeypatch, model, data):
+    """A layout model that draws the training map which its seed picks, of the class it is told."""
+    maps, labels, _ = data
+
+    def draw(self, values, *, seeds, batch_size=8):
+        assert values.min() >= 1
+        of = [maps[labels == value - 1] for value in values]
+        return np.stack([some[int(seed) % len(some)] for some, seed in zip(of, seeds, strict=True)])
+
+    monkeypatch.setattr(layouts.Layouts, "__call__", draw)
+    monkeypatch.setattr(layouts, "load", lambda *_: model)
+
+
+def rows(output: Path) -> list[dict[str, str]]:
+    with (output / "manifest.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def pixels(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+def test_drawn_maps_follow_class_and_seed(model):
+    values = np.array([1, 2, 3, 1, 2], np.uint8)
+    seeds = np.arange(5, dtype=np.uint32)
+    maps = model(values, seeds=seeds, batch_size=4)
+    assert maps.shape == (5, 32, 32) and maps.dtype == np.uint8
+    for one, value in zip(maps, values, strict=True):
+        assert set(np.unique(one)) <= {0, int(value), 4}
+    np.testing.assert_array_equal(model(values[3:], seeds=seeds[3:], batch_size=4), maps[3:])
+    assert model.tumors == ("meningioma", "glioma", "pituitary") and model.classes[3] == "head"
+
+
+def test_refused_maps_are_drawn_again_and_counted(model, monkeypatch):
+    """A model that draws nothing at the first look, and a plausible head at the second."""
+    good = np.zeros((32, 32), np.uint8)
+    good[4:28, 4:28], good[12:16, 12:16] = 4, 2
+    looks = []
+
+    def draw(self, values, *, seeds, batch_size=8):
+        looks.append(seeds.tolist())
+        return np.stack([np.zeros_like(good) if len(looks) == 1 and i else good for i in range(len(values))])
+
+    monkeypatch.setattr(layouts.Layouts, "__call__", draw)
+    refused: Counter[str] = Counter()
+    maps = layouts.plausible(model, np.array([2, 2, 2]), 5, refused)
+    assert (maps == good).all() and refused == {"layout: no tumour": 2}
+    assert [len(seeds) for seeds in looks] == [3, 2] and not set(looks[0]) & set(looks[1])
+    monkeypatch.setattr(layouts.Layouts, "__call__", lambda self, values, **_: np.stack([good] * len(values)))
+    with pytest.raises(
+        PixmedError, match=r"1 of 2 layouts are not plausible .*another class.*train"
+    ) as error:
+        layouts.plausible(model, np.array([2, 3]), 5, Counter())
+    assert "\n" not in str(error.value)
+
+
+def test_a_sampling_of_layouts(run, layout_run, drawing, data, tmp_path, capsys):
+    output = sample(run, layout=str(layout_run), number=7, seed=3, output=str(tmp_path / "out"))
+    told = rows(output)
+    assert [row["label"] for row in told] == [*["meningioma", "glioma", "pituitary"] * 2, "meningioma"]
+    for row in told:
+        assert [row[name] for name in ("grade", "edit", "patient_group", "source", "tumor_source")] == [
+            *("sampled", "none", "", "", ""),
+        ]
+        assert row["layout"] == "layout@6"
+        condition = pixels(output / "conditions" / row["file"])
+        value = 1 + ["meningioma", "glioma", "pituitary"].index(row["label"])
+        assert set(np.unique(condition)) == {0, value, 4}
+        np.testing.assert_array_equal(
+            pixels(output / "masks" / row["mask"]), np.where(condition == value, 255, 0)
+        )
+    sheet = json.loads((output / "data_sheet.json").read_text())
+    assert faults(sheet, "data_sheet") == []
+    assert (sheet["drawn_from"], sheet["layout"]) == ("layouts", "layout@6")
+    assert sheet["contents"]["grades"] == {"sampled": 7} and "--sample.layout=LAYOUT" in sheet["command"]
+    assert not sheet["privacy"]["audited"] and len(sheet["privacy"]["answers"]) == 4
+    again = sample(run, layout=str(layout_run), number=7, seed=3, output=str(tmp_path / "again"))
+    assert runs.tree_bytes(again) == runs.tree_bytes(output)
+    short = sample(run, layout=str(layout_run), number=3, seed=3, output=str(tmp_path / "short"))
+    images = {n: b for n, b in runs.tree_bytes(short).items() if n.startswith(("images", "conditions"))}
+    assert images.items() <= runs.tree_bytes(output).items()
+    only = sample(run, layout=str(layout_run), number=2, label="glioma", output=str(tmp_path / "only"))
+    assert {row["label"] for row in rows(only)} == {"glioma"}
+
+
+def test_both_models_patients_are_behind_it(run, layout_run, drawing, data, tmp_path, monkeypatch):
+    """A layout model that was trained on others, one of them a test patient of who would train on it."""
+    _, _, dataset = data
+    known = sampling._trained_on
+
+    def of_layouts(told):
+        monkeypatch.setattr(sampling, "_trained_on", lambda of: told if of == layout_run else known(run))
+
+    of_layouts({"elsewhere.png": dataset.source.groups[dataset.rows["test"][0]]})
+    output = sample(run, layout=str(layout_run), number=3, output=str(tmp_path / "out"))
+    behind = json.loads((output / "trained_on.json").read_text())["files"]
+    assert behind.keys() == {"elsewhere.png", *json.loads((run / "split.json").read_text())["train"]}
+    joined = {"how": "add", "by": "patient", "labelled": False, "trust": False}
+    with pytest.raises(PixmedError, match="come from 1 patients of this run's test split"):
+        synthetic.join(dataset.source, dataset.rows, output, **joined)
+    of_layouts(None)
+    unknown = sample(run, layout=str(layout_run), number=3, output=str(tmp_path / "unknown"))
+    assert not (unknown / "trained_on.json").exists()
+    of_layouts(known(run))
+    clean = sample(run, layout=str(layout_run), number=3, output=str(tmp_path / "clean"))
+    source, split, _ = synthetic.join(dataset.source, dataset.rows, clean, **joined)
+    assert len(split["train"]) == len(dataset.rows["train"]) + 3
+    image, mask = source.read(int(split["train"][-1]))
+    assert image.shape == (32, 32) and set(np.unique(mask)) == {0, 3}
+
+
+def test_what_does_not_go_together(run, layout_run, model, tmp_path, monkeypatch):
+    def refused(words, **options):
+        with pytest.raises(PixmedError, match=words) as error:
+            sample(
+                run, **{"layout": str(layout_run), "output": str(tmp_path / "out"), "number": 2, **options}
+            )
+        assert "\n" not in str(error.value) and not (tmp_path / "out").exists()
+
+    refused(r"sample\.layout draws the masks itself; leave sample\.masks out", masks=str(tmp_path))
+    refused(r"sample\.edit=move .*leave sample\.layout out", edit="move")
+    refused(r"sample\.number=0: say how many", number=0)
+    refused(r"sample\.label='lymphoma' is not one of meningioma, glioma, pituitary", label="lymphoma")
+    refused("holds a ghost, which draws no label maps; give a run of configs/layout.py", layout=str(run))
+    small = layouts.load(layout_run)
+    small.size = 16
+    monkeypatch.setattr(layouts, "load", lambda *_: small)
+    refused(r"sample\.layout: draws tumor\+head at 16 x 16 .*this generator paints tumor\+head at 32 x 32")
+
+
+def test_nothing_else_takes_a_layout_run(layout_run):
+    for load in (inference.load, inference.load_network):
+        with pytest.raises(PixmedError, match="holds a layout, which"):
+            load(layout_run)
+    with pytest.raises(PixmedError, match=r"evaluate\.features and evaluate\.lpips judge images"):
+        evaluate(layout_run, features="inception")
+
+
+def test_the_evaluation(layout_run, drawing, data):
+    dataset = data[2]
+    result = evaluate(layout_run)
+    stored = json.loads((layout_run / "evaluation.json").read_text())
+    assert stored == json.loads(json.dumps(result)) and stored["predicts"] == "layouts"
+    assert stored["n"] == len(dataset.rows["test"]) and stored["memorisation"]["n"] == stored["n"]
+    # What was drawn are training maps again.
+    assert stored["memorisation"]["copies"] == stored["n"] and stored["memorisation"]["ratio"] < 0.01
+    assert set(stored["shares"]) == {"head", "glioma", "pituitary"}  # no test patient has another
+    for of in stored["shares"].values():
+        assert 0 < of["drawn"][0] <= of["drawn"][1] <= of["drawn"][2] < 1 and 0 <= of["apart"] <= 1
+    page = (layout_run / "report" / "index.html").read_text()
+    assert "Kolmogorov" not in page and "memorisation ratio" in Page(page).text
+    lines = summary(result).splitlines()
+    assert "copies 8 of 8" in lines[-1] and lines[1].startswith("head")
+
+
+def test_a_dry_run_and_the_grids(layout_run, tmp_path_factory, capsys):
+    from pixmed_jax.training.dry_run import dry_run
+
+    assert dry_run(runs.preset(tmp_path_factory, "layout"), layout_run) == 0
+    assert "network" in capsys.readouterr().out
+    with Image.open(layout_run / "grids" / "step_000006.png") as grid:
+        assert grid.width > 3 * 144

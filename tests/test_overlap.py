@@ -1,0 +1,84 @@
+"""The likeness of label maps by loops, whoever is mirrored or shifted; and who copies maps is caught."""
+
+import numpy as np
+import pytest
+
+from pixmed_jax.data import phantom
+from pixmed_jax.data.regions import label_map
+from pixmed_jax.evaluation import verdict
+from pixmed_jax.evaluation.likeness import shifted
+from pixmed_jax.evaluation.memorisation import Real, measure
+from pixmed_jax.evaluation.overlap import overlap
+
+
+def test_by_loops():
+    rng = np.random.default_rng(0)
+    a, b = rng.integers(0, 4, (3, 64, 64)).astype(np.uint8), rng.integers(0, 4, (5, 64, 64)).astype(np.uint8)
+    b[4][b[4] == 3] = 0  # a class that only one of both has counts as 0
+    a[2][a[2] == 3] = 0
+    got = overlap(a, b)
+    for i in range(3):
+        for j in range(5):
+            best = 0.0
+            for flip in (False, True):
+                for rows in (-2, 0, 2):
+                    for columns in (-2, 0, 2):
+                        one = shifted((a[i, :, ::-1] if flip else a[i])[None], rows, columns)[0]
+                        dice = [
+                            2 * ((one == v) & (b[j] == v)).sum() / ((one == v).sum() + (b[j] == v).sum())
+                            for v in (1, 2, 3)
+                            if (one == v).any() or (b[j] == v).any()
+                        ]
+                        best = max(best, np.mean(dice))
+            assert got[i, j] == pytest.approx(best, abs=1e-6)
+
+
+def maps_of(numbers):
+    images, masks, groups = [], [], []
+    for number in numbers:
+        for one in phantom.patient_slices(number, size=64, count=3):
+            images.append(one.image)
+            masks.append(one.mask)
+            groups.append(f"p{number}")
+    maps, _ = label_map(
+        np.stack(masks), np.stack(images)[..., None], condition="anatomy", label_names=("a", "b", "c"),
+        class_channels=True,
+    )  # fmt: skip
+    return Real(maps, np.array(groups))
+
+
+@pytest.fixture(scope="module")
+def train():
+    return maps_of(range(20))
+
+
+@pytest.fixture(scope="module")
+def strangers():
+    return maps_of(range(100, 120))
+
+
+def test_poses_and_equal_maps(train):
+    some = train.images[:4]
+    posed = shifted(some[:, :, ::-1], 2, -2)
+    alike = overlap(posed, train.images)
+    assert (alike.argmax(1) == np.arange(4)).all()
+    assert overlap(some, some).diagonal() == pytest.approx(np.ones(4))
+    assert alike[np.arange(4), np.arange(4)].min() > 0.9  # what was shifted out of the image is lost
+
+
+def test_a_layout_model_that_returns_training_maps_is_caught(train, strangers):
+    held_out = Real(strangers.images[:30], strangers.groups[:30])
+    rng = np.random.default_rng(0)
+    copies = shifted(train.images[rng.permutation(60)[:30]][:, :, ::-1], 2, 0)
+    changed = np.where(rng.random(copies.shape) < 0.03, 0, copies)
+    entry = measure(changed, None, train, held_out, overlap).entry
+    assert entry["copies"] >= 24 and entry["ratio"] < 0.6 and entry["p"] < 0.01
+    (answer,) = [a for a in verdict.answers({"memorisation": entry}) if a.question == "New?"]
+    assert answer.answer == "no"
+
+
+def test_one_that_draws_unseen_maps_passes(train, strangers):
+    held_out = Real(strangers.images[:30], strangers.groups[:30])
+    entry = measure(strangers.images[30:], None, train, held_out, overlap).entry
+    assert entry["copies"] == 0 and entry["ratio"] > 0.9 and entry["p"] > 0.05
+    assert entry["auc_interval"][0] < 0.5
