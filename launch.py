@@ -66,8 +66,8 @@ RESTORERS = {"low_resolution": "upscale", "low_light": "enhance"}  # those that 
 # fmt: off
 STAGES: dict[str, dict[str, Any]] = {
     "sample": {
-        "masks": "", "layout": "", "split": "test", "label": "", "number": 0, "seed": 0,
-        "balance": False, "edit": "none", "output": "", "step": "newest", "batch_size": 8,
+        "masks": "", "layout": "", "split": "test", "label": "", "plane": "", "number": 0,
+        "seed": 0, "balance": False, "edit": "none", "output": "", "step": "newest", "batch_size": 8,
         "format": "png", "upscale": 1, "upscaler": "bicubic",
     },
     "evaluate": {

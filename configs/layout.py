@@ -4,14 +4,14 @@
     python launch.py --config=configs/layout.py --config.data.source=folder --config.data.dir=DIR
 A variational autoencoder with a mixture as its prior (models/layout_vae.py). What it draws, a generator of
 the same condition, size and classes paints: --mode=sample --sample.layout=RUN. Slices are mirrored at random,
-so that it sees twice as many.
+so that it sees twice as many. --config.data.planes=True tells it the plane too, where the data know it.
 """
 
 from pixmed_jax.defaults import SUPERVISED, experiment, merged
 
 # fmt: off
 QUICK = merged(SUPERVISED, {
-    "data": {"condition": "anatomy", "augment": {"flip_left_right": {"p": 0.5}}},
+    "data": {"condition": "anatomy", "planes": False, "augment": {"flip_left_right": {"p": 0.5}}},
     "model": {"network": {"name": "layout", "width": 32, "latent": 64, "modes": 40, "grain": 0.4}},
     "loss": {"code": 1.0, "tumor": 4.0},
     "optimizer": {"weight_decay": 0.0},

@@ -15,6 +15,7 @@ from pixmed_jax import inference, layouts
 from pixmed_jax import workdir as run_folder
 from pixmed_jax.data import edits, mask_files
 from pixmed_jax.data.regions import is_tumor, known_heads
+from pixmed_jax.data.slices import plane_values
 from pixmed_jax.data.sources import open_dataset
 from pixmed_jax.data.synthetic import RECONSTRUCTION, SAMPLED
 from pixmed_jax.data.tissues import survey
@@ -29,7 +30,8 @@ class Conditions(NamedTuple):
 
     `limits` [N, 2] are the values that 0 and 1 stand for in the images. `suffixes` go into the names of what
     is drawn from each: the volume and the slice. `scene` takes one of the maps apart for an edit; masks
-    without their slices have none. `grade` is that of what is drawn from them as they are.
+    without their slices have none. `grade` is that of what is drawn from them as they are,
+    `parameters` what else the manifest says of each.
     """
 
     maps: np.ndarray
@@ -40,6 +42,7 @@ class Conditions(NamedTuple):
     grade: str = ""
     scene: Callable[[int], edits.Scene] | None = None
     suffixes: tuple[str, ...] = ()
+    parameters: tuple[str, ...] = ()
 
 
 def of_split(workdir: Path, split: str, generator: inference.Generator) -> Conditions:
@@ -75,12 +78,13 @@ def of_labels(labels: Sequence[str], generator: inference.Generator) -> Conditio
 def of_layouts(
     model: layouts.Layouts,
     label: str,
+    plane: str,
     number: int,
     seed: int,
     generator: inference.Generator,
     refused: Counter[str],
 ) -> Conditions:
-    """`number` layouts, of the class `label` or of all in turn; refused draws are counted."""
+    """`number` layouts, of class `label` and `plane`, or of all in turn; refused draws are counted."""
     given, ours = ((m.classes, m.size, m.config["data"]["condition"]) for m in (model, generator))
     if given != ours:
         raise PixmedError(
@@ -89,12 +93,19 @@ def of_layouts(
         )
     if label and label not in model.tumors:
         raise PixmedError(f"sample.label={label!r} is not one of {', '.join(model.tumors)}")
+    if plane and plane not in model.planes:
+        known = f"is not one of {', '.join(model.planes)}" if model.planes else "is not known to this model"
+        raise PixmedError(f"sample.plane={plane!r} {known}; leave it out, or train with data.planes=true")
     if not number:
         raise PixmedError("sample.number=0: say how many layouts to draw")
-    names = [label or model.tumors[i % len(model.tumors)] for i in range(number)]
+    labels = (label,) if label else model.tumors
+    planes = (plane,) if plane else model.planes or ("",)
+    kinds = [(name, of) for of in planes for name in labels]
+    names, cut = zip(*(kinds[i % len(kinds)] for i in range(number)), strict=True)
     values = np.array([1 + model.tumors.index(name) for name in names])
-    maps = layouts.plausible(model, values, seed, refused)
-    return Conditions(maps, tuple(names), *_nobodys(number, generator))
+    maps = layouts.plausible(model, values, plane_values(cut), seed, refused)
+    told = tuple(f"plane={of}" if of else "" for of in cut)
+    return Conditions(maps, names, *_nobodys(number, generator), parameters=told)
 
 
 def _told(classes: tuple[str, ...], size: int, condition: str) -> str:

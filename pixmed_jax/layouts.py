@@ -1,27 +1,34 @@
-"""A trained layout model: tumour classes in, label maps out, of no patient; implausible ones drawn again.
+"""A trained layout model: tumour classes and planes in, label maps out, of no patient; implausible ones drawn
+again.
 
-layouts = load("runs/layout-quick")
-maps = plausible(layouts, np.array([1, 2, 3]), seed=0, refused=Counter())   # [3, S, S] uint8
+    layouts = load("runs/layout-quick")
+    maps = plausible(layouts, np.array([1, 2, 3]), np.zeros(3), 0, refused=Counter())  # [3, S, S] uint8
 """
 
 from collections import Counter
 from pathlib import Path
 
+import jax
 import numpy as np
 
 from pixmed_jax import inference, memory
 from pixmed_jax.data import plausible as rules
 from pixmed_jax.data.pipeline import one_hot
 from pixmed_jax.data.regions import is_tumor
+from pixmed_jax.data.slices import PLANES
 from pixmed_jax.errors import PixmedError
 from pixmed_jax.training import checkpoint
 from pixmed_jax.training.build import makes_layouts
+from pixmed_jax.training.supervised import with_planes
 
 _TRIES = 50  # draws of one layout
 
 
 class Layouts:
-    """Draws label maps by the class of their tumour. `classes` names their values 1 .. K; 0 is background."""
+    """Draws label maps by the class of their tumour, and by plane where it knows any.
+
+    `classes` names their values 1 .. K, 0 is background; `planes` are those of PLANES that it was told.
+    """
 
     def __init__(self, saved: checkpoint.Saved):
         if not makes_layouts(saved.config):
@@ -35,17 +42,24 @@ class Layouts:
         self.step = saved.step
         self.size: int = saved.config["data"]["size"]
         self.tumors = tuple(filter(is_tumor, saved.classes))
+        self.planes = saved.planes
         classes, channels = len(saved.classes), saved.config["data"]["channels"]
-        self._predict = inference.jit_predict(
-            task, lambda values: one_hot(values[:, None, None], classes, channels)
-        )
 
-    def __call__(self, values: np.ndarray, *, seeds: np.ndarray, batch_size: int = 8) -> np.ndarray:
-        """Tumour classes [N], values 1 .. T, and a seed for each -> label maps [N, S, S] uint8."""
+        def inputs(given: tuple[jax.Array, jax.Array]) -> jax.Array:
+            values, planes = given
+            pixel = one_hot(values[:, None, None], classes, channels)[..., :classes]
+            return with_planes(pixel, planes, len(PLANES) if self.planes else 0)
+
+        self._predict = inference.jit_predict(task, inputs)
+
+    def __call__(
+        self, values: np.ndarray, planes: np.ndarray, *, seeds: np.ndarray, batch_size: int = 8
+    ) -> np.ndarray:
+        """Tumour classes [N], values 1 .. T, planes [N], 1 .. of PLANES or 0 for unknown, and a seed for each
+        -> label maps [N, S, S] uint8."""
         with memory.told(batch_size, self.size, "give a smaller batch_size (sample.batch_size)"):
-            logits = inference.in_batches(
-                self._predict, self._variables, values.astype(np.uint8), seeds, batch_size
-            )
+            given = (values.astype(np.uint8), planes.astype(np.int32))
+            logits = inference.in_batches(self._predict, self._variables, given, seeds, batch_size)
         return np.asarray(logits.argmax(-1), np.uint8)
 
 
@@ -55,9 +69,15 @@ def load(path: str | Path, step: int | str = "newest") -> Layouts:
 
 
 def plausible(
-    layouts: Layouts, values: np.ndarray, seed: int, refused: Counter[str], *, batch_size: int = 8
+    layouts: Layouts,
+    values: np.ndarray,
+    planes: np.ndarray,
+    seed: int,
+    refused: Counter[str],
+    *,
+    batch_size: int = 8,
 ) -> np.ndarray:
-    """Label maps [N, S, S] of tumour classes [N]; map i depends on (seed, i) alone.
+    """Label maps [N, S, S] of tumour classes and planes [N]; map i depends on (seed, i) and these alone.
 
     A map that `rules.refusal` refuses is counted by reason and drawn again.
     """
@@ -67,7 +87,7 @@ def plausible(
         seeds = np.array(
             [np.random.SeedSequence([seed, int(i), attempt]).generate_state(1)[0] for i in left], np.uint32
         )
-        drawn = layouts(values[left], seeds=seeds, batch_size=batch_size)
+        drawn = layouts(values[left], planes[left], seeds=seeds, batch_size=batch_size)
         drawn = np.stack([rules.tidied(one, layouts.classes) for one in drawn])
         reasons = [
             rules.refusal(one, int(value), layouts.classes)

@@ -12,6 +12,7 @@
                                  enlarged upscale, upscaler (with its step)
 
 `source` and `patient_group` are whose anatomy a slice has, `tumor_source` and `tumor_group` whose tumour.
+`parameters` say what an edit did, or the plane that a layout was drawn in.
 `grade` is "reconstruction" for a patient's own map, painted again, which is for measuring only; "recombined"
 for an edited one; "sampled" where no patient's map was given; empty for masks from a folder, since nobody
 knows whose they are.
@@ -62,6 +63,7 @@ def sample(
     layout: str = "",
     split: str = "test",
     label: str = "",
+    plane: str = "",
     number: int = 0,
     seed: int = 0,
     balance: bool = False,
@@ -78,7 +80,7 @@ def sample(
     masks: a folder of masks, pictures or volumes; without it those of the run's `split` are used. Volumes are
         cut along the run's `data.axis`; their slices without a tumour are left out.
     layout: the folder of a run of configs/layout.py, which then draws `number` label maps, of the class
-        `label` or of all classes in turn; implausible ones are drawn again.
+        `label` or of all in turn, in `plane` or in all that it knows; implausible ones are drawn again.
     label: the class of binary masks in `masks`, for a model that knows several; or of every image, where the
         label is all that the model is told.
     number: how many; 0 means one per mask. More than there are masks reuses them, each time with a new seed.
@@ -109,6 +111,8 @@ def sample(
         raise PixmedError(
             f"sample.edit={edit} looks for the brain in the slices of the run; leave sample.{option} out"
         )
+    if plane and not layout:
+        raise PixmedError("sample.plane is for what sample.layout draws; leave it out")
     generator = inference.load(workdir, step)
     if format != "png" and not generator.grey:
         raise PixmedError(f"sample.format={format}: this model makes colours; use png")
@@ -124,7 +128,7 @@ def sample(
         given = conditions.of_labels((label,) if label else generator.classes, generator)
     elif layout:
         model = layouts.load(layout)
-        given = conditions.of_layouts(model, label, number, seed, generator, refused)
+        given = conditions.of_layouts(model, label, plane, number, seed, generator, refused)
         how["layout"] = f"{model.config['name']}@{model.step}"
     elif masks:
         given = conditions.of_folder(Path(masks), label, generator)
@@ -140,7 +144,8 @@ def sample(
     def edited(i: int) -> edits.Edited:
         row = int(order[i])
         if edit == "none" or given.scene is None:
-            return edits.Edited(given.maps[row], row, row, "none", "")
+            told = given.parameters[row] if given.parameters else ""
+            return edits.Edited(given.maps[row], row, row, "none", told)
         rng = np.random.default_rng([seed, i])
         return edits.draw(edit, row, given.scene, given.labels, given.groups, rng, refused)
 
@@ -182,8 +187,8 @@ def sample(
             masks=bool(masks),
             split=split,
             options={
-                "label": label, "number": len(order), "seed": seed, "balance": balance, "edit": edit,
-                "format": format, **how,
+                "label": label, "plane": plane, "number": len(order), "seed": seed, "balance": balance,
+                "edit": edit, "format": format, **how,
             },
             rows=[dict(zip(columns, row, strict=True)) for row in rows],
         )  # fmt: skip

@@ -5,6 +5,7 @@ import json
 from collections import Counter
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 import runs
@@ -13,7 +14,8 @@ from test_cards import faults
 from test_report import Page
 
 from pixmed_jax import inference, layouts, sampling
-from pixmed_jax.data import synthetic
+from pixmed_jax.data import sources, synthetic
+from pixmed_jax.data.slices import plane_values
 from pixmed_jax.data.sources import open_dataset
 from pixmed_jax.errors import PixmedError
 from pixmed_jax.evaluation.evaluate import evaluate, summary
@@ -54,7 +56,7 @@ def drawing(monkeypatch, model, data):
     """A layout model that draws the training map which its seed picks, of the class it is told."""
     maps, labels, _ = data
 
-    def draw(self, values, *, seeds, batch_size=8):
+    def draw(self, values, planes, *, seeds, batch_size=8):
         assert values.min() >= 1
         of = [maps[labels == value - 1] for value in values]
         return np.stack([some[int(seed) % len(some)] for some, seed in zip(of, seeds, strict=True)])
@@ -75,12 +77,12 @@ def pixels(path: Path) -> np.ndarray:
 
 def test_drawn_maps_follow_class_and_seed(model):
     values = np.array([1, 2, 3, 1, 2], np.uint8)
-    seeds = np.arange(5, dtype=np.uint32)
-    maps = model(values, seeds=seeds, batch_size=4)
+    nowhere, seeds = np.zeros(5), np.arange(5, dtype=np.uint32)
+    maps = model(values, nowhere, seeds=seeds, batch_size=4)
     assert maps.shape == (5, 32, 32) and maps.dtype == np.uint8
     for one, value in zip(maps, values, strict=True):
         assert set(np.unique(one)) <= {0, int(value), 4}
-    np.testing.assert_array_equal(model(values[3:], seeds=seeds[3:], batch_size=4), maps[3:])
+    np.testing.assert_array_equal(model(values[3:], nowhere[3:], seeds=seeds[3:], batch_size=4), maps[3:])
     assert model.tumors == ("meningioma", "glioma", "pituitary") and model.classes[3] == "head"
 
 
@@ -90,20 +92,22 @@ def test_refused_maps_are_drawn_again_and_counted(model, monkeypatch):
     good[4:28, 4:28], good[12:16, 12:16] = 4, 2
     looks = []
 
-    def draw(self, values, *, seeds, batch_size=8):
+    def draw(self, values, planes, *, seeds, batch_size=8):
         looks.append(seeds.tolist())
         return np.stack([np.zeros_like(good) if len(looks) == 1 and i else good for i in range(len(values))])
 
     monkeypatch.setattr(layouts.Layouts, "__call__", draw)
     refused: Counter[str] = Counter()
-    maps = layouts.plausible(model, np.array([2, 2, 2]), 5, refused)
+    maps = layouts.plausible(model, np.array([2, 2, 2]), np.zeros(3), 5, refused)
     assert (maps == good).all() and refused == {"layout: no tumour": 2}
     assert [len(seeds) for seeds in looks] == [3, 2] and not set(looks[0]) & set(looks[1])
-    monkeypatch.setattr(layouts.Layouts, "__call__", lambda self, values, **_: np.stack([good] * len(values)))
+    monkeypatch.setattr(
+        layouts.Layouts, "__call__", lambda self, values, *_, **of: np.stack([good] * len(values))
+    )
     with pytest.raises(
         PixmedError, match=r"1 of 2 layouts are not plausible .*another class.*train"
     ) as error:
-        layouts.plausible(model, np.array([2, 3]), 5, Counter())
+        layouts.plausible(model, np.array([2, 3]), np.zeros(2), 5, Counter())
     assert "\n" not in str(error.value)
 
 
@@ -174,6 +178,8 @@ def test_what_does_not_go_together(run, layout_run, model, tmp_path, monkeypatch
     refused(r"sample\.edit=move .*leave sample\.layout out", edit="move")
     refused(r"sample\.number=0: say how many", number=0)
     refused(r"sample\.label='lymphoma' is not one of meningioma, glioma, pituitary", label="lymphoma")
+    refused(r"sample\.plane='axial' is not known to this model; .*data\.planes=true", plane="axial")
+    refused(r"sample\.plane is for what sample\.layout draws", plane="axial", layout="")
     refused("holds a ghost, which draws no label maps; give a run of configs/layout.py", layout=str(run))
     small = layouts.load(layout_run)
     small.size = 16
@@ -213,3 +219,61 @@ def test_a_dry_run_and_the_grids(layout_run, tmp_path_factory, capsys):
     assert "network" in capsys.readouterr().out
     with Image.open(layout_run / "grids" / "step_000006.png") as grid:
         assert grid.width > 3 * 144
+
+
+# ---------------------------------------------------------------- planes
+@pytest.fixture(scope="module")
+def of_planes(tmp_path_factory):
+    """A layout model that is told planes; the phantom knows them all."""
+    runs.use_cache(tmp_path_factory)
+    workdir = tmp_path_factory.mktemp("planes") / "run"
+    assert train(runs.preset(tmp_path_factory, "layout", data__planes=True, train__steps=2), workdir) == 0
+    return workdir
+
+
+def test_the_data_tell_planes(of_planes):
+    config = json.loads((of_planes / "config.json").read_text())
+    dataset = open_dataset(**config["data"], seed=config["seed"])
+    rows = dataset.rows["train"][:5]
+    arrays, _ = dataset.load(rows, 32)
+    named = [("axial", "coronal", "sagittal")[value - 1] for value in arrays.labels]
+    assert named == [dataset.source.planes[row] for row in rows]
+    assert dataset.planes == ("axial", "coronal", "sagittal") == layouts.load(of_planes).planes
+    assert plane_values(["", "sagittal", "axial"]).tolist() == [0, 3, 1]
+
+
+def test_a_model_of_planes_draws_by_plane(run, of_planes, data, tmp_path, monkeypatch):
+    model, maps = layouts.load(of_planes), data[0]
+    # After two steps of training nothing that is told is heard.
+    louder = jax.tree.map(lambda weight: 30 * weight, model._variables["params"])
+    model._variables = {**model._variables, "params": louder}
+    told = []
+
+    def draw(self, values, planes, *, seeds, batch_size=8):
+        told.extend(zip(values.tolist(), planes.tolist(), strict=True))
+        return np.stack([maps[data[1] == value - 1][0] for value in values])
+
+    values, planes, seeds = np.ones(8), np.array([0, 1, 2, 3] * 2), np.zeros(8, np.uint32)
+    drawn = model(values, planes, seeds=seeds, batch_size=8)
+    assert (drawn[:4] == drawn[4:]).all() and len({one.tobytes() for one in drawn[:4]}) > 1
+    monkeypatch.setattr(layouts.Layouts, "__call__", draw)
+    output = sample(run, layout=str(of_planes), number=10, output=str(tmp_path / "all"))
+    assert told == [(1 + i % 3, 1 + i // 3 % 3) for i in range(10)]
+    assert [row["parameters"] for row in rows(output)][::3] == [
+        *("plane=axial", "plane=coronal", "plane=sagittal", "plane=axial"),
+    ]
+    told.clear()
+    sample(run, layout=str(of_planes), number=4, plane="coronal", output=str(tmp_path / "one"))
+    assert [plane for _, plane in told] == [2] * 4
+    with pytest.raises(PixmedError, match=r"sample\.plane='oblique' is not one of axial, coronal, sagittal"):
+        sample(run, layout=str(of_planes), number=4, plane="oblique", output=str(tmp_path / "no"))
+
+
+def test_planes_that_no_slice_has(tmp_path_factory):
+    config = runs.preset(tmp_path_factory, "layout", data__planes=True)
+    known = sources.SOURCES["phantom"]
+    with pytest.MonkeyPatch.context() as patch:
+        blank = {"phantom": lambda **of: known(**of)._replace(planes=("",) * len(known(**of).files))}
+        patch.setattr(sources, "SOURCES", blank)
+        with pytest.raises(PixmedError, match=r"data\.planes=true: no slice's plane is known"):
+            open_dataset(**config["data"], seed=0)

@@ -144,3 +144,20 @@ def test_the_loss_by_loops(maps):
                 total -= (4 if true in (1, 2) else 1) * np.log(p[i, y, x, true])
     assert value == pytest.approx(total / 6 + 0.5 * 2.5, rel=1e-4)
     assert parts["network/map"] == pytest.approx(total / 6, rel=1e-4) and parts["network/code"] == 2.5
+
+
+def test_planes_are_told_beside_the_class(maps):
+    """Unknown ones are told by zeros; a plane may change what is drawn, and the class stays out of reach."""
+    from pixmed_jax.training.supervised import with_planes
+
+    told = with_planes(maps, jnp.array([0, 1, 2, 3, 0, 1]), 3)
+    assert told.shape == (6, SIZE, SIZE, CLASSES + 3)
+    np.testing.assert_array_equal(told[..., :CLASSES], maps)
+    expected = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1], [0, 0, 0], [1, 0, 0]])
+    np.testing.assert_array_equal(told[:, 3, 4, CLASSES:], expected)
+    network = LayoutVAE(SIZE, CLASSES, TUMORS, planes=3, width=4, latent=LATENT, modes=MODES)
+    keys = {"params": jax.random.key(0), "noise": jax.random.key(1)}
+    variables = network.init(keys, told, train=True)
+    assert variables["params"]["weights"].shape == (TUMORS + 3, MODES)
+    drawn = network.apply(variables, told, train=False, rngs={"noise": jax.random.key(2)}).argmax(-1)
+    assert all(not (one == 2 - i % 2).any() for i, one in enumerate(np.asarray(drawn)))

@@ -21,9 +21,9 @@ from scipy import ndimage
 
 from pixmed_jax.data.phantom_anatomy import CELLS, LABEL_NAMES, SELLA, Anatomy, Tumour, noise_volume
 from pixmed_jax.data.phantom_tissue import cavity_at, mirrored, tissue, to_standard
+from pixmed_jax.data.slices import PLANES
 from pixmed_jax.errors import PixmedError
 
-PLANES = ("axial", "coronal", "sagittal")
 MIN_TUMOUR = 0.0015  # smallest part of a slice's pixels that its tumour may take
 
 

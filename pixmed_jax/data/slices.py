@@ -19,6 +19,7 @@ from pixmed_jax.errors import NAMED, PixmedError, listing
 from pixmed_jax.progress import watched
 
 T = TypeVar("T")
+PLANES = ("axial", "coronal", "sagittal")
 # Image [S, S, C], mask [S, S], whether a class of the mask was lost, limits.
 Prepared = tuple[np.ndarray, np.ndarray, bool, tuple[float, float]]
 
@@ -61,6 +62,11 @@ class Source(NamedTuple):
             read=lambda row: self.read(rows[row]),
             limits=(lambda row: limits(rows[row])) if limits else None,
         )
+
+
+def plane_values(names: Sequence[str]) -> np.ndarray:
+    """[N] int32: planes as a network is told them, 1 .. of PLANES, 0 where unknown."""
+    return np.array([1 + PLANES.index(name) if name else 0 for name in names], np.int32)
 
 
 class Slices(NamedTuple):

@@ -16,7 +16,7 @@ from pixmed_jax.data import degrade as degrading
 from pixmed_jax.data.pipeline import Arrays
 from pixmed_jax.data.reader import tell
 from pixmed_jax.data.regions import MAPS, class_names, label_map
-from pixmed_jax.data.slices import Slices, Source, load
+from pixmed_jax.data.slices import PLANES, Slices, Source, load, plane_values
 from pixmed_jax.data.slices import faulty as faulty_rows
 from pixmed_jax.data.splits import split as split_rows
 from pixmed_jax.data.synthetic import join
@@ -43,9 +43,10 @@ class Dataset(NamedTuple):
     degrade: degrading.Degrade | None = None  # what makes the condition, where that is a degraded image
     behind: Mapping[str, str] = {}  # {file: patient} that synthetic training slices come from
     left_out: tuple[str, ...] = ()  # what was wrong with the slices that data.faulty=skip left out
+    planes: tuple[str, ...] = ()  # those of the slices, where the network is told the plane
 
     def load(self, rows: np.ndarray, size: int) -> tuple[Arrays, Slices]:
-        """The given rows of the source at size x size."""
+        """The given rows of the source at size x size; labels are planes where the network is told these."""
         if not self.masked:
             slices = load(self.source._replace(masked=False), rows, size)  # nothing hangs on its masks
             return Arrays(slices.images, (slices.labels + 1).astype(np.uint8), slices.labels), slices
@@ -58,7 +59,8 @@ class Dataset(NamedTuple):
             class_channels=self.class_channels,
             tissue_classes=self.tissue_classes,
         )
-        return Arrays(slices.images, maps, slices.labels), slices
+        labels = plane_values([self.source.planes[row] for row in rows]) if self.planes else slices.labels
+        return Arrays(slices.images, maps, labels), slices
 
     @property
     def masked(self) -> bool:
@@ -133,6 +135,7 @@ def open_dataset(
     class_channels: bool = False,
     tissues: int = 4,
     scale: int = 2,
+    planes: bool = False,
     faulty: str = "error",
     faulty_most: float = 0.05,
     split: Mapping[str, Any],
@@ -142,6 +145,7 @@ def open_dataset(
     """`config.data` as keyword arguments; `patients` counts for phantoms only, `augment` is only checked.
 
     enhance: what brightens slices when they are read (enhancement/methods.py).
+    planes: tell the network each slice's plane, in the place of its label.
     faulty: "error" leaves slices that cannot be used to who reads them; "skip" reads all once and leaves
     them out, if they are no more than `faulty_most` of all.
     """
@@ -177,6 +181,9 @@ def open_dataset(
     if faulty == "skip":
         index, left_out = _usable(index, size, faulty_most, labelled=condition not in MAPS)
     rows = split_rows(index, given=index.given or None, **{"seed": seed, **split})
+    known = tuple(name for name in PLANES if name in set(index.planes))
+    if planes and not known:
+        raise PixmedError("data.planes=true: no slice's plane is known in these data; set it to false")
     behind: Mapping[str, str] = {}
     if synthetic_dir:  # after the split, in which they have no part
         index, rows, behind = join(
@@ -201,6 +208,7 @@ def open_dataset(
         degrade=degrading.degradation(condition, scale),
         behind=behind,
         left_out=left_out,
+        planes=known if planes else (),
     )
 
 

@@ -1,6 +1,6 @@
 """The evaluation of a layout model: are its label maps plausible, distributed as real ones, and new?
 
-As many maps as the held-out patients have slices, of the same tumour classes, are drawn and held against
+As many maps as the held-out patients have slices, of the same classes and planes, are drawn and held against
 theirs: the shares that head, tumour and tissues take, beside what training patients show; how many draws were
 refused, beside how many real maps the same rules refuse; and copies, by overlap of classes (`overlap.py`).
 
@@ -22,6 +22,7 @@ from pixmed_jax import pages, pictures
 from pixmed_jax import workdir as run_folder
 from pixmed_jax.data import plausible
 from pixmed_jax.data.regions import is_tumor
+from pixmed_jax.data.slices import plane_values
 from pixmed_jax.data.sources import Dataset, open_dataset
 from pixmed_jax.errors import PixmedError
 from pixmed_jax.evaluation.memorisation import Found, Real, measure
@@ -37,10 +38,11 @@ def evaluate(workdir: Path, config: Mapping[str, Any], *, split: str, seed: int,
     dataset = open_dataset(**{**config["data"], "synthetic_dir": ""}, seed=config["seed"])
     held_out, train = (of_patients(dataset, name) for name in (split, "train"))
     values = tumor_values(held_out.images, len(model.tumors))
+    planes = plane_values([dataset.source.planes[row] if model.planes else "" for row in dataset.of(split)])
     if not values.any():
         raise PixmedError(f"evaluate.split={split}: no slice has a tumour; give another")
     refused: Counter[str] = Counter()
-    drawn = models.plausible(model, values[values > 0], seed, refused)
+    drawn = models.plausible(model, values[values > 0], planes[values > 0], seed, refused)
     judged = [
         plausible.refusal(one, int(value), model.classes)
         for one, value in zip(held_out.images, values, strict=True)

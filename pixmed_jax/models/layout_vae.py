@@ -1,4 +1,4 @@
-"""A variational autoencoder of label maps, given the tumour's class, with a mixture as its prior.
+"""A variational autoencoder of label maps, given tumour's class and plane, with a mixture as its prior.
 
 Kingma and Welling, ICLR 2014. The prior is a mixture of M Gaussians whose weights depend on the class, after
 Dilokthanakul et al. 2016, "Deep Unsupervised Clustering with Gaussian Mixture Variational Autoencoders", in
@@ -29,15 +29,17 @@ _BLUR = (0.25, 0.5, 0.25)  # of the grain
 
 class LayoutVAE(nn.Module):
     """One-hot label maps [N, S, S, K], the first `tumors` of K channels tumours -> logits [N, S, S, 1 + K].
+    `planes` more channels tell the plane, all pixels alike.
 
     In training logits of the given maps, and [N] what their code costs in nats: log q(z | map) - log p(z |
-    class). Else logits of new maps, drawn from the prior by the rng "noise": of what is given, only which
-    tumours are on it is read. S is `size`, 4 times a power of 2.
+    class). Else logits of new maps, drawn from the prior by the rng "noise": of what is given, only plane and
+    class of the tumour are read. S is `size`, 4 times a power of 2.
     """
 
     size: int
     classes: int
     tumors: int
+    planes: int = 0
     width: int = 32
     latent: int = 64
     modes: int = 40
@@ -58,11 +60,12 @@ class LayoutVAE(nn.Module):
         shape = (self.modes, self.latent)
         self.means = self.param("means", nn.initializers.normal(0.3), shape)
         self.log_variances = self.param("log_variances", nn.initializers.zeros, shape)
-        self.weights = self.param("weights", nn.initializers.zeros, (self.tumors, self.modes))
+        self.weights = self.param("weights", nn.initializers.zeros, (self.tumors + self.planes, self.modes))
 
     @nn.compact
     def __call__(self, maps: jax.Array, *, train: bool) -> jax.Array | tuple[jax.Array, jax.Array]:
-        told = maps[..., : self.tumors].max((1, 2))  # [N, T]
+        read = jnp.concatenate([maps[..., : self.tumors], maps[..., self.classes :]], axis=-1)
+        told = read.max((1, 2))  # [N, T + P]
         normal = jax.random.normal(self.make_rng("noise"), (len(maps), self.latent))
         if not train:
             mode = jax.random.categorical(self.make_rng("noise"), told @ self._weights())
@@ -91,7 +94,7 @@ class LayoutVAE(nn.Module):
             x = convolution(x)
             x = nn.relu(Norm("batch", train, self.axis_name, self.dtype, name=f"up_norm_{i}")(x))
         logits = self.logits(x).astype(jnp.float32)
-        others = jnp.pad(1 - told, ((0, 0), (1, self.classes - self.tumors)))  # [N, 1 + K]
+        others = jnp.pad(1 - told[:, : self.tumors], ((0, 0), (1, self.classes - self.tumors)))  # [N, 1 + K]
         return logits - _NEVER * others[:, None, None]
 
     def _weights(self) -> jax.Array:

@@ -12,6 +12,7 @@ import optax
 from pixmed_jax import losses
 from pixmed_jax.data import degrade, regions
 from pixmed_jax.data.regions import MAPS
+from pixmed_jax.data.slices import PLANES
 from pixmed_jax.errors import PixmedError, listing
 from pixmed_jax.models.dcgan import DCGANDiscriminator, DCGANGenerator
 from pixmed_jax.models.densenet import DenseNet, read_weights
@@ -141,10 +142,11 @@ def network(
     if kind == "layouts":
         _check_power_of_two(size)
         tumors = regions.tumors(condition, classes, config["data"]["tissues"])
+        planes = len(PLANES) if config["data"].get("planes") else 0
         return (
-            module(size=size, classes=classes, tumors=tumors, **common, **settings),
+            module(size=size, classes=classes, tumors=tumors, planes=planes, **common, **settings),
             kind,
-            loss | {"tumors": tumors},
+            loss | {"tumors": tumors, "planes": planes},
         )
     if kind == "labels":
         if classes < 2:

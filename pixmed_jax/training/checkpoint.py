@@ -2,7 +2,8 @@
 
     checkpoints/1200/...            written by orbax into a temporary folder, then renamed
     checkpoints/1200/manifest.json  written last: {"step", "score", "config", "classes", "grey", "limits",
-                                    "files", "sha256"}, the last of all the others
+                                    "planes", "files", "sha256"}, the last of all the
+                                    others
 
 A step without its manifest was not finished and does not exist for us; a step whose files, or whose manifest
 itself, have changed is reported and passed over. Orbax alone would take an empty folder for the newest step
@@ -33,7 +34,8 @@ class Saved(NamedTuple):
 
     `classes` names the label maps' values 1 .. K, `grey` is false for images with colours, `limits` are the
     values in the data's units that 0 and 1 stand for (the median over its slices), `files` holds the sha256
-    of each file. With `config` that is all it takes to use the model elsewhere.
+    of each file, `planes` are those that a network has seen which is told the plane. With `config` that is
+    all it takes to use the model elsewhere.
     """
 
     path: Path
@@ -44,6 +46,7 @@ class Saved(NamedTuple):
     grey: bool
     limits: tuple[float, float]
     files: dict[str, str]
+    planes: tuple[str, ...] = ()
 
 
 class Writer:
@@ -58,10 +61,17 @@ class Writer:
         classes: tuple[str, ...],
         grey: bool,
         limits: tuple[float, float] = (0.0, 255.0),
+        planes: tuple[str, ...] = (),
     ):
         self._directory = directory
         self._keep = keep
-        self._contents = {"config": config, "classes": list(classes), "grey": grey, "limits": list(limits)}
+        self._contents = {
+            "config": config,
+            "classes": list(classes),
+            "grey": grey,
+            "limits": list(limits),
+            "planes": list(planes),
+        }
         self._pending: tuple[int, float] | None = None
         if jax.process_index() == 0:
             for left in directory.glob("*.orbax-checkpoint-tmp*"):  # by a run that was killed in a save
@@ -343,6 +353,7 @@ def read_saved(path: Path) -> Saved:
             grey=bool(contents["grey"]),
             limits=(float(low), float(high)),
             files=files,
+            planes=tuple(map(str, contents.get("planes", ()))),
         )
     except FileNotFoundError:
         raise

@@ -186,6 +186,7 @@ def _run(run: Run, state: Any, steps: int, interrupt: Interrupt) -> int:
         classes=dataset.classes,
         grey=feed.grey,
         limits=feed.limits,
+        planes=dataset.planes,
     )
 
     def look(step: int, *, draw: bool) -> float:

@@ -155,10 +155,20 @@ def _curves(*, spatial: float, exposure: float, colour: float, smoothness: float
     return Aim(lambda batch: batch.condition, loss, _closeness, "images")
 
 
-def _layouts(*, tumors: int, code: float = 1.0, tumor: float = 1.0) -> Aim:
+def with_planes(maps: jax.Array, values: jax.Array, planes: int) -> jax.Array:
+    """One-hot maps [N, S, S, K] and planes [N], 0 for unknown -> [N, S, S, K + planes], constant channels."""
+    told = jnp.broadcast_to(jax.nn.one_hot(values - 1, planes)[:, None, None], (*maps.shape[:3], planes))
+    return jnp.concatenate([maps, told], axis=-1)
+
+
+def _layouts(*, tumors: int, planes: int = 0, code: float = 1.0, tumor: float = 1.0) -> Aim:
     """code: weight of what a map's code costs beside the map's own cross-entropy, both in nats a map (1: the
     evidence lower bound). tumor: what a pixel of the first `tumors` classes counts; all others count 1.
+    planes: so many the network is told, by the batch's labels.
     """
+
+    def inputs(batch: Batch) -> jax.Array:
+        return with_planes(batch.condition, batch.labels, planes)
 
     def loss(made: tuple[jax.Array, jax.Array], batch: Batch) -> tuple[jax.Array, Metrics]:
         logits, cost = made
@@ -168,7 +178,7 @@ def _layouts(*, tumors: int, code: float = 1.0, tumor: float = 1.0) -> Aim:
         pixels = (weight * optax.softmax_cross_entropy(logits, targets)).sum((1, 2)).mean()
         return pixels + code * cost.mean(), {"network/map": pixels, "network/code": cost.mean()}
 
-    return Aim(lambda batch: batch.condition, loss, lambda made, batch: {}, "layouts", drawn=True)
+    return Aim(inputs, loss, lambda made, batch: {}, "layouts", drawn=True)
 
 
 def _closeness(made: jax.Array, batch: Batch) -> Metrics:
