@@ -18,6 +18,7 @@ from pixmed_jax.data import sources, synthetic
 from pixmed_jax.data.slices import plane_values
 from pixmed_jax.data.sources import open_dataset
 from pixmed_jax.errors import PixmedError
+from pixmed_jax.evaluation import rows as rows_of_comparison
 from pixmed_jax.evaluation.evaluate import evaluate, summary
 from pixmed_jax.sampling import sample
 from pixmed_jax.training.loop import train
@@ -210,6 +211,12 @@ def test_the_evaluation(layout_run, drawing, data):
     assert "Kolmogorov" not in page and "memorisation ratio" in Page(page).text
     lines = summary(result).splitlines()
     assert "copies 8 of 8" in lines[-1] and lines[1].startswith("head")
+
+
+def test_a_comparison_leaves_it_out(layout_run, drawing):
+    evaluate(layout_run)
+    with pytest.raises(PixmedError, match="draws label maps, which is not what is compared here"):
+        rows_of_comparison.read(layout_run)
 
 
 def test_a_dry_run_and_the_grids(layout_run, tmp_path_factory, capsys):

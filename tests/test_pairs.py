@@ -93,6 +93,22 @@ def test_models_that_have_seen_the_held_out_patients_are_refused(real, tmp_path)
         judge(loaded(folder), real["train"], real["test"], "a")
 
 
+def test_a_pair_that_left_its_slice_but_not_its_patient_is_recognised(real):
+    """It shows another slice of that patient, in another plane than the one it is said to be from."""
+    train, test = real["train"], real["test"]
+    alike = likeness(train.images, train.images)
+    same = train.groups[:, None] == train.groups
+    image, source = np.unravel_index(np.where(same, alike, 2).argmin(), alike.shape)
+    assert (
+        alike[image, source] < np.where(same, -1, alike)[image].max()
+    )  # strangers are nearer than that slice
+    row = {"file": "0.png", "grade": "recombined", "edit": "move", "source": train.files[source]}
+    pair = Pairs([{**row, "patient_group": "?"}], train.images[image : image + 1], None, {})
+    (told,) = closeness(pair, train, test)
+    assert told["recognised"] and told["to_patient"] == pytest.approx(0, abs=1e-5)
+    assert told["to_source"] > told["to_others"]
+
+
 def test_closeness_by_loops(real):
     train, test = real["train"], real["test"]
     images = np.concatenate([train.images[:2], test.images[:1], train.images[5:6][:, :, ::-1]])

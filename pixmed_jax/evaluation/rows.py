@@ -82,8 +82,9 @@ def read(path: Path) -> Run:
             raise PixmedError(f"{path / name}: missing; run --mode={remedy} in that folder first") from error
         except ValueError as error:
             raise PixmedError(f"{path / name}: unreadable ({error}); run --mode={remedy} again") from error
-    if contents[0].get("predicts") == "images":
-        raise PixmedError(f"{path}: restores images, which is not what is compared here; leave it out")
+    others = {"images": "restores images", "layouts": "draws label maps"}
+    if does := others.get(contents[0].get("predicts", "")):
+        raise PixmedError(f"{path}: {does}, which is not what is compared here; leave it out")
     return Run(path, config, *contents)
 
 
