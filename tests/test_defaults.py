@@ -73,10 +73,11 @@ def presets(path):
 def test_every_preset_of_every_config_makes_networks(path, preset):
     config = configs.plain(runpy.run_path(str(path))["get_config"](preset))
     assert (config["name"], config["preset"]) == (path.stem, preset)
-    sizes = network_sizes(config, 3)
+    sizes = network_sizes(config, 3 + COMMON["data"]["tissues"])
     assert all(size.parameters > 1000 for size in sizes.values())
     own = SUPERVISED["data"] if "network" in config["model"] else {}
     own = {*own, "scale"} if config["data"]["condition"] == "low_resolution" else own
+    own = {*own, "planes"} if path.stem == "layout" else own
     assert set(config["data"]) == {*COMMON["data"], *own}
 
 
