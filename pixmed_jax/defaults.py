@@ -54,7 +54,7 @@ COMMON: dict[str, Any] = {
 # Keys of `data` that say what a network is told and sees: each has its own. The others say which data.
 VIEW = ("condition", "class_channels", "tissues", "channels", "load_scale")
 ADVERSARIAL: dict[str, Any] = {
-    "loss": {"gan": "bce", "bce": "adversarial", "ssim": 0.0, "l1": 0.0, "mse": 0.0,
+    "loss": {"gan": "bce", "bce": "adversarial", "ssim": 0.0, "l1": 0.0, "mse": 0.0, "kl": 0.0,
              "r1": 0.0, "r1_every": 16, "path_length": 0.0, "path_every": 4},
     "optimizer": {"learning_rate": 2e-4, "b1": 0.5, "b2": 0.999},
     "train": {"augment_discriminator": OFF},

@@ -38,44 +38,10 @@ def generator_least_squares(logits: jax.Array) -> jax.Array:
     return jnp.square(logits - 1).mean() / 2
 
 
-def discriminator_segmentation(logits: jax.Array, real: bool, condition: jax.Array) -> jax.Array:
-    """Cross-entropy of each pixel's class for real images, of "fake" for generated ones (OASIS, Eq. 1).
-
-    Logits [N, S, S, 1 + K + 1]: background, the condition's K classes, fake. Classes weigh as much as each
-    other: a pixel of a class that is rare in the batch weighs more (Eq. 2).
-    """
-    if real:
-        return _per_class(logits, condition)
-    return -jax.nn.log_softmax(logits)[..., -1].mean()
-
-
-def generator_segmentation(logits: jax.Array, condition: jax.Array) -> jax.Array:
-    """Cross-entropy of each generated pixel's class: to be taken for what the map says (OASIS, Eq. 1)."""
-    return _per_class(logits, condition)
-
-
-def _per_class(logits: jax.Array, condition: jax.Array) -> jax.Array:
-    background = jnp.maximum(1 - condition.sum(-1, keepdims=True), 0)  # a single class may be repeated
-    classes = jnp.concatenate([background, condition], axis=-1)
-    losses = -(classes * jax.nn.log_softmax(logits)[..., :-1]).sum((0, 1, 2))  # [1 + K]
-    counts = classes.sum((0, 1, 2))
-    return (losses / jnp.maximum(counts, 1)).sum() / jnp.maximum((counts > 0).sum(), 1)
-
-
-def _blind(discriminator: Callable, generator: Callable) -> tuple[Callable, Callable]:
-    """Losses that are not told the condition: their discriminator is."""
-    return (
-        lambda logits, real, condition: discriminator(logits, real),
-        lambda logits, condition: generator(logits),
-    )
-
-
-# By the name of `loss.gan`: the discriminator's loss of (logits, real, condition), and the generator's of the
-# fake's (logits, condition).
+# By the name of `loss.gan`: the discriminator's loss of (logits, real), the generator's of the fake's logits.
 ADVERSARIAL = {
-    "bce": _blind(discriminator_bce, generator_bce),
-    "least_squares": _blind(discriminator_least_squares, generator_least_squares),
-    "segmentation": (discriminator_segmentation, generator_segmentation),
+    "bce": (discriminator_bce, generator_bce),
+    "least_squares": (discriminator_least_squares, generator_least_squares),
 }
 
 

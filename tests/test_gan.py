@@ -15,8 +15,8 @@ from conftest import drawn
 from pixmed_jax.data.pipeline import Batch
 from pixmed_jax.errors import PixmedError
 from pixmed_jax.models.dcgan import DCGANDiscriminator, DCGANGenerator
-from pixmed_jax.models.patchgan import PatchGAN
-from pixmed_jax.models.segmentation_discriminator import SegmentationDiscriminator
+from pixmed_jax.models.ghost_spade import GhostSPADE
+from pixmed_jax.models.patchgan import MultiScalePatchGAN, PatchGAN
 from pixmed_jax.models.stylegan2 import StyleGAN2Discriminator, StyleGAN2Generator
 from pixmed_jax.models.unet import UNet
 from pixmed_jax.training import gan
@@ -213,39 +213,43 @@ def test_a_step_with_another_adversarial_loss(batch):
     )
 
 
-def test_a_step_against_a_discriminator_that_segments():
-    """Each player's update is the gradient of its own cross-entropy with the map, written plainly."""
-    batch = make_batch()
-    one_of = np.random.default_rng(2).integers(-1, 2, (4, 16, 16))
-    batch = batch._replace(condition=np.asarray(jax.nn.one_hot(one_of, 2)))
-    g, d = generator(norm="instance"), SegmentationDiscriminator(width=2, levels=2)
-    task = task_of(g, d, gan="segmentation", ssim=0.0)
+def test_half_of_a_batch_is_painted_in_the_style_of_its_real_images():
+    """That half alone is compared with them; the discriminator judges all; the divergence is a term."""
+    batch = make_batch(3)
+    g = GhostSPADE(width=2, levels=2, most=4, style=3)
+    d = MultiScalePatchGAN(width=2, layers=1)
+    task = task_of(g, d, ssim=0.0, l1=2.0, kl=0.5)
     state = start(task, step=3)
-    new, _ = jax.jit(task.step)(state, batch)
-    fake, judge = plain_players(g, d, state, batch)
+    new, metrics = jax.jit(task.step)(state, batch)
+    key = jax.random.fold_in(state.key, state.step)
+    _, judge = plain_players(g, d, state, batch)
 
-    def pixels(params: Any, images: jax.Array) -> jax.Array:
-        return jax.nn.log_softmax(judge(params, images))
-
-    def told(log_p: jax.Array) -> jax.Array:
-        of = [log_p[..., 1 + k][one_of == k].mean() for k in (-1, 0, 1)]
-        return -sum(of) / 3
+    def fake(params: Any) -> tuple[jax.Array, jax.Array]:
+        rngs = {"noise": jax.random.fold_in(key, 1)}
+        return g.apply({"params": params}, batch.condition, batch.images[:2], rngs=rngs, method="reconstruct")
 
     def of_generator(params: Any) -> jax.Array:
-        return told(pixels(state.discriminator["params"], fake(params)[0]))
+        images, divergence = fake(params)
+        near = jnp.abs(images[:2] - batch.images[:2]).mean()
+        fooled = cross_entropy(judge(state.discriminator["params"], images), 1)
+        return fooled + 2 * near + 0.5 * divergence.sum() / 2
 
     def of_discriminator(params: Any) -> jax.Array:
-        made = pixels(params, fake(state.generator["params"])[0])
-        return told(pixels(params, batch.images)) / 2 - made[..., -1].mean() / 2
+        images = fake(state.generator["params"])[0]
+        return (cross_entropy(judge(params, batch.images), 1) + cross_entropy(judge(params, images), 0)) / 2
 
     for player, loss in (("generator", of_generator), ("discriminator", of_discriminator)):
         old = getattr(state, player)["params"]
         expected = jax.tree.map(lambda x: -RATE * x, jax.grad(loss)(old))
         assert_trees_close(minus(getattr(new, player)["params"], old), expected, 1e-4)
+    divergence = fake(state.generator["params"])[1].mean()
+    np.testing.assert_allclose(metrics["generator/kl"], divergence, rtol=1e-5)
 
 
 def test_an_unknown_loss_is_refused():
-    with pytest.raises(PixmedError, match=r"loss\.gan='hinge'.* bce, least_squares, segmentation"):
+    with pytest.raises(PixmedError, match=r"loss\.kl=0\.5: UNet reads no styles; set it to 0"):
+        task_of(generator(), discriminator(), kl=0.5)
+    with pytest.raises(PixmedError, match=r"loss\.gan='hinge'.* bce, least_squares"):
         task_of(generator(), discriminator(), gan="hinge")
     with pytest.raises(PixmedError, match=r"loss\.bce='neither'.* adversarial, pixel, both, none"):
         task_of(generator(), discriminator(), bce="neither")

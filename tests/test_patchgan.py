@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pixmed_jax.models import count
-from pixmed_jax.models.patchgan import PatchGAN
+from pixmed_jax.models.patchgan import MultiScalePatchGAN, PatchGAN
 
 
 def test_parameters_at_the_papers_width():
@@ -66,3 +66,18 @@ def test_batch_norm_takes_the_batchs_own_statistics(draw):
     assert np.abs(both[0] - logits(condition, others)[0]).max() > 1e-2
     np.testing.assert_allclose(logits(condition[::-1], image[::-1]), both[::-1], atol=1e-5)
     assert np.abs(both - logits(condition[::-1], image)).max() > 1e-2  # it compares image and condition
+
+
+def test_each_scale_judges_half_the_size_and_weighs_as_much(draw):
+    """Against single networks with the same weights, on images whose 2x2 blocks NumPy averaged."""
+    condition, image = np.random.default_rng(0).uniform(size=(2, 2, 32, 32, 1)).astype(np.float32)
+    network = MultiScalePatchGAN(scales=2, width=2, layers=1)
+    tree = draw(lambda: network.init(jax.random.key(0), condition, image))
+    logits = network.apply(tree, condition, image)
+    one = PatchGAN(width=2, layers=1, norm="instance")
+    fine = one.apply({"params": tree["params"]["scale_0"]}, condition, image)
+    halved = [x.reshape(2, 16, 2, 16, 2, 1).mean((2, 4)) for x in (condition, image)]
+    coarse = np.asarray(one.apply({"params": tree["params"]["scale_1"]}, *halved))
+    assert fine.shape == (2, 14, 14, 1) and coarse.shape == (2, 6, 6, 1)
+    expected = np.concatenate([fine.reshape(2, -1), coarse.repeat(2, 1).repeat(2, 2).reshape(2, -1)], axis=1)
+    np.testing.assert_allclose(logits[..., 0], expected, rtol=1e-5, atol=1e-6)

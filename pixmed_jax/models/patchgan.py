@@ -2,6 +2,8 @@
 
 With three layers each logit sees 70x70 pixels; at width 64 and 3 + 3 input channels it has 2,768,705
 parameters.
+
+Several such networks may judge an image at several scales (pix2pixHD, Wang et al., CVPR 2018, Section 3.2).
 """
 
 import flax.linen as nn
@@ -43,3 +45,31 @@ class PatchGAN(nn.Module):
             x = Norm(norm, True, self.axis_name, self.dtype, name=f"norm_{i + 1}")(x)
             x = nn.leaky_relu(x, 0.2)
         return Conv(1, 4, dtype=self.dtype, name="logits")(x).astype(jnp.float32)
+
+
+class MultiScalePatchGAN(nn.Module):
+    """Condition [N, S, S, K] and image [N, S, S, C] -> logits [N, P, 1] of `scales` PatchGANs.
+
+    Each sees condition and image at half the size of the one before. A patch's logit at half the size is
+    there four times, so that each scale weighs about as much as another.
+    """
+
+    scales: int = 2
+    width: int = 64
+    layers: int = 2
+    norm: str = "instance"
+    axis_name: str | None = None
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, condition: jax.Array, image: jax.Array) -> jax.Array:
+        logits = []
+        for i in range(self.scales):
+            network = PatchGAN(
+                self.width, self.layers, self.norm, True, self.axis_name, self.dtype, name=f"scale_{i}"
+            )
+            found = network(condition, image)
+            found = jnp.repeat(jnp.repeat(found, 2**i, axis=1), 2**i, axis=2)
+            logits.append(found.reshape(len(found), -1, 1))
+            condition, image = (nn.avg_pool(x, (2, 2), (2, 2)) for x in (condition, image))
+        return jnp.concatenate(logits, axis=1)

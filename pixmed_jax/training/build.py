@@ -18,8 +18,7 @@ from pixmed_jax.models.dcgan import DCGANDiscriminator, DCGANGenerator
 from pixmed_jax.models.densenet import DenseNet, read_weights
 from pixmed_jax.models.ghost_spade import GhostSPADE
 from pixmed_jax.models.layout_vae import LayoutVAE
-from pixmed_jax.models.patchgan import PatchGAN
-from pixmed_jax.models.segmentation_discriminator import SegmentationDiscriminator
+from pixmed_jax.models.patchgan import MultiScalePatchGAN, PatchGAN
 from pixmed_jax.models.segmenter import Segmenter
 from pixmed_jax.models.srcnn import SRCNN
 from pixmed_jax.models.srresnet import SRResNet
@@ -41,7 +40,7 @@ GENERATORS: dict[str, tuple[type[nn.Module], tuple[str, ...]]] = {
 }
 DISCRIMINATORS: dict[str, tuple[type[nn.Module], tuple[str, ...]]] = {
     "patchgan": (PatchGAN, (*MAPS, *degrade.CONDITIONS)),
-    "segmentation": (SegmentationDiscriminator, MAPS),
+    "multiscale_patchgan": (MultiScalePatchGAN, MAPS),
     "dcgan": (DCGANDiscriminator, ("label",)),
     "stylegan2": (StyleGAN2Discriminator, ("label",)),
 }
@@ -101,17 +100,6 @@ def networks(config: Mapping[str, Any], axis_name: str | None = None) -> tuple[n
         _check_label_losses(config["loss"])
         _check_power_of_two(data["size"])
         generator_settings["size"] = data["size"]
-    segments, gan_loss = discriminator is SegmentationDiscriminator, config["loss"]["gan"]
-    if segments != (gan_loss == "segmentation"):
-        raise PixmedError(
-            f"loss.gan={gan_loss}: model.discriminator.name=segmentation and loss.gan=segmentation go "
-            "together; set both, or neither"
-        )
-    if segments and data["size"] % 2 ** (discriminator_settings["levels"] - 1):
-        raise PixmedError(
-            f"data.size={data['size']} cannot be halved model.discriminator.levels - 1 times; "
-            "take fewer levels"
-        )
     return (
         generator(out_channels=data["channels"], **common, **generator_settings),
         discriminator(**common, **discriminator_settings),

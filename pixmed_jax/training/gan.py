@@ -62,6 +62,7 @@ def make_task(
     ssim: float = 1.0,
     l1: float = 0.0,
     mse: float = 0.0,
+    kl: float = 0.0,
     r1: float = 0.0,
     r1_every: int = 16,
     path_length: float = 0.0,
@@ -78,6 +79,9 @@ def make_task(
     bce: what the generator minimises: "adversarial" (that loss), "pixel" (BCE of images), "both" or "none".
     adversarial: weight of the adversarial loss in what the generator minimises.
     ssim, l1, mse: weights of 1 - SSIM, L1 and MSE beside it; a term of weight 0 is not computed.
+    kl: weight of the divergence of styles from N(0, 1), for generators that `reconstruct`: the first half of
+        a batch is painted in styles read off the real images and compared with them; the other half's are
+        drawn, as in sampling, and are the discriminator's alone to judge.
     r1: gamma of the penalty on the discriminator's slope at real images, in every `r1_every`th step.
     path_length: weight of path length regularisation in every `path_every`th step, for generators that have
         `styles` and `paint`.
@@ -99,6 +103,8 @@ def make_task(
         raise PixmedError(
             f"loss.path_length={path_length:g}: {type(generator).__name__} has no styles; set it to 0"
         )
+    if kl and not hasattr(generator, "reconstruct"):
+        raise PixmedError(f"loss.kl={kl:g}: {type(generator).__name__} reads no styles; set it to 0")
     if min(r1_every, path_every) < 1:
         raise PixmedError(f"loss.r1_every={r1_every}, loss.path_every={path_every}: give 1 or more")
     optimizers = {"generator": optimizer, "discriminator": discriminator_optimizer or optimizer}
@@ -107,19 +113,16 @@ def make_task(
         total, values = losses.between(generated, real, weights)
         return total, {f"generator/{name}": value for name, value in values.items()}
 
-    def discriminate(
-        params: Params, batch: Batch, images: jax.Array, key: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
-        """The logits, and the condition as the discriminator saw it."""
+    def discriminate(params: Params, batch: Batch, images: jax.Array, key: jax.Array) -> jax.Array:
         # Batch norm writes running averages that nobody reads; they are dropped here.
         images, condition = seen_by_discriminator(images, batch.condition, key, augment_discriminator)
         logits, _ = discriminator.apply({"params": params}, condition, images, mutable=["batch_stats"])
-        return logits, condition
+        return logits
 
     def r1_loss(
         params: Params, state: GANState, stats: Mapping, batch: Batch, key: jax.Array
     ) -> tuple[jax.Array, Metrics]:
-        penalty = losses.r1(lambda images: discriminate(params, batch, images, key)[0], batch.images, r1)
+        penalty = losses.r1(lambda images: discriminate(params, batch, images, key), batch.images, r1)
         return penalty / 2, {"discriminator/r1": penalty}  # the half of all that the discriminator minimises
 
     def path_loss(
@@ -172,39 +175,47 @@ def make_task(
     ) -> tuple[tuple[Params, Params, dict[str, Params]], Mapping, Metrics]:
         """(generator's, discriminator's, lazy gradients), the generator's statistics, metrics of a part."""
 
-        def generate(params: Params) -> tuple[jax.Array, Mapping]:
-            return generator.apply(
-                {"params": params, **stats},
-                batch.condition,
-                train=True,
-                rngs=_streams(key),
-                mutable=["batch_stats"],
+        read = -(-len(batch.images) // 2) if kl else len(batch.images)  # the others' styles are drawn
+
+        def generate(params: Params) -> tuple[tuple[jax.Array, jax.Array], Mapping]:
+            """Images, of which the first `read` are to be like the real ones; their styles' divergence."""
+            apply = functools.partial(
+                generator.apply, {"params": params, **stats}, batch.condition, mutable=["batch_stats"]
             )
+            if kl:
+                (images, divergence), new = apply(
+                    batch.images[:read], rngs=_streams(key), method="reconstruct"
+                )
+                return (images, divergence.mean()), new
+            images, new = apply(train=True, rngs=_streams(key))
+            return (images, jnp.zeros(())), new
 
         lazy, lazy_values = lazy_gradients(state, stats, batch, key)
-        fake, pull_generator, stats = jax.vjp(generate, state.generator["params"], has_aux=True)
+        (fake, divergence), pull_generator, stats = jax.vjp(generate, state.generator["params"], has_aux=True)
         params = state.discriminator["params"]
-        fake_logits, pull_discriminator, condition = jax.vjp(
-            lambda params, images: discriminate(params, batch, images, key), params, fake, has_aux=True
+        fake_logits, pull_discriminator = jax.vjp(
+            lambda params, images: discriminate(params, batch, images, key), params, fake
         )
 
-        loss_fake, cotangent = jax.value_and_grad(discriminator_loss)(fake_logits, False, condition)
+        loss_fake, cotangent = jax.value_and_grad(discriminator_loss)(fake_logits, False)
         discriminator_gradient, _ = pull_discriminator(cotangent)
-
-        def loss_of_real(params: Params) -> jax.Array:
-            logits, condition = discriminate(params, batch, batch.images, key)
-            return discriminator_loss(logits, True, condition)
-
-        loss_real, real_gradient = jax.value_and_grad(loss_of_real)(params)
+        loss_real, real_gradient = jax.value_and_grad(
+            lambda params: discriminator_loss(discriminate(params, batch, batch.images, key), True)
+        )(params)
         discriminator_gradient = jax.tree.map(
             lambda a, b: (a + b) / 2, discriminator_gradient, real_gradient
         )  # the half of pix2pix, Section 3.3: slows the discriminator relative to the generator
 
-        (_, parts), fake_gradient = jax.value_and_grad(image_loss, has_aux=True)(fake, batch.images)
-        loss_adversarial, cotangent = jax.value_and_grad(generator_loss)(fake_logits, condition)
+        (_, parts), fake_gradient = jax.value_and_grad(image_loss, has_aux=True)(
+            fake[:read], batch.images[:read]
+        )
+        fake_gradient = jnp.concatenate([fake_gradient, jnp.zeros_like(fake[read:])])
+        loss_adversarial, cotangent = jax.value_and_grad(generator_loss)(fake_logits)
         if weight:
             fake_gradient = fake_gradient + weight * pull_discriminator(cotangent)[1]
-        (generator_gradient,) = pull_generator(fake_gradient)
+        if kl:
+            parts["generator/kl"] = divergence
+        (generator_gradient,) = pull_generator((fake_gradient, jnp.full_like(divergence, kl)))
 
         metrics = {
             "generator/adversarial": loss_adversarial,
