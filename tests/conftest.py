@@ -38,9 +38,7 @@ def drawn(init: Callable[[], Any], seed: int = 0) -> Any:
         if name == "kernel":
             x *= 1.5 / np.sqrt(np.prod(like.shape[:-1]))
         else:
-            x = {
-                "scale": 1 + 0.2 * x, "bias": 0.2 * x, "mean": 0.2 * x, "var": 0.5 + np.abs(x), "noise": x,
-            }[name]  # fmt: skip
+            x = {"scale": 1 + 0.2 * x, "bias": 0.2 * x, "mean": 0.2 * x, "var": 0.5 + np.abs(x)}[name]
         return x.astype(like.dtype)
 
     return jax.tree_util.tree_map_with_path(leaf, jax.eval_shape(init))

@@ -249,6 +249,8 @@ def test_half_of_a_batch_is_painted_in_the_style_of_its_real_images():
 def test_an_unknown_loss_is_refused():
     with pytest.raises(PixmedError, match=r"loss\.kl=0\.5: UNet reads no styles; set it to 0"):
         task_of(generator(), discriminator(), kl=0.5)
+    with pytest.raises(PixmedError, match=r"loss\.kl=0\.5: GhostSPADE reads no styles"):
+        task_of(GhostSPADE(style=0), discriminator(), kl=0.5)
     with pytest.raises(PixmedError, match=r"loss\.gan='hinge'.* bce, least_squares"):
         task_of(generator(), discriminator(), gan="hinge")
     with pytest.raises(PixmedError, match=r"loss\.bce='neither'.* adversarial, pixel, both, none"):

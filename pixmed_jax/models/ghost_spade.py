@@ -5,13 +5,12 @@ full size. Its features at each scale are a guide there: they say by how much th
 features are scaled and shifted (SPADE, Park et al., CVPR 2019, Section 3, where the bare map does that
 through a wide convolution at every scale). The decoder enlarges by repeating pixels and then convolves, so
 that each pixel of the result is reached by equally many weights: transposed convolutions leave a
-checkerboard (Odena et al., Distill 2016). Noise is added before every norm, with a strength that each
-feature learns (StyleGAN, Karras et al., CVPR 2019, Section 3.2), for what the map leaves open in a place.
+checkerboard (Odena et al., Distill 2016).
 
-What it leaves open in the whole, such as how bright a scanner shows each tissue, is a style: a vector that
-shifts and scales every norm along with the guide. In training it is read off the real slice, held near
-N(0, 1) by its divergence from there, so that to be near that slice and to differ from draw to draw are not
-at odds (a variational autoencoder, Kingma and Welling 2014; SPADE, Section 4.3); in sampling it is drawn.
+What the map leaves open, such as how bright a scanner shows each tissue, is a style: a vector that shifts and
+scales every norm along with the guide. In training it is read off the real slice and held near N(0, 1) by its
+divergence from there, so that to be near that slice and to differ from draw to draw are not at odds (a
+variational autoencoder, Kingma and Welling, ICLR 2014, as in SPADE's image encoder); in sampling it is drawn.
 """
 
 import flax.linen as nn
@@ -28,8 +27,7 @@ class GhostSPADE(nn.Module):
     """Condition [N, S, S, K] -> image [N, S, S, out_channels] in [0, 1]; S is a multiple of 2**levels.
 
     Scale i has min(most, 2**i * width) features at S / 2**i, i = 0 .. levels. `style` is the length of the
-    style vector, 0 for none. `noise` switches the noise on, in training and in sampling alike; style and
-    noise are drawn from the random stream "noise".
+    style vector, 0 for none; it is drawn from the random stream "noise".
     """
 
     out_channels: int = 1
@@ -47,9 +45,9 @@ class GhostSPADE(nn.Module):
         )
         self.reader = StyleReader(self.style, min(4, self.levels), self.width, self.dtype)
 
-    def __call__(self, condition: jax.Array, *, train: bool, noise: bool = True) -> jax.Array:
+    def __call__(self, condition: jax.Array, *, train: bool) -> jax.Array:
         style = jax.random.normal(self.make_rng("noise"), (len(condition), self.style))
-        images = self.painter(condition, style, noise)
+        images = self.painter(condition, style)
         if self.is_initializing() and self.style:
             self.reader(condition, images)
         return images
@@ -65,7 +63,7 @@ class GhostSPADE(nn.Module):
         read = mean + deviation * drawn[: len(images)]
         divergence = (jnp.square(mean) + jnp.square(deviation) - 1) / 2 - jnp.log(deviation)
         style = jnp.concatenate([read, drawn[len(images) :]])
-        return self.painter(condition, style, True), divergence.sum(-1)
+        return self.painter(condition, style), divergence.sum(-1)
 
 
 class StyleReader(nn.Module):
@@ -80,16 +78,15 @@ class StyleReader(nn.Module):
     def __call__(self, condition: jax.Array, image: jax.Array) -> tuple[jax.Array, jax.Array]:
         x = jnp.concatenate([condition.astype(self.dtype), image.astype(self.dtype)], axis=-1)
         for i in range(self.levels):
-            x = Conv(
-                2 ** min(i, 2) * self.width, 3, stride=2, dtype=self.dtype, kernel_init=_he, name=f"conv_{i}"
-            )(x)
+            maps = 2 ** min(i, 2) * self.width
+            x = Conv(maps, 3, stride=2, dtype=self.dtype, kernel_init=_he, name=f"conv_{i}")(x)
             x = nn.leaky_relu(x, 0.2)
         told = nn.Dense(2 * self.style, name="style")(x.astype(jnp.float32).mean((1, 2)))
         return told[:, : self.style], jnp.exp(jnp.clip(told[:, self.style :], -5, 5))
 
 
 class Painter(nn.Module):
-    """The network that paints: condition, style and whether there is noise -> image."""
+    """The network that paints: condition [N, S, S, K], style [N, Z] -> image [N, S, S, out_channels]."""
 
     out_channels: int
     width: int
@@ -99,7 +96,7 @@ class Painter(nn.Module):
     dtype: Dtype
 
     @nn.compact
-    def __call__(self, condition: jax.Array, style: jax.Array, noise: bool) -> jax.Array:
+    def __call__(self, condition: jax.Array, style: jax.Array) -> jax.Array:
         if condition.shape[1] % 2**self.levels or condition.shape[2] % 2**self.levels:
             raise ValueError(f"{condition.shape[1:3]} is not a multiple of 2**{self.levels} levels")
         features = [min(self.most, 2**i * self.width) for i in range(self.levels + 1)]
@@ -119,19 +116,19 @@ class Painter(nn.Module):
 
         for i in reversed(range(self.levels)):
             x = jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
-            x = GuidedGhost(
-                features[i], ratio=self.ghost_ratio, noise=noise, dtype=self.dtype, name=f"decoder_{i}"
-            )(x, guides[i], style)
+            x = GuidedGhost(features[i], ratio=self.ghost_ratio, dtype=self.dtype, name=f"decoder_{i}")(
+                x, guides[i], style
+            )
         x = Conv(self.out_channels, 3, dtype=self.dtype, name="image")(x)
         return nn.sigmoid(x.astype(jnp.float32))
 
 
 class GuidedGhost(nn.Module):
-    """x [N, H, W, C], guide [N, H, W, G], style [N, Z] -> [N, H, W, features]: a guided ghost."""
+    """x [N, H, W, C], guide [N, H, W, G], style [N, Z] -> [N, H, W, features]: a ghost module whose norm is
+    told what to do by both."""
 
     features: int
     ratio: int = 2
-    noise: bool = True
     dtype: Dtype = jnp.float32
 
     @nn.compact
@@ -139,18 +136,10 @@ class GuidedGhost(nn.Module):
         x = GhostModule(
             self.features, ratio=self.ratio, stride=1, norm="none", dtype=self.dtype, name="ghost"
         )(x)
-        if self.noise:
-            strength = self.param("noise", nn.initializers.zeros, (self.features,)).astype(self.dtype)
-            drawn = jax.random.normal(self.make_rng("noise"), (*x.shape[:-1], 1), self.dtype)
-            x = x + strength * drawn
         x = Norm("instance", True, dtype=self.dtype, name="norm")(x)
         told = Conv(2 * self.features, 1, pad=0, dtype=self.dtype, name="guide")(guide)
         if style.shape[-1]:
-            told = (
-                told
-                + nn.Dense(2 * self.features, use_bias=False, dtype=self.dtype, name="style")(style)[
-                    :, None, None
-                ]
-            )
+            everywhere = nn.Dense(2 * self.features, use_bias=False, dtype=self.dtype, name="style")(style)
+            told = told + everywhere[:, None, None]
         scale, shift = told[..., : self.features], told[..., self.features :]
         return nn.leaky_relu(x * (1 + scale) + shift, 0.2)

@@ -103,7 +103,7 @@ def make_task(
         raise PixmedError(
             f"loss.path_length={path_length:g}: {type(generator).__name__} has no styles; set it to 0"
         )
-    if kl and not hasattr(generator, "reconstruct"):
+    if kl and not getattr(generator, "style", 0):
         raise PixmedError(f"loss.kl={kl:g}: {type(generator).__name__} reads no styles; set it to 0")
     if min(r1_every, path_every) < 1:
         raise PixmedError(f"loss.r1_every={r1_every}, loss.path_every={path_every}: give 1 or more")
