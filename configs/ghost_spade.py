@@ -1,9 +1,11 @@
-"""GhostSPADE: the project's own generator, ghost modules on both sides and the map at every scale.
+"""GhostSPADE: the project's own generator, ghost modules on both sides, the map at every scale, and a style.
 
     python launch.py --config=configs/ghost_spade.py      quick: embedded phantoms, minutes on two CPU cores
     python launch.py --config=configs/ghost_spade.py --config.data.source=folder --config.data.dir=DIR
-A fortieth of the paper's parameters, no transposed convolutions and noise at every scale (see
-models/ghost_spade.py), against a discriminator that says of each pixel what it shows, or that it is fake.
+    python launch.py --config=configs/ghost_spade.py:paper --config.data.dir=DIR
+                                                          256x256 by the paper's schedule: a GPU
+A sixtieth of the paper's parameters, no transposed convolutions, and another slice at each draw of a map (see
+models/ghost_spade.py), against PatchGANs at two scales. docs/results.md says what each part is worth.
 """
 
 from pixmed_jax.defaults import ADVERSARIAL, experiment, merged
@@ -11,13 +13,18 @@ from pixmed_jax.defaults import ADVERSARIAL, experiment, merged
 # fmt: off
 QUICK = merged(ADVERSARIAL, {
     "data": {"condition": "anatomy"},
-    "model": {"generator": {"name": "ghost_spade", "width": 16, "levels": 5, "most": 192,
-                            "ghost_ratio": 2, "style": 8},
+    "model": {"generator": {"name": "ghost_spade", "width": 16, "levels": 5, "most": 192, "ghost_ratio": 2,
+                            "style": 8},
               "discriminator": {"name": "multiscale_patchgan", "scales": 2, "width": 24, "layers": 2,
                                 "norm": "instance"}},
     "loss": {"ssim": 1.0, "kl": 0.03},
     "optimizer": {"learning_rate": 5e-4},
 })
+PAPER = {
+    "data": {"source": "folder", "size": 256},
+    "model": {"discriminator": {"layers": 3, "width": 48}},
+    "train": {"batch_size": 64, "steps": 0, "epochs": 400}, "log": {"every": 10},
+}
 TEST = {
     "data": {"size": 32, "patients": 12, "condition": "tumor+head"},
     "model": {"generator": {"width": 4, "levels": 2}, "discriminator": {"width": 4, "layers": 1}},
@@ -25,4 +32,4 @@ TEST = {
 }
 # fmt: on
 
-get_config = experiment("ghost_spade", QUICK, test=TEST)
+get_config = experiment("ghost_spade", QUICK, paper=PAPER, test=TEST)

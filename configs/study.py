@@ -1,4 +1,4 @@
-"""The paper's comparison from nothing: every system and loss, what its slices do for others, one page.
+"""The comparison from nothing: every system and loss of the paper, and our own, on one page.
 
     python launch.py --config=configs/study.py            quick: embedded phantoms, two hours on two CPU cores
     python launch.py --config=configs/study.py --config.data.source=folder --config.data.dir=DIR
@@ -21,7 +21,8 @@ from pixmed_jax.defaults import COMMON, VIEW, merged
 # fmt: off
 SYSTEMS = {"ghost": ("ghost", "quick"), "no_ghost": ("ghost", "no_ghost"), "bce": ("ghost", "bce"),
            "mse": ("ghost", "mse"), "pix2pix": ("pix2pix", "quick"), "dcgan": ("dcgan", "quick"),
-           "lsgan": ("lsgan", "quick"), "stylegan2": ("stylegan2", "quick")}
+           "lsgan": ("lsgan", "quick"), "stylegan2": ("stylegan2", "quick"),
+           "ghost_spade": ("ghost_spade", "quick")}
 SHARED = {key: value for key, value in COMMON["data"].items() if key not in VIEW}
 PAPER: dict[str, dict] = {"no_ghost": {"model": {"generator": {"ghost_levels": ()}}},
                           "bce": {"loss": {"ssim": 0.0}},
