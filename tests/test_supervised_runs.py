@@ -194,7 +194,7 @@ def test_neither_samples_nor_generators_judge(trained, tmp_path_factory, name):
         ("segmenter", {"data__condition": "anatomy"}, "learns to tell masks; set data.condition=tumor"),
         ("segmenter", {"data__size": 33}, "data.size=33 cannot be halved 1 times"),
         ("classifier", {"data__size": 36}, "data.size=36 cannot be halved 3 times"),
-        ("classifier", {"model__network__name": "vgg"}, "use one of densenet, segmenter"),
+        ("classifier", {"model__network__name": "vgg"}, "use one of densenet, layout, segmenter"),
         ("classifier", {"loss__class_weights": [1, 2]}, "the data have 3 classes; give 3"),
         ("classifier", {"train__accumulate": 3}, "cannot be cut into train.accumulate=3"),
         ("classifier", {"train__dtype": "float8"}, "is not one of float32, bfloat16"),
