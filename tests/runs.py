@@ -4,6 +4,7 @@ The network is far too small to learn anything; every path through the code is t
 """
 
 import contextlib
+import csv
 import fcntl
 import os
 import runpy
@@ -13,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
+from PIL import Image
 
 from pixmed_jax import config as configs
 from pixmed_jax import inference
@@ -115,3 +118,14 @@ def loud(generator: inference.Generator, draw: Any) -> inference.Generator:
 def tree_bytes(folder: Path) -> dict[str, bytes]:
     """{relative path: contents} of every file below a folder."""
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def rows(output: Path) -> list[dict[str, str]]:
+    """The manifest of a sampled folder."""
+    with (output / "manifest.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def pixels(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image)

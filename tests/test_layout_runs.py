@@ -1,15 +1,14 @@
 """A layout model from training to pairs: what it draws is painted, judged and refused by name."""
 
-import csv
 import json
 from collections import Counter
-from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 import runs
 from PIL import Image
+from runs import pixels, rows
 from test_cards import faults
 from test_report import Page
 
@@ -64,16 +63,6 @@ def drawing(monkeypatch, model, data):
 
     monkeypatch.setattr(layouts.Layouts, "__call__", draw)
     monkeypatch.setattr(layouts, "load", lambda *_: model)
-
-
-def rows(output: Path) -> list[dict[str, str]]:
-    with (output / "manifest.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def pixels(path: Path) -> np.ndarray:
-    with Image.open(path) as image:
-        return np.asarray(image)
 
 
 def test_drawn_maps_follow_class_and_seed(model):

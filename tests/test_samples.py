@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import runs
 import tensorflow_datasets as tfds
-from PIL import Image
+from runs import pixels
 
 import pixmed_jax
 from pixmed_jax.data import samples_builder
@@ -29,11 +29,6 @@ def folder(tmp_path_factory):
 def entries(folder):
     with (folder / "manifest.csv").open(newline="") as table:
         return list(csv.DictReader(table))
-
-
-def pixels(path):
-    with Image.open(path) as image:
-        return np.asarray(image)
 
 
 def test_a_sequence_of_what_lies_in_the_folder(folder):

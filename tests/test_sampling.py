@@ -1,6 +1,5 @@
 """Sampling: a whole dataset or none, the same bytes for the same seed, and nothing foreign touched."""
 
-import csv
 import json
 import re
 from pathlib import Path
@@ -10,6 +9,7 @@ import numpy as np
 import pytest
 import runs
 from PIL import Image
+from runs import pixels, rows
 from test_cards import faults
 
 from pixmed_jax import conditions, inference, sampling
@@ -46,16 +46,6 @@ def held_out(run):
     dataset = open_dataset(**config["data"], seed=config["seed"])
     arrays, slices = dataset.load(dataset.rows["test"], dataset.size)
     return np.asarray(arrays.maps), slices
-
-
-def rows(output: Path) -> list[dict[str, str]]:
-    with (output / "manifest.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def pixels(path: Path) -> np.ndarray:
-    with Image.open(path) as image:
-        return np.asarray(image)
 
 
 def test_what_is_written(run, generator, held_out, tmp_path):
@@ -547,9 +537,9 @@ def volume_run(monkeypatch, root: Path, rule: str) -> np.ndarray:
     values = np.random.default_rng(0).integers(-1024, 3000, (8, 8, 3)).astype(np.int16)
     mask = np.zeros((8, 8, 3), np.uint8)
     mask[2:5, 2:4, 1:] = 1
-    for name, pixels in (("images", values), ("masks", mask)):
+    for name, voxels in (("images", values), ("masks", mask)):
         (root / name).mkdir(parents=True)
-        nibabel.save(nibabel.Nifti1Image(pixels, np.diag([-1, -1, 1, 1])), root / name / "case.nii.gz")
+        nibabel.save(nibabel.Nifti1Image(voxels, np.diag([-1, -1, 1, 1])), root / name / "case.nii.gz")
     source = folder.source(root, rule=rule)
     slices = load_slices(source, range(2), 8)
     given = conditions.Conditions(slices.masks, ("tumor",) * 2, slices.groups, slices.files, slices.limits)

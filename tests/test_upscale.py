@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import runs
 from PIL import Image
+from runs import pixels
 
 from pixmed_jax import inference, sampling
 from pixmed_jax.enhancement.upscale import upscale
@@ -39,11 +40,6 @@ def source(tmp_path):
     )
     Image.fromarray((waves[:32] * 65535).astype(np.uint16)).save(folder / "deep.png")
     return folder
-
-
-def pixels(path):
-    with Image.open(path) as image:
-        return np.asarray(image)
 
 
 def test_a_method_enlarges_files_as_pillow_does(source, tmp_path, capsys):

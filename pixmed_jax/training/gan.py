@@ -22,7 +22,7 @@ from pixmed_jax.data.augment import seen_by_discriminator
 from pixmed_jax.data.augment_settings import Settings, check_discriminator
 from pixmed_jax.data.pipeline import Batch
 from pixmed_jax.errors import PixmedError
-from pixmed_jax.training.task import Metrics, Task, averaged, follow, skip_if_not_finite
+from pixmed_jax.training.task import Metrics, Task, averaged, follow, skip_if_not_finite, streams
 
 Params = Any
 _PATH_RATE = 0.01  # of the running mean of path lengths (StyleGAN2's official code)
@@ -184,10 +184,10 @@ def make_task(
             )
             if kl:
                 (images, divergence), new = apply(
-                    batch.images[:read], rngs=_streams(key), method="reconstruct"
+                    batch.images[:read], rngs=streams(key), method="reconstruct"
                 )
                 return (images, divergence.mean()), new
-            images, new = apply(train=True, rngs=_streams(key))
+            images, new = apply(train=True, rngs=streams(key))
             return (images, jnp.zeros(())), new
 
         lazy, lazy_values = lazy_gradients(state, stats, batch, key)
@@ -276,7 +276,7 @@ def make_task(
     def init(key: jax.Array, batch: Batch) -> GANState:
         key, generator_key, discriminator_key = jax.random.split(key, 3)
         one = jax.tree.map(lambda x: x[:1], batch)
-        rngs = {"params": generator_key, **_streams(generator_key)}
+        rngs = {"params": generator_key, **streams(generator_key)}
         generator_variables = generator.init(rngs, one.condition, train=True)
         discriminator_params = discriminator.init(discriminator_key, one.condition, one.images)["params"]
         zero = jnp.zeros((), jnp.int32)
@@ -297,7 +297,7 @@ def make_task(
         """Condition [N, ...], keys [N] -> images [N, S, S, C]; none depends on another."""
 
         def one(condition: jax.Array, key: jax.Array) -> jax.Array:
-            return generator.apply(variables, condition[None], train=False, rngs=_streams(key))[0]
+            return generator.apply(variables, condition[None], train=False, rngs=streams(key))[0]
 
         return jax.vmap(one)(condition, keys)
 
@@ -323,8 +323,3 @@ def adam(every: int, *, learning_rate: float, b1: float, b2: float) -> optax.Gra
     """
     c = every / (every + 1) if every else 1.0
     return optax.adam(c * learning_rate, b1=b1**c, b2=b2**c)
-
-
-def _streams(key: jax.Array) -> dict[str, jax.Array]:
-    """The random streams of a generator: where it drops features, and its latent vector and noise maps."""
-    return {"dropout": key, "noise": jax.random.fold_in(key, 1)}

@@ -24,7 +24,7 @@ import optax
 from pixmed_jax import losses
 from pixmed_jax.data.pipeline import Batch
 from pixmed_jax.errors import PixmedError
-from pixmed_jax.training.task import Metrics, Task, averaged, follow, skip_if_not_finite
+from pixmed_jax.training.task import Metrics, Task, averaged, follow, skip_if_not_finite, streams
 
 _SMOOTH = 1.0  # pixels added to both sides of Dice, which is 0 / 0 for a class that is nowhere
 
@@ -226,7 +226,7 @@ def make_task(
                 {"params": params, **stats},
                 aim.inputs(batch),
                 train=True,
-                rngs={"dropout": key, "noise": jax.random.fold_in(key, 1)},
+                rngs=streams(key),
                 mutable=["batch_stats"],
             )
             value, metrics = aim.loss(outputs, batch)

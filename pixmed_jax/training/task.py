@@ -116,3 +116,8 @@ def follow(average: Any, new: Any, step: jax.Array, decay: float) -> Any:
     A young one follows quickly, or the random start would show for 1 / (1 - decay) steps.
     """
     return optax.incremental_update(new, average, 1 - jnp.minimum(decay, (1 + step) / (10 + step)))
+
+
+def streams(key: jax.Array) -> dict[str, jax.Array]:
+    """A network's random streams: where it drops features, and what it draws."""
+    return {"dropout": key, "noise": jax.random.fold_in(key, 1)}
