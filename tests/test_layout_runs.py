@@ -13,7 +13,7 @@ from test_cards import faults
 from test_report import Page
 
 from pixmed_jax import inference, layouts, sampling
-from pixmed_jax.data import sources, synthetic
+from pixmed_jax.data import plausible, sources, synthetic
 from pixmed_jax.data.slices import plane_values
 from pixmed_jax.data.sources import open_dataset
 from pixmed_jax.errors import PixmedError
@@ -273,3 +273,34 @@ def test_planes_that_no_slice_has(tmp_path_factory):
         patch.setattr(sources, "SOURCES", blank)
         with pytest.raises(PixmedError, match=r"data\.planes=true: no slice's plane is known"):
             open_dataset(**config["data"], seed=0)
+
+
+def test_how_many_draws_lie_in_their_plane(of_planes, tmp_path, monkeypatch):
+    """A planted model draws a training map of the plane it is told, or of the plane after it."""
+    config = json.loads((of_planes / "config.json").read_text())
+    dataset = open_dataset(**config["data"], seed=config["seed"])
+    maps = np.asarray(dataset.load(dataset.of("train"), dataset.size)[0].maps)
+    planes = plane_values([dataset.source.planes[row] for row in dataset.of("train")])
+    off = 0
+
+    def draw(self, values, asked, *, seeds, batch_size=8):
+        """The training map that is plausible, of the class, and of the plane asked for."""
+        return np.stack(
+            [
+                next(
+                    one
+                    for one, plane in zip(maps, planes, strict=True)
+                    if plane == 1 + (of - 1 + off) % 3 and not plausible.refusal(one, int(v), self.classes)
+                )
+                for v, of in zip(values, asked, strict=True)
+            ]
+        )
+
+    monkeypatch.setattr(layouts.Layouts, "__call__", draw)
+    monkeypatch.setattr(plausible, "tidied", lambda one, classes: one)
+    result = evaluate(of_planes)
+    assert result["planes"]["drawn"] == 1.0 and result["planes"]["real"] > 0.5
+    assert "nearest training map in the plane told: 100% of the draws" in summary(result)
+    assert "lies in it for 100 % of the draws" in (of_planes / "report" / "index.html").read_text()
+    off = 1
+    assert evaluate(of_planes)["planes"] == {"drawn": 0.0, "real": result["planes"]["real"]}

@@ -45,15 +45,27 @@ def _spread(draw, init):
     return {**others, "params": {**others["params"], **own}}
 
 
-def test_the_prior_is_the_mixture_it_says(network, variables):
-    told, z = np.eye(TUMORS)[[0, 1, 1]], np.random.default_rng(1).normal(size=(3, LATENT))
-    got = network.apply(variables, jnp.asarray(z), jnp.asarray(told), method="_log_prior")
-    p = variables["params"]
+@pytest.mark.parametrize("planes", [0, 3])
+def test_the_prior_is_the_mixture_it_says(planes):
+    """Class and plane change the weights, and the plane moves the means."""
+    rng = np.random.default_rng(1)
+    network = LayoutVAE(SIZE, CLASSES, TUMORS, planes=planes, width=4, latent=LATENT, modes=MODES)
+    shapes = {
+        **dict.fromkeys(("means", "log_variances"), (MODES, LATENT)),
+        "weights": (TUMORS + planes, MODES),
+        **({"shifts": (planes, LATENT)} if planes else {}),
+    }
+    p = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    z, told = rng.normal(size=(3, LATENT)), np.eye(TUMORS)[[0, 1, 1]]
+    if planes:
+        told = np.concatenate([told, np.array([[0, 0, 1], [1, 0, 0], [0, 0, 0]])], axis=-1)
+    got = network.apply({"params": p}, jnp.asarray(z), jnp.asarray(told), method="_log_prior")
+    moved = [p["shifts"][2], p["shifts"][0], np.zeros(LATENT)] if planes else np.zeros((3, LATENT))
     for i in range(3):
         logits = layout_vae._FASTER * (told[i] @ p["weights"])
         shares = np.exp(logits - logits.max())
         density = sum(
-            share / shares.sum() * stats.multivariate_normal(mean, np.diag(np.exp(log))).pdf(z[i])
+            share / shares.sum() * stats.multivariate_normal(mean + moved[i], np.diag(np.exp(log))).pdf(z[i])
             for share, mean, log in zip(shares, p["means"], p["log_variances"], strict=True)
         )
         assert got[i] == pytest.approx(np.log(density), rel=1e-4)
@@ -159,5 +171,14 @@ def test_planes_are_told_beside_the_class(maps):
     keys = {"params": jax.random.key(0), "noise": jax.random.key(1)}
     variables = network.init(keys, told, train=True)
     assert variables["params"]["weights"].shape == (TUMORS + 3, MODES)
-    drawn = network.apply(variables, told, train=False, rngs={"noise": jax.random.key(2)}).argmax(-1)
-    assert all(not (one == 2 - i % 2).any() for i, one in enumerate(np.asarray(drawn)))
+
+    def drawn(shifts):
+        given = {**variables, "params": {**variables["params"], "shifts": shifts}}
+        return np.asarray(network.apply(given, told, train=False, rngs={"noise": jax.random.key(2)}))
+
+    still, moved = (drawn(jnp.full((3, LATENT), of)) for of in (0.0, 5.0))
+    for logits in (still, moved):
+        assert all(not (one == 2 - i % 2).any() for i, one in enumerate(logits.argmax(-1)))
+    # The plane moves what is drawn, and where none is told nothing moves.
+    changed = np.abs(moved - still).max((1, 2, 3)) > 1e-3
+    np.testing.assert_array_equal(changed, [False, True, True, True, False, True])

@@ -24,6 +24,7 @@ from pixmed_jax.evaluation import (
     cards,
     cost,
     diversity,
+    facts,
     fidelity,
     layouts,
     metrics,
@@ -114,19 +115,13 @@ def evaluate(
     )
 
     result = {
-        "n": len(real),
-        "patients": len(set(slices.groups)),
-        "split": split,
-        "split_by": config["data"]["split"]["by"],
-        "step": generator.step,
+        **facts.of(config, dataset, split, generator.step),
         "seed": seed,
-        "size": dataset.size,
         "condition": {
             "name": config["data"]["condition"],
             "classes": list(dataset.classes),
             "bytes_per_slice": condition_bytes(maps),
         },
-        "config": configs.digest(config),
         "judged_by": digest(train_images, real)[:16],  # numbers of other slices' judges do not compare
         **means(scores["generated"]),
         "intervals": {
@@ -204,7 +199,7 @@ def summary(result: Mapping[str, Any]) -> str:
         return judges.get(result["predicts"], supervised).summary(result)
     names = {"generated": result, **result["baselines"]}
     table = ", ".join(f"{name.replace('_', ' ')} {of['ssim']['full']:.3f}" for name, of in names.items())
-    line = f"SSIM on {result['n']} {result['split']} slices of {result['patients']} patients: {table}"
+    line = f"SSIM on {facts.whom(result)}: {table}"
     kid, dice = result["kid"], result["mask_dice"]
     if kid["value"] is not None:
         line += f"; KID {kid['value']:.3g} (real patients {kid['floor']:.3g})"

@@ -2,7 +2,8 @@
 
 As many maps as the held-out patients have slices, of the same classes and planes, are drawn and held against
 theirs: the shares that head, tumour and tissues take, beside what training patients show; how many draws were
-refused, beside how many real maps the same rules refuse; and copies, by overlap of classes (`overlap.py`).
+refused, beside how many real maps the same rules refuse; where planes are told, how many draws lie in theirs;
+and copies, by overlap of classes (`overlap.py`).
 
 Writes `evaluation.json` and `report/index.html` into the run's folder. Label maps [N, S, S] uint8.
 """
@@ -16,7 +17,6 @@ import numpy as np
 from PIL import Image
 from scipy import stats
 
-from pixmed_jax import config as configs
 from pixmed_jax import layouts as models
 from pixmed_jax import pages, pictures
 from pixmed_jax import workdir as run_folder
@@ -25,6 +25,7 @@ from pixmed_jax.data.regions import is_tumor
 from pixmed_jax.data.slices import plane_values
 from pixmed_jax.data.sources import Dataset, open_dataset
 from pixmed_jax.errors import PixmedError
+from pixmed_jax.evaluation import facts
 from pixmed_jax.evaluation.memorisation import Found, Real, measure
 from pixmed_jax.evaluation.overlap import overlap
 
@@ -38,11 +39,12 @@ def evaluate(workdir: Path, config: Mapping[str, Any], *, split: str, seed: int,
     dataset = open_dataset(**{**config["data"], "synthetic_dir": ""}, seed=config["seed"])
     held_out, train = (of_patients(dataset, name) for name in (split, "train"))
     values = tumor_values(held_out.images, len(model.tumors))
-    planes = plane_values([dataset.source.planes[row] if model.planes else "" for row in dataset.of(split)])
+    planes, known = (_planes(dataset, name) for name in (split, "train"))
+    asked = planes if model.planes else np.zeros_like(planes)
     if not values.any():
         raise PixmedError(f"evaluate.split={split}: no slice has a tumour; give another")
     refused: Counter[str] = Counter()
-    drawn = models.plausible(model, values[values > 0], planes[values > 0], seed, refused)
+    drawn = models.plausible(model, values[values > 0], asked[values > 0], seed, refused)
     judged = [
         plausible.refusal(one, int(value), model.classes)
         for one, value in zip(held_out.images, values, strict=True)
@@ -50,22 +52,23 @@ def evaluate(workdir: Path, config: Mapping[str, Any], *, split: str, seed: int,
     ]
     found = measure(drawn, None, train, held_out, overlap)
     result = {
+        **facts.of(config, dataset, split, model.step),
         "n": len(drawn),
-        "patients": len(set(held_out.groups)),
-        "split": split,
-        "split_by": config["data"]["split"]["by"],
-        "step": model.step,
         "seed": seed,
-        "size": model.size,
         "predicts": "layouts",
         "classes": list(model.classes),
-        "config": configs.digest(config),
         "refused": {
             "drawn": refused.total() / (refused.total() + len(drawn)),
             "real": sum(map(bool, judged)) / len(judged),
             "reasons": dict(refused.most_common()),
         },
         "shares": compared(drawn, held_out.images, train.images, model.classes),
+        "planes": {
+            "drawn": _in_plane(asked[values > 0], known[found.generated.rows]),
+            "real": _in_plane(planes, known[found.held_out.rows]),
+        }
+        if asked.any()
+        else None,
         "memorisation": found.entry,
     }
     run_folder.write_json(workdir / run_folder.EVALUATION, result)
@@ -82,6 +85,15 @@ def evaluate(workdir: Path, config: Mapping[str, Any], *, split: str, seed: int,
     )
     run_folder.write_text(workdir / "report" / "index.html", page)
     return result
+
+
+def _planes(dataset: Dataset, split: str) -> np.ndarray:
+    return plane_values([dataset.source.planes[row] for row in dataset.of(split)])
+
+
+def _in_plane(planes: np.ndarray, nearest: np.ndarray) -> float:
+    """The share of maps of a known plane whose nearest training map, of planes `nearest`, lies in it too."""
+    return float((planes == nearest)[planes > 0].mean())
 
 
 def of_patients(dataset: Dataset, split: str) -> Real:
@@ -169,6 +181,11 @@ def summary(result: Mapping[str, Any]) -> str:
     lines.append(
         f"refused {refused['drawn']:.0%} of the draws, {refused['real']:.0%} of real maps by the same rules"
     )
+    if planes := result["planes"]:
+        lines.append(
+            f"nearest training map in the plane told: {planes['drawn']:.0%} of the draws, "
+            f"{planes['real']:.0%} of real maps"
+        )
     return "\n".join([*lines, told_of_copies(found)])
 
 

@@ -15,7 +15,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from pixmed_jax import config as configs
 from pixmed_jax import inference, pictures
 from pixmed_jax import workdir as run_folder
 from pixmed_jax.data.pipeline import Arrays, whole_batch
@@ -23,7 +22,7 @@ from pixmed_jax.data.regions import heads
 from pixmed_jax.data.slices import Slices
 from pixmed_jax.data.sources import Dataset, open_dataset
 from pixmed_jax.enhancement.interpolation import METHODS, enlarge
-from pixmed_jax.evaluation import cards, cost, distribution, features, metrics, report, supervised
+from pixmed_jax.evaluation import cards, cost, distribution, facts, features, metrics, report, supervised
 from pixmed_jax.evaluation.published import NOT_ASKED, Distance
 from pixmed_jax.evaluation.published import measure as measure_lpips
 
@@ -61,17 +60,10 @@ def evaluate(
     }
     scores = {name: metrics.score(made, real, regions) for name, made in images.items()}
     result = {
-        "n": len(real),
-        "patients": len(set(slices.groups)),
-        "patients_known": slices.groups != slices.files,
-        "split": split,
-        "split_by": config["data"]["split"]["by"],
-        "step": restorer.step,
-        "size": dataset.size,
+        **facts.of(config, dataset, split, restorer.step),
         "scale": restorer.scale,
         "predicts": "images",
         "degraded": dataset.condition,
-        "config": configs.digest(config),
         "contenders": {name: _told(of, groups) for name, of in scores.items()},
         "gains": {
             name: {
@@ -103,12 +95,11 @@ def evaluate(
 
 def summary(result: Mapping[str, Any]) -> str:
     """The whole-image numbers in a line for the terminal."""
-    who = f"{result['patients']} patients" if result["patients_known"] else "unknown patients"
     table = ", ".join(
         f"{name} {of['psnr']['full']['value']:.2f} dB and {of['ssim']['full']['value']:.4f}"
         for name, of in result["contenders"].items()
     )
-    return f"PSNR and SSIM on {result['n']} {result['split']} slices of {who}: {table}"
+    return f"PSNR and SSIM on {facts.whom(result)}: {table}"
 
 
 # ---------------------------------------------------------------- images

@@ -15,13 +15,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
-from pixmed_jax import config as configs
 from pixmed_jax import inference, pictures
 from pixmed_jax import workdir as run_folder
 from pixmed_jax.data.slices import Slices
 from pixmed_jax.data.sources import Dataset, open_dataset
 from pixmed_jax.data.synthetic import PREFIX
-from pixmed_jax.evaluation import cards, classification, cost, metrics, report, segmentation
+from pixmed_jax.evaluation import cards, classification, cost, facts, metrics, report, segmentation
 
 _SHOWN = 12  # right ones and wrong ones, each
 _RANKS = 8  # masks shown, evenly spaced from the worst to the best
@@ -68,16 +67,9 @@ def evaluate(workdir: Path, config: Mapping[str, Any], *, split: str, step: str)
     logits = network(np.asarray(arrays.images))
     judge = _judge_labels if network.predicts == "labels" else _judge_masks
     result = {
-        "n": len(logits),
-        "patients": len(set(slices.groups)),
-        "patients_known": slices.groups != slices.files,
-        "split": split,
-        "split_by": config["data"]["split"]["by"],
-        "step": network.step,
-        "size": dataset.size,
+        **facts.of(config, dataset, split, network.step),
         "predicts": network.predicts,
         "classes": list(network.classes),
-        "config": configs.digest(config),
         "trained_on": _trained_on(workdir),
         "cost": cost.of(config, len(network.classes), network),
     }
@@ -103,8 +95,7 @@ def table(slices: Slices, cases: Mapping[str, Sequence[Any] | np.ndarray]) -> st
 
 def summary(result: Mapping[str, Any]) -> str:
     """The numbers in a line for the terminal."""
-    who = f"{result['patients']} patients" if result["patients_known"] else "unknown patients"
-    where = f"{result['n']} {result['split']} slices of {who}"
+    where = facts.whom(result)
     if result["predicts"] == "masks":
         far = result["hausdorff95"]
         return f"Dice on {where}: {result['dice']:.3f}, 95 % Hausdorff distance {_text(far, '{:.1f}')} pixels"

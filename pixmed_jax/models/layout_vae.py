@@ -3,7 +3,8 @@
 Kingma and Welling, ICLR 2014. The prior is a mixture of M Gaussians whose weights depend on the class, after
 Dilokthanakul et al. 2016, "Deep Unsupervised Clustering with Gaussian Mixture Variational Autoencoders", in
 its simplest form, log p(z | class) = log sum_m pi_m(class) N(z; mu_m, sigma_m), learnt with everything else.
-Slices of several planes and levels are no single cloud, and what is drawn between clouds is no head.
+Slices of several planes and levels are no single cloud, and what is drawn between clouds is no head. A plane
+that is told changes the weights as the class does, and moves the means.
 
 A tumour of another class than the one told cannot be drawn: its logit is out of reach. To the logits of a
 drawn map comes grain, `grain` times Gumbel noise that neighbouring pixels share: the most likely class
@@ -61,6 +62,8 @@ class LayoutVAE(nn.Module):
         self.means = self.param("means", nn.initializers.normal(0.3), shape)
         self.log_variances = self.param("log_variances", nn.initializers.zeros, shape)
         self.weights = self.param("weights", nn.initializers.zeros, (self.tumors + self.planes, self.modes))
+        if self.planes:
+            self.shifts = self.param("shifts", nn.initializers.zeros, (self.planes, self.latent))
 
     @nn.compact
     def __call__(self, maps: jax.Array, *, train: bool) -> jax.Array | tuple[jax.Array, jax.Array]:
@@ -70,7 +73,8 @@ class LayoutVAE(nn.Module):
         if not train:
             mode = jax.random.categorical(self.make_rng("noise"), told @ self._weights())
             spread = jnp.exp(self._log_variances()[mode] / 2)
-            logits = self._decoded(self.means[mode] + spread * normal, told, train)
+            mean = self.means[mode] + self._shift(told)
+            logits = self._decoded(mean + spread * normal, told, train)
             return logits + self.grain * smooth_gumbel(self.make_rng("noise"), logits.shape)
         mean, log_variance = jnp.split(self._encoded(maps, told, train), 2, axis=-1)
         log_variance = jnp.clip(log_variance, *_LOG_VARIANCES)
@@ -100,11 +104,16 @@ class LayoutVAE(nn.Module):
     def _weights(self) -> jax.Array:
         return _FASTER * self.weights
 
+    def _shift(self, told: jax.Array) -> jax.Array:
+        """What the plane moves the prior's means by, [N, L]."""
+        return told[:, self.tumors :] @ self.shifts if self.planes else jnp.zeros(())
+
     def _log_variances(self) -> jax.Array:
         return jnp.clip(self.log_variances, *_LOG_VARIANCES)
 
     def _log_prior(self, z: jax.Array, told: jax.Array) -> jax.Array:
-        each = _log_density(z[:, None], self.means, self._log_variances())  # [N, M]
+        # Moving z back is moving all means.
+        each = _log_density((z - self._shift(told))[:, None], self.means, self._log_variances())  # [N, M]
         return nn.logsumexp(each + nn.log_softmax(told @ self._weights()), axis=-1)
 
 
