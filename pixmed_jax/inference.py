@@ -208,7 +208,7 @@ class Generator:
 
     `grey` says that a picture's channels mean one grey value, however many the network makes. `limits` are
     the values that its images' 0 and 1 stand for in the units of the data it was trained on. `takes_maps` is
-    false for a model whose condition is the label alone.
+    false for a model whose condition is the label alone. `reads_style` says that it can `repaint`.
     """
 
     def __init__(self, saved: checkpoint.Saved):
@@ -225,6 +225,16 @@ class Generator:
         self.takes_maps: bool = saved.config["data"]["condition"] != "label"
         classes, channels = len(saved.classes), saved.config["data"]["channels"]
         self._predict = jit_predict(task, lambda maps: one_hot(maps, classes, channels))
+        self._repaint: Predict | None = None
+        if repaint := task.repaint:
+
+            @jax.jit
+            def repainted(variables: Any, given: tuple[jax.Array, jax.Array], _: jax.Array) -> jax.Array:
+                maps, images = given
+                real = with_channels(to_float(images), channels)
+                return repaint(variables, one_hot(maps, classes, channels), real)
+
+            self._repaint = repainted
 
     def __call__(
         self, maps: np.ndarray, *, seed: int = 0, seeds: np.ndarray | None = None, batch_size: int = 8
@@ -262,6 +272,19 @@ class Generator:
             return np.zeros((0, self.size, self.size, self.config["data"]["channels"]), np.float32)
         with memory.told(batch_size, self.size, _SMALLER):
             return in_batches(self._predict, self._variables, maps.astype(np.uint8), seeds, batch_size)
+
+    @property
+    def reads_style(self) -> bool:
+        return self._repaint is not None
+
+    def repaint(self, maps: np.ndarray, images: np.ndarray, *, batch_size: int = 8) -> np.ndarray:
+        """Label maps [N, S, S] and the real slices [N, S, S, C] uint8 | uint16 behind them -> images as from
+        a call, each in the style read off its slice: for measuring what a style leaves open.
+        """
+        assert self._repaint is not None
+        with memory.told(batch_size, self.size, _SMALLER):
+            seeds = image_seeds(0, len(maps))  # of no consequence
+            return in_batches(self._repaint, self._variables, (maps, images), seeds, batch_size)
 
     def one_image(self, device: jax.Device) -> tuple[Any, tuple[Any, ...]]:
         """What makes one image on `device`, a jitted function, and its arguments, placed there."""

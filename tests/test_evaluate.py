@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import jax
 import numpy as np
 import pytest
 import runs
@@ -17,7 +18,9 @@ from pixmed_jax.errors import PixmedError
 from pixmed_jax.evaluation import evaluate as module
 from pixmed_jax.evaluation.evaluate import evaluate, means, summary
 from pixmed_jax.evaluation.kept import digest
+from pixmed_jax.training.build import networks
 from pixmed_jax.training.dry_run import network_sizes
+from pixmed_jax.training.loop import train
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +51,42 @@ def test_the_file_holds_what_was_returned_in_strict_json(evaluated):
 
     stored = json.loads(text, parse_constant=refuse)
     assert stored == json.loads(json.dumps(result))
+
+
+def test_what_reads_styles_is_also_given_the_slices_own(tmp_path_factory):
+    """The same numbers from what the network's parts make of the slices, one by one."""
+    workdir = tmp_path_factory.mktemp("styled") / "run"
+    config = runs.preset(tmp_path_factory, "ghost_spade", train__steps=2)
+    assert train(config, workdir) == 0
+    generator = pixmed_jax.load(workdir)
+    variables = jax.tree.map(lambda x: 3 * x, generator._variables)  # so that styles are heard
+    generator._variables = variables
+    dataset = open_dataset(**config["data"], seed=config["seed"])
+    arrays, _ = dataset.load(dataset.rows["test"], dataset.size)
+    network = networks(config)[0]
+    condition = np.eye(1 + len(dataset.classes), dtype=np.float32)[arrays.maps][..., 1:]
+    real = arrays.images.astype(np.float32) / 255
+    made = [
+        network.apply(
+            variables, one[None], image[None], method=lambda m, *x: m.painter(x[0], m.reader(*x)[0])
+        )
+        for one, image in zip(condition, real, strict=True)
+    ]
+    made = np.concatenate(made)
+    assert np.abs(made - generator(np.asarray(arrays.maps))).max() > 1e-3
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module.inference, "load", lambda *_: generator)
+        result = evaluate(workdir)
+    assert list(result["baselines"]) == ["mean_image", "nearest_mask", "own_style"]
+    own = result["baselines"]["own_style"]["mse"]["full"]
+    assert own == pytest.approx(np.square(made - real).mean(), rel=1e-4)
+    assert own != result["mse"]["full"]
+    page = (workdir / "report" / "index.html").read_text()
+    assert "same map in the real slice&#39;s own style" in page
+    facts = json.loads((workdir / "model_card.json").read_text())
+    assert faults(facts) == []
+    (whole,) = (row for row in facts["results"]["rows"] if row["name"] == "SSIM, whole image")
+    assert "the same map in the real slice's own style" in whole["beside"]
 
 
 def test_the_card_is_written_and_fits_its_schema(evaluated):

@@ -96,6 +96,18 @@ def test_the_first_are_painted_in_the_style_of_their_images(variables):
     np.testing.assert_allclose(divergence, by_draws.sum(-1).mean(0), rtol=0.02)
 
 
+def test_repainting_takes_the_mean_of_the_style_that_is_read(variables):
+    rng = np.random.default_rng(1)
+    condition = jnp.asarray(rng.integers(0, 2, (2, 16, 16, 3)), jnp.float32)
+    images = jnp.asarray(rng.random((2, 16, 16, 1)), jnp.float32)
+    painted = SMALL.apply(variables, condition, images, method="repaint")
+    mean, _ = SMALL.apply(variables, condition, images, method=lambda m, *x: m.reader(*x))
+    expected = SMALL.apply(variables, condition, mean, method=lambda m, *x: m.painter(*x))
+    np.testing.assert_allclose(painted, expected, rtol=1e-5)
+    other = SMALL.apply(variables, condition, images.at[1].multiply(0.5), method="repaint")
+    assert (np.abs(painted - other).max((1, 2, 3)) > 1e-3).tolist() == [False, True]
+
+
 def test_a_map_of_one_class_makes_no_pattern(variables):
     """Away from the border every pixel is reached alike: a transposed convolution would leave a grid."""
     image = np.asarray(PAINT(variables, jnp.ones((1, 96, 96, 3)), jax.random.key(0)))[0, 40:56, 40:56]

@@ -13,6 +13,7 @@ _BASELINES = {
     "mean_image": "mean training image",
     "nearest_mask": "nearest-mask training slice",
     "same_label": "a training slice of that class",
+    "own_style": "the same map in the real slice's own style",
 }
 _SETS = {
     "kid": "KID",

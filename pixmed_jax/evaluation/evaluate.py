@@ -94,6 +94,8 @@ def evaluate(
         "mean_image": np.broadcast_to(mean_of(train), real.shape),
         other: grey_floats(train._replace(images=train.images[rows])),
     }
+    if generator.reads_style:
+        contenders["own_style"] = pictures.grey(generator.repaint(maps, np.asarray(arrays.images)))
     regions = {
         "full": np.ones(real.shape, bool),
         "head": known_heads(maps, np.asarray(arrays.images), dataset.condition),
@@ -129,7 +131,7 @@ def evaluate(
             for name, of_regions in scores["generated"].items()
         },
         "cost": cost.of(config, len(dataset.classes), generator),
-        "baselines": {name: means(scores[name]) for name in ("mean_image", other)},
+        "baselines": {name: means(of) for name, of in scores.items() if name != "generated"},
         **fidelity_of,
         "diversity": diversity.measure(
             generated,

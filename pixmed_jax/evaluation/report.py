@@ -27,6 +27,7 @@ _ROWS = {
     "mean_image": "mean training image",
     "nearest_mask": "nearest-mask training slice",
     "same_label": "any training slice of that class",
+    "own_style": "same map in the real slice's own style",
 }
 
 

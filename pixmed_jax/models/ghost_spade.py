@@ -65,6 +65,11 @@ class GhostSPADE(nn.Module):
         style = jnp.concatenate([read, drawn[len(images) :]])
         return self.painter(condition, style), divergence.sum(-1)
 
+    def repaint(self, condition: jax.Array, images: jax.Array) -> jax.Array:
+        """Condition [N, ...], the real image of each -> images in the style that is read off it."""
+        mean, _ = self.reader(condition, images)
+        return self.painter(condition, mean)
+
 
 class StyleReader(nn.Module):
     """Condition [N, S, S, K] and image [N, S, S, C] -> mean and deviation of the style, [N, style] each."""

@@ -301,6 +301,9 @@ def make_task(
 
         return jax.vmap(one)(condition, keys)
 
+    def repaint(variables: Params, condition: jax.Array, images: jax.Array) -> jax.Array:
+        return generator.apply(variables, condition, images, method="repaint")
+
     def score(images: jax.Array, batch: Batch) -> Metrics:
         """How near each image is to the real one of its condition; a label does not determine an image."""
         return {"ssim": losses.ssim_of_each(images, batch.images)} if batch.condition.ndim == 4 else {}
@@ -312,6 +315,7 @@ def make_task(
         inputs=lambda batch: batch.condition,
         score=score,
         predicts="images",
+        repaint=repaint if kl else None,
     )
 
 

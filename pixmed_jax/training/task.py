@@ -39,7 +39,8 @@ class Task(NamedTuple):
         "masks"   logits [N, S, S, 1 + K], background first
 
     and `score(outputs, batch)` says how good each is: {name: [N]}, the more the better. The best checkpoint
-    is that with the highest first score; where a task has none, it is the newest.
+    is that with the highest first score; where a task has none, it is the newest. `repaint(variables, inputs,
+    images)`, of a generator that reads styles, makes images in the style of the given ones.
     """
 
     init: Callable[[jax.Array, Batch], Any]
@@ -48,6 +49,7 @@ class Task(NamedTuple):
     inputs: Callable[[Batch], jax.Array]
     score: Callable[[jax.Array, Batch], Metrics]
     predicts: str
+    repaint: Callable[[Any, jax.Array, jax.Array], jax.Array] | None = None
 
 
 def skip_if_not_finite(
