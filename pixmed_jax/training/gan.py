@@ -10,7 +10,7 @@ update of their own after the player's main one, k times as large.
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import flax.linen as nn
 import jax
@@ -302,7 +302,7 @@ def make_task(
         return jax.vmap(one)(condition, keys)
 
     def repaint(variables: Params, condition: jax.Array, images: jax.Array) -> jax.Array:
-        return generator.apply(variables, condition, images, method="repaint")
+        return cast(jax.Array, generator.apply(variables, condition, images, method="repaint"))
 
     def score(images: jax.Array, batch: Batch) -> Metrics:
         """How near each image is to the real one of its condition; a label does not determine an image."""
