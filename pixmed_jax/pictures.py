@@ -47,6 +47,14 @@ def colours(maps: np.ndarray, classes: Sequence[str]) -> np.ndarray:
     return palette(classes)[maps] / 255.0
 
 
+def legend(classes: Sequence[str]) -> list[tuple[str, str]]:
+    """[(class, its colour as CSS has it)]."""
+    return [
+        (name, f"rgb({', '.join(map(str, colour))})")
+        for name, colour in zip(classes, palette(classes)[1:].tolist(), strict=True)
+    ]
+
+
 def difference(a: np.ndarray, b: np.ndarray, *, white: float = 0.5) -> np.ndarray:
     """|a - b| of the grey values as a heat map [N, S, S, 3]: black is equal, white `white` or more apart."""
     gap = np.abs(grey(a) - grey(b))

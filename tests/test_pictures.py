@@ -14,6 +14,11 @@ def test_tumours_are_strong_and_the_head_is_dull_whatever_their_order():
     assert spread[3] < 30 < min(spread[1], spread[2])
     maps = np.array([[[0, 1], [2, 3]]], np.uint8)
     np.testing.assert_allclose(pictures.colours(maps, ("a", "b", "head")) * 255, two[maps])
+    # The words beside a picture name the colours in it, the background not among them.
+    told = pictures.legend(("a", "b", "head"))
+    shown = [pictures.colours(np.full((1, 1, 1), value), ("a", "b", "head"))[0, 0, 0] for value in (1, 2, 3)]
+    assert [name for name, _ in told] == ["a", "b", "head"]
+    assert [css for _, css in told] == ["rgb({:.0f}, {:.0f}, {:.0f})".format(*(255 * rgb)) for rgb in shown]
 
 
 def test_tissues_are_greys_from_dark_to_bright_and_tumours_stand_out():

@@ -14,7 +14,7 @@ from pixmed_jax import pages
 from pixmed_jax import workdir as run_folder
 from pixmed_jax.data.augment_settings import briefly
 from pixmed_jax.evaluation import fidelity, verdict
-from pixmed_jax.pictures import chart_uri, data_uri, styled
+from pixmed_jax.pictures import chart_uri, data_uri, legend, styled
 
 UNITS = {"ssim": ("SSIM", "{:.3f}"), "psnr": ("PSNR, dB", "{:.2f}"), "mse": ("MSE", "{:.5f}")}
 REGIONS = {"full": "whole image", "head": "inside the head", "tumor": "inside the mask"}
@@ -58,6 +58,7 @@ def write(
         titles=_ROWS,
         tables=[(title, _table(name, form, evaluation)) for name, (title, form) in UNITS.items()],
         grid=data_uri(grid),
+        legend=legend(evaluation["condition"]["classes"]),
         told=fidelity.told(evaluation),
         drawn=drawn,
         augmentations=[
