@@ -48,6 +48,7 @@ def train(config: dict[str, Any], workdir: Path, *, fresh: bool = False) -> int:
     A run that is there is resumed from its newest intact checkpoint. Raises PixmedError for what the user
     can cure: data, config, disk, or numbers that do not stay finite.
     """
+    config = configs.plain(config)  # as it will be read back: a tuple is a list then
     stopping = "stopping after this step; once more to stop without saving"
     with Interrupt(stopping) as interrupt, ExitStack() as held:
         mesh = meshes.make_mesh(config["train"]["batch_size"])
