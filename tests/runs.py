@@ -120,6 +120,11 @@ def tree_bytes(folder: Path) -> dict[str, bytes]:
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
+def code_of(card: str) -> str:
+    """The Python in a model card."""
+    return card.split("```python\n")[1].split("```")[0]
+
+
 def rows(output: Path) -> list[dict[str, str]]:
     """The manifest of a sampled folder."""
     with (output / "manifest.csv").open(newline="") as file:

@@ -202,6 +202,27 @@ def test_the_evaluation(layout_run, drawing, data):
     assert "copies 8 of 8" in lines[-1] and lines[1].startswith("head")
 
 
+def test_the_card(layout_run, drawing):
+    result = evaluate(layout_run)
+    facts = json.loads((layout_run / "model_card.json").read_text())
+    assert faults(facts) == [] and facts["model"]["makes"] == "layouts"
+    found = {row["name"]: row for row in facts["results"]["rows"]}
+    refused = found["share of draws refused"]
+    assert refused["value"] == result["refused"]["drawn"]
+    assert refused["beside"] == {"of real maps": result["refused"]["real"]}
+    (head,) = (row for name, row in found.items() if name.startswith("share of head"))
+    assert head["value"] == result["shares"]["head"]["apart"]
+    assert not any("plane" in name for name in found)  # it was told none
+    copies = {row["name"]: row["value"] for row in facts["memorisation"]["rows"]}
+    assert copies["copies of a training slice"] == result["n"]  # what was drawn are training maps again
+    page = (layout_run / "model_card.md").read_text()
+    told = {}
+    exec(runs.code_of(page).replace("DIR", str(layout_run)), told)
+    assert told["maps"].shape == (2, 32, 32) and {1, 2} == {
+        one[(one > 0) & (one < 4)].max() for one in told["maps"]
+    }
+
+
 def test_a_comparison_leaves_it_out(layout_run, drawing):
     evaluate(layout_run)
     with pytest.raises(PixmedError, match="draws label maps, which is not what is compared here"):
@@ -301,6 +322,9 @@ def test_how_many_draws_lie_in_their_plane(of_planes, tmp_path, monkeypatch):
     result = evaluate(of_planes)
     assert result["planes"]["drawn"] == 1.0 and result["planes"]["real"] > 0.5
     assert "nearest training map in the plane told: 100% of the draws" in summary(result)
+    facts = json.loads((of_planes / "model_card.json").read_text())
+    (told,) = (row for row in facts["results"]["rows"] if "plane" in row["name"])
+    assert (told["value"], told["beside"]) == (1.0, {"of real maps": result["planes"]["real"]})
     assert "lies in it for 100 % of the draws" in (of_planes / "report" / "index.html").read_text()
     off = 1
     assert evaluate(of_planes)["planes"] == {"drawn": 0.0, "real": result["planes"]["real"]}

@@ -92,6 +92,9 @@ def test_the_record_and_the_page(run):
     card = json.loads((folder / "model_card.json").read_text())
     assert not faults(card) and card["model"]["makes"] == "restorations"
     assert card["results"]["rows"][0]["beside"].keys() == set(METHODS)
+    given = {"images": np.full((1, 16, 16, 1), 0.5, np.float32)}
+    exec(runs.code_of((folder / "model_card.md").read_text()).replace("DIR", str(folder)), given)
+    assert given["images"].shape == (1, 32, 32, 1)
     scores = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert all(np.isfinite(s["held_out/psnr"]) for s in scores if "held_out/psnr" in s)
 

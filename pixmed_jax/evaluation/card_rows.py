@@ -101,6 +101,21 @@ def of_restorer(evaluation: Mapping[str, Any]) -> list[Row]:
     return rows + row("KID", kid["value"], bounds, better="less", **{"real patients": kid["floor"], **others})
 
 
+def of_layouts(evaluation: Mapping[str, Any]) -> list[Row]:
+    """Of what draws label maps: how many are no slices, in which plane they lie, and what they show of each
+    class, as the distance of its distribution from that of held-out patients.
+    """
+    refused, planes = evaluation["refused"], evaluation["planes"] or {}
+    rows = row("share of draws refused", refused["drawn"], better="less", **{"of real maps": refused["real"]})
+    beside = {"of real maps": planes.get("real")}
+    title = "share of draws whose nearest training map is of the plane told"
+    rows += row(title, planes.get("drawn"), better="more", **beside)
+    for name, of in evaluation["shares"].items():
+        title = f"share of {name}: distance of distributions (Kolmogorov and Smirnov)"
+        rows += row(title, of["apart"], better="less", **{"training patients": of["floor"]})
+    return rows
+
+
 def of_network(evaluation: Mapping[str, Any]) -> list[Row]:
     """Of a classifier or a segmenter."""
     rows: list[Row] = []

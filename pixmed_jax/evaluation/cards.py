@@ -26,12 +26,20 @@ USES = {
     ),
     "labels": ("Research on classifying such slices, and judging synthetic ones by it",),
     "masks": ("Research on segmenting such slices, and judging synthetic ones by it",),
+    "layouts": (
+        "Research: label maps of nobody, from which a generator paints pairs to train segmenters and "
+        "classifiers with",
+    ),
     "restorations": ("Research on restoring such slices, and enlarging synthetic ones",),
 }
 NEVER = (
     "Diagnosis, treatment, or any decision about a patient: this is no medical device",
     "Evidence in a study as if the images were of patients",
     "Restoring or sharpening a patient's image: what the condition leaves open is invented",
+)
+NEVER_LAYOUTS = (
+    "Diagnosis, treatment, or any decision about a patient: this is no medical device",
+    "Evidence of how often tumours are, how large, or where they grow",
 )
 NEVER_RESTORER = (
     "Diagnosis, treatment, or any decision about a patient: what was lost is guessed, and looks measured",
@@ -41,6 +49,12 @@ NEVER_NETWORK = (
     "Diagnosis, treatment, or any decision about a patient: this is no medical device",
     "Slices of other scanners, sequences or organs than those it was trained on, without a test on them",
 )
+_NEVER = {"images": NEVER, "layouts": NEVER_LAYOUTS, "restorations": NEVER_RESTORER}
+_ROWS = {
+    "images": card_rows.of_images,
+    "layouts": card_rows.of_layouts,
+    "restorations": card_rows.of_restorer,
+}
 
 
 def write(workdir: Path, folder: Path | None = None, step: int | None = None) -> Path:
@@ -74,7 +88,7 @@ def collect(workdir: Path, step: int | None = None) -> dict[str, Any]:
     network = config["model"].get("network")
     makes = NETWORKS[network["name"]][1] if network else "images"
     makes = "restorations" if restores(config) else makes
-    results, answers = _results(evaluation, step), []
+    results, answers = _results(evaluation, makes, step), []
     if makes == "images":
         known = evaluation if "rows" in results else {}
         known = {
@@ -105,7 +119,7 @@ def collect(workdir: Path, step: int | None = None) -> dict[str, Any]:
         "contact": config.get("about", {}).get("contact") or None,
         "use": {
             "intended": list(USES[makes]),
-            "out_of_scope": list({"images": NEVER, "restorations": NEVER_RESTORER}.get(makes, NEVER_NETWORK)),
+            "out_of_scope": list(_NEVER.get(makes, NEVER_NETWORK)),
         },
         "training_data": provenance.of_data(config, workdir),
         "training": provenance.of_training(config, workdir, step),
@@ -119,6 +133,9 @@ def collect(workdir: Path, step: int | None = None) -> dict[str, Any]:
     if makes == "images":
         card["memorisation"] = _memorisation(known["memorisation"])
         card["utility"] = _utility(known["utility"])
+    elif makes == "layouts":  # copies are part of its evaluation
+        unknown = missing("evaluate")
+        card["memorisation"] = _memorisation(evaluation["memorisation"]) if "rows" in results else unknown
     return {**card, "limits": _limits(card)}
 
 
@@ -147,13 +164,12 @@ def _read(path: Path, digest: str) -> dict[str, Any]:
     return told if told.get("config") == digest else {}
 
 
-def _results(evaluation: Mapping[str, Any], step: int | None) -> dict[str, Any]:
+def _results(evaluation: Mapping[str, Any], makes: str, step: int | None) -> dict[str, Any]:
     if not evaluation:
         return missing("evaluate")
     if evaluation["step"] != step:
         return missing("evaluate", f"Not evaluated at this step, but at {evaluation['step']}")
-    of = {"images": card_rows.of_restorer, None: card_rows.of_images}
-    rows = of.get(evaluation.get("predicts"), card_rows.of_network)(evaluation)
+    rows = _ROWS.get(makes, card_rows.of_network)(evaluation)
     return {
         **{key: evaluation[key] for key in ("n", "patients", "split", "split_by")},
         "rows": [row._asdict() for row in rows],

@@ -25,7 +25,7 @@ from pixmed_jax.data.regions import is_tumor
 from pixmed_jax.data.slices import plane_values
 from pixmed_jax.data.sources import Dataset, open_dataset
 from pixmed_jax.errors import PixmedError
-from pixmed_jax.evaluation import facts
+from pixmed_jax.evaluation import cards, facts
 from pixmed_jax.evaluation.memorisation import Found, Real, measure
 from pixmed_jax.evaluation.overlap import overlap
 
@@ -85,6 +85,7 @@ def evaluate(workdir: Path, config: Mapping[str, Any], *, split: str, seed: int,
         closest=pictures.data_uri(closest(drawn, found, train.images, model.classes)),
     )
     run_folder.write_text(workdir / "report" / "index.html", page)
+    cards.write(workdir)
     return result
 
 
