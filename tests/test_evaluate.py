@@ -53,6 +53,7 @@ def test_the_file_holds_what_was_returned_in_strict_json(evaluated):
     assert stored == json.loads(json.dumps(result))
 
 
+@pytest.mark.slow
 def test_what_reads_styles_is_also_given_the_slices_own(tmp_path_factory):
     """The same numbers from what the network's parts make of the slices, one by one."""
     workdir = tmp_path_factory.mktemp("styled") / "run"
