@@ -11,6 +11,7 @@ Then, from the run's folder alone:
   python launch.py --workdir=runs/mine --mode=evaluate
   python launch.py --workdir=runs/mine --mode=audit
   python launch.py --workdir=runs/mine --mode=utility
+  python launch.py --workdir=runs/mine --mode=reader
   python launch.py --workdir=runs/mine --mode=export
   python launch.py --workdir=runs/mine --mode=demo
 
@@ -54,6 +55,7 @@ MODES = (
     "evaluate",
     "audit",
     "utility",
+    "reader",
     "export",
     "demo",
     "compare",
@@ -77,6 +79,9 @@ STAGES: dict[str, dict[str, Any]] = {
     "utility": {
         "segmenter": "quick", "classifier": "quick", "shares": (10, 25, 50, 100), "seeds": 3, "number": 600,
         "edit": "auto", "split": "val+test", "steps": 0,
+    },
+    "reader": {
+        "number": 60, "split": "test", "samples": "", "seed": 0, "step": "newest", "answers": "",
     },
     "demo": {"port": 7860, "browser": False, "step": "newest"},
     "enhance": {
@@ -280,6 +285,16 @@ def _dispatch() -> int:
 
         print(audit.summary(audit.audit(workdir, **FLAGS.audit.to_dict())))
         print(f"written: {workdir / 'audit.json'} and {workdir / 'report' / 'audit.html'}")
+    elif FLAGS.mode == "reader":
+        from pixmed_jax.evaluation import readers
+
+        options = FLAGS.reader.to_dict()
+        if answers := options.pop("answers"):
+            print(readers.summary(readers.score(workdir, answers)))
+            print(f"written: {workdir / 'reader.json'} and {workdir / 'report' / 'reader.html'}")
+        else:
+            page = readers.prepare(workdir, fresh=FLAGS.fresh, **options)
+            print(f"written: {page}, for the readers, and {page.with_name('key.csv')}, not for them")
     elif FLAGS.mode == "export":
         from pixmed_jax.export import export
 

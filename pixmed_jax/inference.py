@@ -208,7 +208,7 @@ class Generator:
 
     `grey` says that a picture's channels mean one grey value, however many the network makes. `limits` are
     the values that its images' 0 and 1 stand for in the units of the data it was trained on. `takes_maps` is
-    false for a model whose condition is the label alone. `reads_style` says that it can `repaint`.
+    false for a model whose condition is the label alone.
     """
 
     def __init__(self, saved: checkpoint.Saved):
@@ -275,6 +275,7 @@ class Generator:
 
     @property
     def reads_style(self) -> bool:
+        """Whether it can `repaint`."""
         return self._repaint is not None
 
     def repaint(self, maps: np.ndarray, images: np.ndarray, *, batch_size: int = 8) -> np.ndarray:

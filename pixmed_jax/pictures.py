@@ -22,7 +22,7 @@ _TISSUES = (52, 212)  # darkest and brightest grey
 _MARGIN, _HEADING = 4, 22
 _CELL = 144  # pixels a side that a cell gets at least
 
-Corner = Literal["upper left", "upper right"]
+Corner = Literal["upper left", "upper center", "upper right"]
 
 
 def palette(classes: Sequence[str]) -> np.ndarray:
@@ -116,24 +116,32 @@ def judged(
     images: np.ndarray, labels: np.ndarray, logits: np.ndarray, *, names: Sequence[str], across: int = 6
 ) -> Image.Image:
     """Images [N, S, S] in rows: what a classifier calls each, how sure it is, and what it is if not that."""
-    tiles = []
-    for image, label, row in zip(images, labels, logits, strict=True):
+    words, all_right = [], []
+    for label, row in zip(labels, logits, strict=True):
         sure = np.exp(row - row.max())
         said = int(row.argmax())
         told = f"{names[said]} {sure[said] / sure.sum():.0%}"
-        right = said == label
-        tiles.append((_tile(image), told if right else f"{told}\nis {names[label]}", right))
+        words.append(told if said == label else f"{told}\nis {names[label]}")
+        all_right.append(said == label)
+    return captioned(images, words, all_right, across=across)
+
+
+def captioned(
+    images: np.ndarray, words: Sequence[str], right: Sequence[bool], *, across: int = 6
+) -> Image.Image:
+    """Images [N, S, S] in rows, above each its words, in green or red."""
+    tiles = list(map(_tile, images))
     across = min(across, len(tiles))
-    heading = _HEADING if all(right for *_, right in tiles) else 2 * _HEADING - 6
-    width, height = tiles[0][0].width + _MARGIN, tiles[0][0].height + heading
+    heading = 2 * _HEADING - 6 if any("\n" in told for told in words) else _HEADING
+    width, height = tiles[0].width + _MARGIN, tiles[0].height + heading
     canvas = Image.new("RGB", (_MARGIN + across * width, -(-len(tiles) // across) * height), (24, 26, 30))
     draw = ImageDraw.Draw(canvas)
-    for i, (tile, told, right) in enumerate(tiles):
+    for i, (tile, told, good) in enumerate(zip(tiles, words, right, strict=True)):
         x, y = _MARGIN + i % across * width, i // across * height
         draw.multiline_text(
             (x + tile.width / 2, y + heading / 2),
             told,
-            fill=(150, 220, 160) if right else (255, 140, 120),
+            fill=(150, 220, 160) if good else (255, 140, 120),
             font=ImageFont.load_default(13),
             anchor="mm",
             align="center",

@@ -1,12 +1,7 @@
 """The folder of a run, and what is allowed to happen to it.
 
     config.json env.json split.json metrics.jsonl events.out.* checkpoints/ grids/
-    samples/{images,masks}/ samples/manifest.csv evaluation.json cases.csv audit.json report/ judges/
-EXPORT = "export"
-MODEL_CARD, _MODEL_PAGE = "model_card.json", "model_card.md"
-_FOLDERS = ("checkpoints", "grids", "samples", "report", "utility", JUDGES, EXPORT)
-_FILES = (CONFIG, ENVIRONMENT, SPLIT, METRICS, EVALUATION, CASES, AUDIT, UTILITY, MODEL_CARD, _MODEL_PAGE)
-OUTPUTS = (*_FILES, *_FOLDERS)
+    samples/{images,masks}/ samples/manifest.csv evaluation.json cases.csv audit.json report/ judges/ reader/
 
 Everything but arrays is text, written to a draft and renamed, so that a reader never meets half a file. What
 writes holds a lock (`locked`), `.NAME.lock` beside what it writes.
@@ -32,11 +27,11 @@ from pixmed_jax.errors import PixmedError, listing
 
 CONFIG, SPLIT, METRICS, EVALUATION = "config.json", "split.json", "metrics.jsonl", "evaluation.json"
 ENVIRONMENT, CASES, AUDIT, UTILITY, JUDGES = "env.json", "cases.csv", "audit.json", "utility.json", "judges"
-EXPORT = "export"
+EXPORT, READER = "export", "reader.json"
 MODEL_CARD, _MODEL_PAGE = "model_card.json", "model_card.md"
-_FOLDERS = ("checkpoints", "grids", "samples", "report", "utility", JUDGES, EXPORT)
+_FOLDERS = ("checkpoints", "grids", "samples", "report", "utility", "reader", JUDGES, EXPORT)
 _FILES = (CONFIG, ENVIRONMENT, SPLIT, METRICS, EVALUATION, CASES, AUDIT, UTILITY, MODEL_CARD, _MODEL_PAGE)
-OUTPUTS = (*_FILES, *_FOLDERS)
+OUTPUTS = (*_FILES, READER, *_FOLDERS)
 _LARGEST = 2**24  # bytes of a text that is read back
 T = TypeVar("T")
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "dm-pix", "numpy", "pixmed-jax")

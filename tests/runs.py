@@ -11,7 +11,7 @@ import runpy
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import jax
 import numpy as np
@@ -131,6 +131,6 @@ def rows(output: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def pixels(path: Path) -> np.ndarray:
+def pixels(path: Path | IO[bytes]) -> np.ndarray:
     with Image.open(path) as image:
         return np.asarray(image)

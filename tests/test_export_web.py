@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import runs
+from browser import chromium
 from PIL import Image
 
 import pixmed_jax
@@ -168,7 +169,6 @@ def test_examples_are_healthy_anatomy_in_the_classes_of_the_run(condition, own, 
 
 
 # ---------------------------------------------------------------- in a browser
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 
 
 def mulberry32(seed: int, count: int) -> np.ndarray:
@@ -184,19 +184,10 @@ def mulberry32(seed: int, count: int) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def browser():
-    selenium = pytest.importorskip("selenium.webdriver")
-    if not (CHROMIUM and DRIVER):
-        pytest.skip("no chromium with chromedriver here")
     if "PIXMED_ORT_WEB" not in os.environ:
         pytest.skip("PIXMED_ORT_WEB names no onnxruntime-web")
-    options = selenium.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for word in ("--headless=new", "--no-sandbox", "--disable-background-networking"):
-        options.add_argument(word)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = selenium.Chrome(options=options, service=selenium.ChromeService(DRIVER))
-    yield driver
-    driver.quit()
+    with chromium() as driver:
+        yield driver
 
 
 @pytest.fixture(scope="module")

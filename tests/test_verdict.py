@@ -43,6 +43,17 @@ def test_looks_real(kid, answer):
     assert told("Looks", {"diversity": {**SPREAD, "collapsed": True}}).answer == "no"  # whatever KID says
 
 
+def test_readers_who_tell_them_apart_stand_against_a_yes():
+    found = {"kid": {"value": 0.001, "low": 0.0, "high": 0.03, "floor": 0.002}, "diversity": SPREAD}
+    seen = {"auc": 0.7, "low": 0.55, "high": 0.8, "readers": 2, "n": {"real": 30, "generated": 30}}
+    one = told("Looks", {**found, "readers": seen})
+    assert (one.answer, one.page) == ("partly", "reader.html")
+    assert "2 readers told 30 from 30 real slices with an AUC of 0.70 (0.55 to 0.80" in one.sentence
+    one = told("Looks", {**found, "readers": {**seen, "low": 0.49, "readers": 1}})
+    assert one.answer == "yes" and "1 reader told 30" in one.sentence
+    assert told("Looks", {**found, "readers": {"auc": None, "why": "not measured"}}).page == ""
+
+
 @pytest.mark.parametrize(
     ("low", "floor", "halves", "answer"),
     [

@@ -11,7 +11,6 @@ With `samples`, a folder that --mode=sample wrote, its pairs are judged too, as 
 (`pairs.py`): the entry "pairs", and `report/closeness.csv` where they are of patients.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +100,6 @@ def audit(
         "pairs": judged and judged.entry,
     }
     run_folder.write_json(workdir / run_folder.AUDIT, result)
-    _tell_evaluation(workdir, result)
     page = pages.render(
         "pixmed_jax.evaluation",
         "audit.html.j2",
@@ -120,7 +118,7 @@ def audit(
     if judged and judged.close:
         run_folder.write_text(path.with_name("closeness.csv"), pairs.table(judged.close))
     run_folder.write_text(path, page)
-    verdict.refresh(workdir)
+    verdict.tell(workdir, "memorisation", told, config=result["config"], step=generator.step)
     cards.write(workdir)
     return result
 
@@ -134,15 +132,6 @@ def summary(result: dict[str, Any]) -> str:
 def _answers(found: dict[str, Any]) -> list[verdict.Answer]:
     told = verdict.answers({"memorisation": found})
     return [answer for answer in told if answer.question in ("New?", "Safe to share?")]
-
-
-def _tell_evaluation(workdir: Path, result: dict[str, Any]) -> None:
-    path = workdir / run_folder.EVALUATION
-    if not path.exists():
-        return
-    evaluation = json.loads(path.read_text(encoding="utf-8"))
-    if (evaluation.get("step"), evaluation.get("config")) == (result["step"], result["config"]):
-        run_folder.write_json(path, {**evaluation, "memorisation": result["memorisation"]})
 
 
 def _closest(images: np.ndarray, found: Nearest, train: Real, name: str = "generated") -> Image.Image:

@@ -94,6 +94,7 @@ def collect(workdir: Path, step: int | None = None) -> dict[str, Any]:
         known = {
             **known,
             "memorisation": verdict.audited(workdir, step or -1, digest),
+            "readers": verdict.read_by_people(workdir, step or -1, digest),
             "utility": verdict.used(workdir, digest),
         }
         answers = [answer._asdict() for answer in verdict.answers(known)]

@@ -146,6 +146,7 @@ def evaluate(
             lpips, distance, contenders, real, groups, [again(of) for of in range(diversity.SEEDS)]
         ),
         "memorisation": verdict.audited(workdir, generator.step, configs.digest(config)),
+        "readers": verdict.read_by_people(workdir, generator.step, configs.digest(config)),
         "utility": verdict.used(workdir, configs.digest(config)),
     }
     run_folder.write_json(workdir / run_folder.EVALUATION, result)

@@ -66,13 +66,8 @@ def write(workdir: Path, experiment: Experiment, *, complete: bool) -> dict[str,
         "networks": networks,
     }
     run_folder.write_json(workdir / run_folder.UTILITY, result)
-    path = workdir / run_folder.EVALUATION
-    if path.exists():
-        evaluation = json.loads(path.read_text(encoding="utf-8"))
-        if evaluation.get("config") == result["config"]:
-            run_folder.write_json(path, {**evaluation, "utility": verdict.used(workdir, result["config"])})
     utility_page.write(workdir, experiment, result)
-    verdict.refresh(workdir)
+    verdict.tell(workdir, "utility", verdict.used(workdir, result["config"]), config=result["config"])
     cards.write(workdir)
     return result
 

@@ -114,6 +114,30 @@ def told_of_utility(result: Mapping[str, Any]) -> dict[str, Any]:
     return {**facts, "found": found}
 
 
+def read_by_people(workdir: Path, step: int, config: str) -> dict[str, Any]:
+    """The entry "readers": what the last reader study of this step came to, else why there is none."""
+    path = workdir / run_folder.READER
+    told = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if (told.get("step"), told.get("config")) != (step, config):
+        return {"auc": None, "why": "not measured; run --mode=reader"}
+    return {
+        **{key: told[key] for key in ("study", "auc", "low", "high", "n", "detectable")},
+        "readers": len(told["readers"]),
+    }
+
+
+def tell(workdir: Path, entry: str, value: Any, *, config: str, step: int | None = None) -> None:
+    """Put what a later stage has measured into evaluation.json, where that is of this config and step (None:
+    of any), and into the report.
+    """
+    path = workdir / run_folder.EVALUATION
+    if path.exists():
+        evaluation = json.loads(path.read_text(encoding="utf-8"))
+        if evaluation.get("config") == config and step in (None, evaluation.get("step")):
+            run_folder.write_json(path, {**evaluation, entry: value})
+    refresh(workdir)
+
+
 def refresh(workdir: Path) -> bool:
     """Write the verdict in report/index.html again; False where there is no report to write it in."""
     page, path = workdir / "report" / "index.html", workdir / run_folder.EVALUATION
@@ -155,9 +179,23 @@ def _looks_real(evaluation: Mapping[str, Any]) -> Answer:
     marks = (evaluation.get("artefacts") or {}).get("found")
     if marks:
         faults.append(f"artefacts: {listing(marks)}")
+    readers = evaluation.get("readers") or {}
+    people = _told_of_readers(readers)
+    if people and readers["low"] > 0.5:
+        faults.append(people)
+    elif people:
+        told = f"{told}; {people}" if told else people
     if faults and grade == "yes":
         grade = "partly"
-    return Answer(question, grade, _sentence(sentence, told, *faults), "")
+    return Answer(question, grade, _sentence(sentence, told, *faults), "reader.html" if people else "")
+
+
+def _told_of_readers(readers: Mapping[str, Any]) -> str:
+    if readers.get("auc") is None:
+        return ""
+    count = f"{readers['readers']} reader{'s' if readers['readers'] != 1 else ''}"
+    auc = f"an AUC of {readers['auc']:.2f} ({readers['low']:.2f} to {readers['high']:.2f}; 0.5 is chance)"
+    return f"{count} told {readers['n']['generated']} from {readers['n']['real']} real slices with {auc}"
 
 
 def _told_of_diversity(diversity: Mapping[str, Any]) -> str:
