@@ -107,10 +107,21 @@ def test_the_card_is_written_and_fits_its_schema(evaluated):
 def test_the_keys(evaluated):
     _, result = evaluated
     assert set(result) == {
-        *("n", "patients", "split", "split_by", "step", "seed", "size", "condition", "config"),
+        *(
+            "n",
+            "patients",
+            "patients_known",
+            "split",
+            "split_by",
+            "step",
+            "seed",
+            "size",
+            "condition",
+            "config",
+        ),
         "judged_by",
         *("ssim", "psnr", "mse", "intervals", "baselines", "cost", "diversity", "memorisation"),
-        "utility",
+        *("readers", "utility"),
         *("lpips", "kid", "fid", "precision", "recall", "density", "coverage", "mask_dice", "artefacts"),
     }
     assert set(result["condition"]) == {"name", "classes", "bytes_per_slice"}
@@ -209,7 +220,7 @@ def test_one_image_more_closely(evaluated, data, monkeypatch):
     fake[2] = np.clip(fake[2] + 0.25, 0, 1)
 
     class Known:
-        step, takes_maps = 1, True
+        step, takes_maps, reads_style = 1, True, False
 
         def __call__(self, given, *, seed):
             if len(given) < len(maps):  # a few masks again, for diversity

@@ -41,7 +41,7 @@ class Slices:
 class Known:
     """A generator of known truth: `draw(slices, row, rng)` from the map of slice `row` of `slices`."""
 
-    takes_maps, step = True, 1
+    takes_maps, reads_style, step = True, False, 1
 
     def __init__(self, draw, *splits):
         self.draw, self.splits = draw, splits

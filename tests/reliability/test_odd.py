@@ -85,7 +85,7 @@ def test_names_in_any_script_and_of_any_length(tmp_path, tmp_path_factory, monke
 class Echo:
     """A generator that draws the mask."""
 
-    classes, grey, takes_maps, size, step = ("tumor",), True, True, 32, 1
+    classes, grey, takes_maps, reads_style, size, step = ("tumor",), True, True, False, 32, 1
     limits = (0.0, 255.0)
     data: ClassVar = {"source": "folder", "size": 32, "condition": "tumor", "split": {"by": "patient"}}
     config: ClassVar = {"name": "echo", "preset": "quick", "data": data}
