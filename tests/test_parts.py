@@ -4,6 +4,7 @@ import fcntl
 import json
 import shutil
 import threading
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -158,21 +159,29 @@ def test_a_signal_ends_it(tmp_path, worker, monkeypatch):
     assert not (tmp_path / "b").exists()
 
 
-def test_a_part_that_another_process_holds_is_passed_over_and_then_waited_for(tmp_path, worker, capsys):
+def test_a_part_that_another_process_holds_is_passed_over_and_then_waited_for(
+    tmp_path, worker, monkeypatch, capsys
+):
     """The lock is held by a file of our own, as another process would; it is done there in the meantime."""
-    parts = some(tmp_path, b="a")
+    parts, waits = some(tmp_path, b="a"), threading.Event()
+
+    def sleep(seconds):
+        waits.set()
+        time.sleep(seconds)
+
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=time.monotonic, sleep=sleep))
     tmp_path.joinpath(".a.lock").touch()
     with (tmp_path / ".a.lock").open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         ours = threading.Thread(target=finish, args=(parts, "study"))
         ours.start()
-        while "waiting" not in capsys.readouterr().out:
-            assert ours.is_alive()
+        assert waits.wait(timeout=20)
         assert worker == ["c"]  # "a" is held, and "b" needs it
         as_trained(parts[0])
     ours.join(timeout=20)
     assert not ours.is_alive()
     assert worker == ["c", "b"]
+    assert capsys.readouterr().out.count("2 parts are worked on elsewhere, waiting for them") == 1
 
 
 def test_two_at_once_share_the_work(tmp_path, worker):
