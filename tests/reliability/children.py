@@ -34,6 +34,7 @@ class Child:
         folder.mkdir(parents=True, exist_ok=True)
         number = len(list(folder.glob("*.out")))
         self._out, self._err = folder / f"{number}.out", folder / f"{number}.err"
+        self._out.touch()  # the child opens it later, and another must not take the same number meanwhile
         self._halted = folder / f"{number}.halted"
         settings = {"halted": self._halted, **confined}
         path = os.pathsep.join([str(runs.ROOT), *sys.path])
