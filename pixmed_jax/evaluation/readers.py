@@ -74,12 +74,12 @@ def prepare(
     config = generator.config
     dataset = open_dataset(**{**config["data"], "synthetic_dir": ""}, seed=config["seed"])
     rng = np.random.default_rng(seed)
-    real, made = _slices(workdir, generator, dataset, split, samples, seed, number // 2, rng)
+    real, made = _slices(generator, dataset, split, samples, seed, number // 2, rng)
     count = min(len(real), len(made))
     if count < number // 2:
         print(f"reader.number={number}: there are {count} slices of either kind to show", file=sys.stderr)
-    order = rng.permutation(2 * count)
-    shown = [([*real[:count], *made[:count]])[i] for i in order]
+    order, both = rng.permutation(2 * count), [*real[:count], *made[:count]]
+    shown = [both[i] for i in order]
     told = [
         (REAL if i < count else GENERATED, file, group)
         for i, (file, group, _) in zip(order, shown, strict=True)
@@ -112,7 +112,6 @@ _Shown = tuple[str, str, np.ndarray]  # file, patient, pixels [S, S] uint8
 
 
 def _slices(
-    workdir: Path,
     generator: inference.Generator,
     dataset: Dataset,
     split: str,
@@ -153,6 +152,7 @@ def _slices(
 
 
 # ---------------------------------------------------------------- what readers said
+@run_folder.alone("evaluation")  # whose file it adds to
 def score(workdir: Path, answers: str) -> dict[str, Any]:
     """Judge the answers in files and folders, with commas between; returns what reader.json holds."""
     study, key = _key(workdir)
