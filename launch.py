@@ -298,8 +298,9 @@ def _dispatch() -> int:
     elif FLAGS.mode == "export":
         from pixmed_jax.export import export
 
-        print(export.summary(export.export(workdir, **FLAGS.export.to_dict())))
-        if not FLAGS.export.web:
+        results = export.export(workdir, **FLAGS.export.to_dict())
+        print(export.summary(results))
+        if "generator.onnx" in results and not FLAGS.export.web:
             print(f"without a page for browsers: {export.web_page.HOW}")
         print(f"written: {workdir / 'export'}")
     elif FLAGS.mode == "utility":

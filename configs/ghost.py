@@ -4,7 +4,6 @@
     python launch.py --config=configs/ghost.py:paper --config.data.dir=DIR
                                                           the paper, literally: 256x256, batch 64, 400 epochs
     python launch.py --config=configs/ghost.py:test       seconds: for trying out an installation
-    python launch.py --config=configs/ghost.py:demo       the small network behind --mode=demo, on phantoms
 Your own slices: --config.data.source=folder --config.data.dir=DIR, DIR holding images/ and masks/ (and
 meta.csv with labels and patients). BUILD_NOTES.md says how the paper was read where it is silent.
 
@@ -39,14 +38,6 @@ TEST = {
               "discriminator": {"width": 8, "layers": 2, "norm": "batch"}},
     "train": {"batch_size": 4, "steps": 6}, "log": {"every": 2, "grid_every": 4}, "checkpoint": {"every": 2},
 }
-# Narrow and shallow, so that its weights can come with the project; phantoms, since those of patients cannot.
-DEMO = {
-    "data": {"size": 128, "patients": 480,
-             "augment": {"rotation": {"p": 0.3}, "scaling": {"p": 0.3}, "translation": {"p": 0.3},
-                         "flip_left_right": {"p": 0.5}, "elastic": {"p": 0.3}}},
-    "model": {"generator": {"width": 16, "levels": 5}, "discriminator": {"width": 16}},
-    "train": {"steps": 4000}, "checkpoint": {"every": 250}, "log": {"grid_every": 250},
-}
 # fmt: on
 
 get_config = experiment(
@@ -54,7 +45,6 @@ get_config = experiment(
     QUICK,
     paper=PAPER,
     test=TEST,
-    demo=DEMO,
     no_ghost={"model": {"generator": {"ghost_levels": ()}}},
     bce={"loss": {"ssim": 0.0}},
     mse={"loss": {"bce": "none", "ssim": 0.0, "mse": 1.0}},

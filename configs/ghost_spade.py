@@ -4,6 +4,7 @@
     python launch.py --config=configs/ghost_spade.py --config.data.source=folder --config.data.dir=DIR
     python launch.py --config=configs/ghost_spade.py:paper --config.data.dir=DIR
                                                           256x256 by the paper's schedule: a GPU
+    python launch.py --config=configs/ghost_spade.py:demo the weights behind --mode=demo: 128x128, phantoms
 A sixtieth of the paper's parameters, no transposed convolutions, and another slice at each draw of a map (see
 models/ghost_spade.py), against PatchGANs at two scales. docs/results.md says what each part is worth.
 """
@@ -17,7 +18,7 @@ QUICK = merged(ADVERSARIAL, {
                             "style": 8},
               "discriminator": {"name": "multiscale_patchgan", "scales": 2, "width": 24, "layers": 2,
                                 "norm": "instance"}},
-    "loss": {"ssim": 1.0, "kl": 0.03},
+    "loss": {"ssim": 4.0, "kl": 0.12},
     "optimizer": {"learning_rate": 5e-4},
 })
 PAPER = {
@@ -30,6 +31,12 @@ TEST = {
     "model": {"generator": {"width": 4, "levels": 2}, "discriminator": {"width": 4, "layers": 1}},
     "train": {"batch_size": 4, "steps": 6}, "log": {"every": 2, "grid_every": 4}, "checkpoint": {"every": 2},
 }
+DEMO = {  # phantoms, since the weights of patients cannot come with the project
+    "data": {"size": 128, "patients": 480,
+             "augment": {"rotation": {"p": 0.3}, "scaling": {"p": 0.3}, "translation": {"p": 0.3},
+                         "flip_left_right": {"p": 0.5}, "elastic": {"p": 0.3}}},
+    "train": {"steps": 6000, "ema_decay": 0.999}, "log": {"grid_every": 500}, "checkpoint": {"every": 500},
+}
 # fmt: on
 
-get_config = experiment("ghost_spade", QUICK, paper=PAPER, test=TEST)
+get_config = experiment("ghost_spade", QUICK, paper=PAPER, test=TEST, demo=DEMO)

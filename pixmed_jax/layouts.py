@@ -7,8 +7,10 @@ again.
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from pixmed_jax import inference, memory
@@ -45,10 +47,10 @@ class Layouts:
         self.planes = saved.planes
         classes, channels = len(saved.classes), saved.config["data"]["channels"]
 
-        def inputs(given: tuple[jax.Array, jax.Array]) -> jax.Array:
-            values, planes = given
+        def inputs(wanted: jax.Array) -> jax.Array:
+            values, planes = (jax.lax.index_in_dim(wanted, i, axis=1, keepdims=False) for i in (0, 1))
             pixel = one_hot(values[:, None, None], classes, channels)[..., :classes]
-            return with_planes(pixel, planes, len(PLANES) if self.planes else 0)
+            return with_planes(pixel, planes.astype(jnp.int32), len(PLANES) if self.planes else 0)
 
         self._predict = inference.jit_predict(task, inputs)
 
@@ -58,13 +60,18 @@ class Layouts:
         """Tumour classes [N], values 1 .. T, planes [N], 1 .. of PLANES or 0 for unknown, and a seed for each
         -> label maps [N, S, S] uint8."""
         with memory.told(batch_size, self.size, "give a smaller batch_size (sample.batch_size)"):
-            given = (values.astype(np.uint8), planes.astype(np.int32))
-            logits = inference.in_batches(self._predict, self._variables, given, seeds, batch_size)
+            wanted = np.stack([values, planes], axis=-1).astype(np.uint8)
+            logits = inference.in_batches(self._predict, self._variables, wanted, seeds, batch_size)
         return np.asarray(logits.argmax(-1), np.uint8)
+
+    def one_image(self, device: jax.Device) -> tuple[Any, tuple[Any, ...]]:
+        """As `Generator.one_image`: the logits of one map."""
+        wanted = np.array([[1, 0]], np.uint8)
+        return self._predict, jax.device_put((self._variables, wanted, inference.image_seeds(0, 1)), device)
 
 
 def load(path: str | Path, step: int | str = "newest") -> Layouts:
-    """The layout model of a run's folder at a step, or of a step's own folder."""
+    """The layout model of a run's folder at a step, of a step's own folder, or of an exported one."""
     return Layouts(inference.find(path, step))
 
 

@@ -143,6 +143,21 @@ def test_draws_are_those_of_jax_random():
     ]  # fmt: skip
 
 
+def test_draws_of_a_category_are_jaxs():
+    """Its uniform numbers come with their bounds the other way round."""
+    logits = jnp.array([0.0, 3.0, 1.0, 2.5])
+
+    def predict(variables, stored, seeds):
+        return jax.vmap(lambda key: jax.random.categorical(key, logits))(jax.vmap(jax.random.key)(seeds))
+
+    seeds = inference.image_seeds(0, 50)
+    expected = predict({}, None, seeds)
+    assert len(set(expected.tolist())) >= 3
+    result, (noise,) = flat.drawn(predict, {}, None, seeds)
+    np.testing.assert_array_equal(result, expected)
+    assert noise.min() >= 0 and noise.max() < 1
+
+
 def test_the_python_of_the_documentation_runs_as_written(run):
     """docs/export.md, each block by itself."""
     page = (runs.ROOT / "docs" / "export.md").read_text(encoding="utf-8")

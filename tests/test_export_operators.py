@@ -82,6 +82,9 @@ FUNCTIONS = {
     "mean pooling": lambda x: nn.avg_pool(x, (2, 2), (2, 2)),
     "instance norm": lambda x: (x - x.mean((1, 2), keepdims=True)) * lax.rsqrt(x.var((1, 2), keepdims=True)),
     "largest of axes": lambda x: x.max((1, 3)),
+    "largest of an axis of length 1": jax.vmap(lambda x: x[:1, 0].max(0)),
+    "place of the largest": jax.vmap(lambda x: x.argmax(1) + 10.0 * x[:, :1, 1:].argmax(-1)),
+    "one of many": jax.vmap(lambda x: jax.nn.one_hot(x[0, 0].argmax(), 3) @ fixed(3, 5)),
     "sum of an axis of length 1": lambda x: x.sum(3, keepdims=True).sum((2, 3)),
     "dense": lambda x: x.reshape(-1, 72) @ fixed(72, 5) + fixed(5),
     "a matrix before": lambda x: jnp.einsum("ah,nhwc->nawc", fixed(5, 6), x),
@@ -103,7 +106,7 @@ FUNCTIONS = {
     "comparisons": lambda x: (x >= 0) + 2.0 * (x < 1) + 4.0 * (x <= -1) + 8.0 * (x == x),
     "bounds": lambda x: nn.relu(x) + jnp.clip(x, -0.5, 0.5) + jnp.maximum(x, 0.1) - jnp.minimum(x, 1),
     "powers": lambda x: x**3 + x**2 + jnp.abs(x) ** 0.7 + lax.rsqrt(jnp.square(x) + 1) + jnp.sqrt(jnp.exp(x)),
-    "smooth": lambda x: nn.sigmoid(x) + jnp.tanh(x) + jnp.log(jnp.abs(x) + 1) - (-x) / 3,
+    "smooth": lambda x: nn.sigmoid(x) + jnp.tanh(x) + lax.erf(x) + jnp.log(jnp.abs(x) + 1) - (-x) / 3,
     "nothing to do": lambda x: x,
     "constant for all": lambda x: jnp.zeros_like(x) + jnp.arange(3.0),
 }  # fmt: skip

@@ -1,6 +1,7 @@
 """A layout model from training to pairs: what it draws is painted, judged and refused by name."""
 
 import json
+import shutil
 from collections import Counter
 
 import jax
@@ -19,6 +20,7 @@ from pixmed_jax.data.sources import open_dataset
 from pixmed_jax.errors import PixmedError
 from pixmed_jax.evaluation import rows as rows_of_comparison
 from pixmed_jax.evaluation.evaluate import evaluate, summary
+from pixmed_jax.export.export import export
 from pixmed_jax.sampling import sample
 from pixmed_jax.training.loop import train
 
@@ -284,6 +286,38 @@ def test_a_model_of_planes_draws_by_plane(run, of_planes, data, tmp_path, monkey
     assert [plane for _, plane in told] == [2] * 4
     with pytest.raises(PixmedError, match=r"sample\.plane='oblique' is not one of axial, coronal, sagittal"):
         sample(run, layout=str(of_planes), number=4, plane="oblique", output=str(tmp_path / "no"))
+
+
+def test_an_exported_model_draws_the_same(run, of_planes, tmp_path, monkeypatch):
+    """Models alone, without a slice or a checkpoint of theirs, make the pairs that the runs make."""
+    pytest.importorskip("onnxruntime")
+    handed = {}
+    for name, workdir in (("generator", run), ("layouts", of_planes)):
+        copy = shutil.copytree(workdir, tmp_path / "copies" / name)
+        results = export(copy)
+        assert results[f"{name}.safetensors"]["difference"] == 0 and len(results) == 3
+        handed[name] = shutil.move(copy / "export", tmp_path / name)
+    shutil.rmtree(tmp_path / "copies")
+    forms = json.loads((tmp_path / "layouts" / "config.json").read_text())["forms"]["layouts.onnx"]
+    assert forms["inputs"]["wanted"] == (
+        "uint8 [N, 2], tumour (1 meningioma, 2 glioma, 3 pituitary) and plane (0 unknown, 1 axial, "
+        "2 coronal, 3 sagittal)"
+    )
+    assert [name for name in forms["inputs"] if name != "wanted"] == ["normal_0", "uniform_1", "normal_2"]
+    values, planes, seeds = np.array([1, 2, 3, 1]), np.array([0, 1, 2, 3]), np.arange(4, dtype=np.uint32)
+    drawn = [layouts.load(path)(values, planes, seeds=seeds) for path in (of_planes, handed["layouts"])]
+    assert (drawn[0] == drawn[1]).all() and len(np.unique(drawn[0])) > 2
+
+    monkeypatch.setattr(layouts.rules, "refusal", lambda *_: "")  # hardly trained
+    made = {
+        "runs": sample(run, layout=str(of_planes), number=5, output=str(tmp_path / "a")),
+        "handed": sample(
+            handed["generator"], layout=str(handed["layouts"]), number=5, output=str(tmp_path / "b")
+        ),
+    }
+    for part in ("images", "masks", "conditions"):
+        files = [{p.name: p.read_bytes() for p in (at / part).iterdir()} for at in made.values()]
+        assert files[0] == files[1] and len(files[0]) == 5
 
 
 def test_planes_that_no_slice_has(tmp_path_factory):

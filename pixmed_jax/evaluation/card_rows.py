@@ -105,7 +105,7 @@ def of_layouts(evaluation: Mapping[str, Any]) -> list[Row]:
     """Of what draws label maps: how many are no slices, in which plane they lie, and what they show of each
     class, as the distance of its distribution from that of held-out patients.
     """
-    refused, planes = evaluation["refused"], evaluation["planes"] or {}
+    refused, planes = evaluation["refused"], evaluation.get("planes") or {}
     rows = row("share of draws refused", refused["drawn"], better="less", **{"of real maps": refused["real"]})
     beside = {"of real maps": planes.get("real")}
     title = "share of draws whose nearest training map is of the plane told"

@@ -21,7 +21,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from pixmed_jax import inference
+from pixmed_jax import inference, layouts
 from pixmed_jax.errors import PixmedError
 from pixmed_jax.evaluation import cards
 from pixmed_jax.export import flat, folder, interface, onnx_file, stablehlo
@@ -29,7 +29,7 @@ from pixmed_jax.export import web as web_page
 from pixmed_jax.export.interface import Interface
 from pixmed_jax.progress import watched
 from pixmed_jax.training import checkpoint
-from pixmed_jax.training.build import is_supervised, restores
+from pixmed_jax.training.build import is_supervised, makes_layouts, restores
 from pixmed_jax.workdir import EXPORT, replaced, write_json
 
 RESULTS = "export.json"
@@ -132,6 +132,8 @@ def difference(file: str, run: Run, reference: Interface, most: float) -> float:
 def _face(saved: checkpoint.Saved) -> Interface:
     if restores(saved.config):
         return interface.of(inference.Restorer(saved))
+    if makes_layouts(saved.config):
+        return interface.of(layouts.Layouts(saved))
     supervised = is_supervised(saved.config)
     return interface.of(inference.Network(saved) if supervised else inference.Generator(saved))
 

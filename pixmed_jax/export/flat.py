@@ -95,7 +95,11 @@ def _one(equation: Any, given: list[Any], draw: Callable) -> Sequence[Any]:
     if params.get("name") in _DRAWS and _is_key(equation.invars[0].aval):
         kind = _DRAWS[params["name"]]
         value = draw(kind, out.shape, given[0])
-        return [value * (given[2] - given[1]) + given[1] if kind == "uniform" else value]
+        if kind == "normal":
+            return [value]
+        # Called by keywords, as in `categorical`, the upper bound comes first.
+        low, high = jnp.minimum(*given[1:]), jnp.maximum(*given[1:])
+        return [value * (high - low) + low]
     if primitive.name == "platform_index":
         return [None]
     if primitive.name == "cond" and given[0] is None:  # the last branch is that of any platform

@@ -21,7 +21,7 @@ from pixmed_jax.errors import PixmedError, listing
 from pixmed_jax.training import checkpoint
 
 CONFIG = "config.json"
-NAMES = ("generator", "classifier", "segmenter", "restorer")
+NAMES = ("generator", "classifier", "segmenter", "restorer", "layouts")
 DTYPES = {"float32": np.float32, "float16": np.float16}
 _AGAIN = "export it again, or put a good copy back"
 

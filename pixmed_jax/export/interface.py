@@ -7,14 +7,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from pixmed_jax.data.slices import PLANES
 from pixmed_jax.inference import Generator, Network, Restorer, image_seeds
+from pixmed_jax.layouts import Layouts
 
 
 class Interface(NamedTuple):
     """`predict(variables, stored, seeds [N] uint32)` and the names and shapes of what goes in and out.
 
-    stored: "maps" [N, S, S], "labels" [N] or "images" [N, S, S, C], uint8 in `low` .. `high`, or "degraded"
-    [N, h, w, C] float32 in [0, 1]. name: of the network in the files' names.
+    stored: "maps" [N, S, S], "labels" [N], "wanted" [N, 2] or "images" [N, S, S, C], uint8 in `low` ..
+    `high`, or "degraded" [N, h, w, C] float32 in [0, 1]. name: of the network in the files' names.
     """
 
     name: str
@@ -23,8 +25,8 @@ class Interface(NamedTuple):
     variables: Any
     stored: str
     shape: tuple[int, ...]  # of one
-    low: int
-    high: int
+    low: int | tuple[int, ...]
+    high: int | tuple[int, ...]
     output: str
     docs: dict[str, str]  # one line for each of `stored`, "seeds", `output`
 
@@ -43,19 +45,19 @@ class Interface(NamedTuple):
 
     def example(self, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Stored and seeds, the same at every call; maps are of blocks, so that edges lie everywhere."""
-        rng = np.random.default_rng(count)
+        rng, end = np.random.default_rng(count), np.add(self.high, 1)
         if self.stored == "degraded":
             return rng.random((count, *self.shape), np.float32), image_seeds(count, count)
         if len(self.shape) < 2:
-            stored = rng.integers(self.low, self.high + 1, (count, *self.shape))
+            stored = rng.integers(self.low, end, (count, *self.shape))
         else:
             side, *others = self.shape[1:]
-            coarse = rng.integers(self.low, self.high + 1, (count, -(-side // 4), -(-side // 4), *others))
+            coarse = rng.integers(self.low, end, (count, -(-side // 4), -(-side // 4), *others))
             stored = coarse.repeat(4, axis=1).repeat(4, axis=2)[:, :side, :side]
         return stored.astype(np.uint8), image_seeds(count, count)
 
 
-def of(model: Generator | Network | Restorer) -> Interface:
+def of(model: Generator | Network | Restorer | Layouts) -> Interface:
     """The interface of a loaded model, on the CPU."""
     predict, (variables, stored, _) = model.one_image(jax.devices("cpu")[0])
     variables, shape = jax.tree.map(np.asarray, variables), stored.shape[1:]
@@ -72,6 +74,17 @@ def of(model: Generator | Network | Restorer) -> Interface:
         }
         kind, low = ("maps", 0) if of_maps else ("labels", 1)
         return Interface("generator", predict, variables, kind, shape, low, high, "images", docs)
+    if isinstance(model, Layouts):
+        planes = ", ".join(f"{i} {name}" for i, name in enumerate(PLANES, 1) if name in model.planes)
+        tumors = ", ".join(f"{i} {name}" for i, name in enumerate(model.tumors, 1))
+        docs = {
+            "wanted": f"uint8 [N, 2], tumour ({tumors}) and plane (0 unknown{planes and ', ' + planes})",
+            "seeds": "uint32 [N], one for each map; the same seed and input give the same map",
+            "logits": f"float32 [N, {pixels}, {1 + high}] of a new map: each pixel is the largest of "
+            f"0 background, {named}",
+        }
+        highest = (len(model.tumors), len(PLANES) if model.planes else 0)
+        return Interface("layouts", predict, variables, "wanted", shape, (1, 0), highest, "logits", docs)
     docs = {"seeds": "uint32 [N], of no consequence"}
     if isinstance(model, Restorer):
         docs["degraded"] = f"float32 [N, {', '.join(map(str, shape))}] in [0, 1]"

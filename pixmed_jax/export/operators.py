@@ -245,8 +245,10 @@ def _reduction(operator: str) -> Operator:
         (value,), shape = values, _shape(equation.invars[0])
         gone = [int(axis) for axis in equation.params["axes"] if shape[int(axis)] != 1]
         axes = value.axes + tuple(axis for axis in gone if axis not in value.axes)
-        places = graph.whole([axes.index(axis) for axis in gone])
-        name = graph.add(operator, graph.tensor(value, axes, shape), places, keepdims=0)
+        name = graph.tensor(value, axes, shape)
+        if gone:  # to ONNX no axes mean all of them
+            places = graph.whole([axes.index(axis) for axis in gone])
+            name = graph.add(operator, name, places, keepdims=0)
         kept = [axis for axis in axes if axis not in gone]
         result = Value(name, tuple(kept), tuple(shape[axis] for axis in kept))
         left = [axis for axis in range(len(shape)) if axis not in map(int, equation.params["axes"])]
@@ -257,6 +259,20 @@ def _reduction(operator: str) -> Operator:
         return _moved(result, {axis: place for place, axis in enumerate(left)}, len(left))
 
     return convert
+
+
+def _argmax(graph: Graph, equation: Any, values: Sequence[Value]) -> Value:
+    (value,), shape = values, _shape(equation.invars[0])
+    (gone,) = map(int, equation.params["axes"])
+    axes = value.axes + tuple(
+        a for a in range(len(shape)) if a not in value.axes and (a == gone or shape[a] != 1)
+    )
+    name = graph.add("ArgMax", graph.tensor(value, axes, shape), axis=axes.index(gone), keepdims=0)
+    to = graph.onnx.helper.np_dtype_to_tensor_dtype(np.dtype(equation.params["index_dtype"]))
+    kept = tuple(axis for axis in axes if axis != gone)
+    result = Value(graph.add("Cast", name, to=to), kept, tuple(shape[axis] for axis in kept))
+    left = [axis for axis in range(len(shape)) if axis != gone]
+    return _moved(result, {axis: place for place, axis in enumerate(left)}, len(left))
 
 
 def _product(graph: Graph, equation: Any, values: Sequence[Value]) -> Value:
@@ -367,6 +383,7 @@ OPERATORS: dict[str, Operator] = {
     "select_n": _select,
     "clamp": _clamp,
     "abs": _unary("Abs"),
+    "erf": _unary("Erf"),
     "exp": _unary("Exp"),
     "log": _unary("Log"),
     "logistic": _unary("Sigmoid"),
@@ -386,6 +403,7 @@ OPERATORS: dict[str, Operator] = {
     "squeeze": _reshape,
     "stack": _stack,
     "transpose": _transpose,
+    "argmax": _argmax,
     "conv_general_dilated": _convolution,
     "dot_general": _product,
     "reduce_max": _reduction("ReduceMax"),
