@@ -6,6 +6,7 @@ channels of an NHWC image is one, in this code and in Flax.
 """
 
 import os
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +21,12 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with the most slow tests first: begun last, one of them would keep a single worker at the end."""
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -slow[item.path])
 
 
 def drawn(init: Callable[[], Any], seed: int = 0) -> Any:
