@@ -83,7 +83,7 @@ STAGES: dict[str, dict[str, Any]] = {
     "reader": {
         "number": 60, "split": "test", "samples": "", "seed": 0, "step": "newest", "answers": "",
     },
-    "demo": {"port": 7860, "browser": False, "step": "newest"},
+    "demo": {"port": 7860, "browser": False, "step": "newest", "layout": ""},
     "enhance": {
         "method": "lime", "gamma": 0.0, "strength": 1.0, "floor": -1.0, "alpha": 0.0, "solver": "fast",
         "strategy": 2, "denoise": False, "workdir": "", "step": "newest", "clip_limit": 0.01,

@@ -88,7 +88,7 @@ def of_layouts(
     given, ours = ((m.classes, m.size, m.config["data"]["condition"]) for m in (model, generator))
     if given != ours:
         raise PixmedError(
-            f"sample.layout: draws {_told(*given)}, and this generator paints {_told(*ours)}; "
+            f"the layout model draws {_told(*given)}, and this generator paints {_told(*ours)}; "
             "train both on the same data"
         )
     if label and label not in model.tumors:

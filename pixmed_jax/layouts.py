@@ -107,6 +107,6 @@ def plausible(
             return maps
     told = ", ".join(f"{count} {reason}" for reason, count in refused.most_common())
     raise PixmedError(
-        f"sample.layout: {len(left)} of {len(values)} layouts are not plausible in {_TRIES} draws ({told}); "
+        f"{len(left)} of {len(values)} layouts are not plausible in {_TRIES} draws ({told}); "
         "train the layout model longer"
     )

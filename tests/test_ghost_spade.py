@@ -40,10 +40,11 @@ def test_size_by_hand():
         macs += kernels * (size >> i) ** 2
     for i in range(5):
         before, maps, guide = features[i + 1], features[i], features[i]
-        kernels = 9 * before * maps // 2 + 9 * maps // 2 + guide * 2 * maps
-        parameters += kernels + 2 * maps + 2 * maps  # and the norm, the guide's bias
+        others = 9 * maps // 2 + guide * 2 * maps
+        parameters += 9 * before * maps // 2 + others + 2 * maps + 2 * maps  # and the norm, the guide's bias
         parameters += style * 2 * maps
-        macs += kernels * (size >> i) ** 2 + style * 2 * maps
+        # The enlarging convolution's taps meet each pixel in fours.
+        macs += (4 * before * maps // 2 + others) * (size >> i) ** 2 + style * 2 * maps
     parameters += 9 * features[0] + 1
     macs += 9 * features[0] * size**2
     for i, (before, maps) in enumerate(((classes + 1, 16), (16, 32), (32, 64), (64, 64))):

@@ -121,6 +121,28 @@ def test_gradients_of_gradients_are_those_of_xla(size, operation, stock, shape):
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(jnp.float32, 1e-5), (jnp.bfloat16, 2e-2)])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_an_enlarging_convolution_is_that_of_the_enlarged_image(shape, dtype, tolerance):
+    """With its gradients; the kernel has no symmetry that could hide a tap at a wrong place."""
+    x, kernel, g = normal(0, 2, *shape, 5), normal(1, 3, 3, 5, 3), normal(2, 2, 2 * shape[0], 2 * shape[1], 3)
+
+    def stock(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        x = jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
+        return lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=NHWC)
+
+    found = gradients(layers.enlarged, jnp.asarray(x, dtype), jnp.asarray(kernel, dtype), g)
+    rounded = (np.asarray(jnp.asarray(a, dtype), np.float32) for a in (x, kernel))
+    assert_all_close(found, gradients(stock, *rounded, g), tolerance)
+
+
+@pytest.mark.parametrize("strange", [{"kernel_size": 4}, {"stride": 2}, {"pad": 0}])
+def test_what_cannot_enlarge(strange):
+    layer = layers.Conv(**{"features": 2, "kernel_size": 3, "enlarge": True, **strange})
+    with pytest.raises(ValueError, match="only a 3x3 convolution of stride 1 and pad 1 enlarges"):
+        layer.init(jax.random.key(0), jnp.zeros((1, 4, 4, 2)))
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(jnp.float32, 1e-5), (jnp.bfloat16, 2e-2)])
 @pytest.mark.parametrize("branch", ["gemm", "convolution"])
 @pytest.mark.parametrize("size", [3, 4])
 def test_both_forms_of_up_agree(monkeypatch, size, branch, dtype, tolerance):

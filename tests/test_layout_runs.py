@@ -176,7 +176,7 @@ def test_what_does_not_go_together(run, layout_run, model, tmp_path, monkeypatch
     small = layouts.load(layout_run)
     small.size = 16
     monkeypatch.setattr(layouts, "load", lambda *_: small)
-    refused(r"sample\.layout: draws tumor\+head at 16 x 16 .*this generator paints tumor\+head at 32 x 32")
+    refused(r"the layout model draws tumor\+head at 16 x 16 .*this generator paints tumor\+head at 32 x 32")
 
 
 def test_nothing_else_takes_a_layout_run(layout_run):

@@ -123,11 +123,13 @@ class Painter:
         return tumor, scene
 
 
-def open_painter(folder: Path, step: str = "newest") -> Painter:
-    """The painter of a run at a step, with that run's slices and segmenter, or of an exported model."""
+def open_painter(folder: Path, step: str = "newest", layout: str = "") -> Painter:
+    """The painter of a run at a step, with that run's slices and segmenter, or of an exported model; `layout`
+    is a layout model that draws heads in the place of slices.
+    """
     generator = inference.load(folder, step)
     segment = kept_segmenter(folder / JUDGES) if generator.takes_maps else None
-    return Painter(generator, scenes(folder, generator), segment)
+    return Painter(generator, scenes(folder, generator, layout), segment)
 
 
 def _encoded(picture: np.ndarray, form: str, limits: intensity.Limits) -> bytes:

@@ -1,18 +1,22 @@
-"""Heads to draw into: phantoms of patients that no preset trains on, or slices of a run's own test split.
+"""Heads to draw into: phantoms of patients that no preset trains on, slices of a run's own test split, or
+maps that a layout model draws, which are of nobody.
 
 A phantom is taken twice, with and without its tumour, so its anatomy is what it was before the tumour grew. A
-real slice has the tumour's place filled with the brain around it (`data/edits.py`).
+real slice has the tumour's place filled with the brain around it (`data/edits.py`), and so has a drawn map.
 """
 
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from pixmed_jax import conditions, layouts
 from pixmed_jax import workdir as run_folder
 from pixmed_jax.data import edits
 from pixmed_jax.data.phantom import LABEL_NAMES, PLANES, patient_slices
+from pixmed_jax.data.plausible import surveyed
 from pixmed_jax.data.regions import head, is_tumor, known_heads, label_map
 from pixmed_jax.data.sources import open_dataset
 from pixmed_jax.data.tissues import survey
@@ -26,10 +30,16 @@ _PHANTOMS = ((1002, "axial"), (1011, "sagittal"), (1005, "coronal"), (1014, "axi
 _MOST = 6
 
 
-def scenes(folder: Path, generator: Generator) -> list[Scene]:
-    """Slices of the run in a folder if they can be opened, phantoms if not; [] for a model without maps."""
+def scenes(folder: Path, generator: Generator, layout: str = "") -> list[Scene]:
+    """Maps of the layout model in the folder `layout`; without one, slices of the run in `folder` if they can
+    be opened, phantoms if not; [] for a model without maps.
+    """
     if not generator.takes_maps:
+        if layout:
+            raise PixmedError("demo.layout: this model knows no masks; leave it out")
         return []
+    if layout:
+        return of_layouts(layout, generator)
     if (folder / "checkpoints").is_dir():
         try:
             return of_run(folder, generator)
@@ -75,6 +85,18 @@ def of_run(workdir: Path, generator: Generator) -> list[Scene]:
         apart = edits.take_apart(maps[i], len(tumors), where)
         label = tumors[max(int(apart.tumor.max()) - 1, 0)]
         found.append(Scene(dataset.source.planes[row], apart.anatomy, apart.tumor > 0, label, where))
+    return found
+
+
+def of_layouts(layout: str, generator: Generator) -> list[Scene]:
+    """Maps of nobody, of every tumour and plane that the layout model knows in turn."""
+    given = conditions.of_layouts(layouts.load(layout), "", "", _MOST, 0, generator, Counter())
+    tumors, found = len(tumor_names(generator.classes)), []
+    for one, label, told in zip(given.maps, given.labels, given.parameters, strict=True):
+        where = surveyed(one, generator.classes)
+        apart = edits.take_apart(one, tumors, where)
+        name = told.removeprefix("plane=") or "drawn"
+        found.append(Scene(name, apart.anatomy, apart.tumor > 0, label, where))
     return found
 
 

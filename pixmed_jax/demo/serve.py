@@ -29,14 +29,22 @@ _POLICY = (
 )
 
 
-def demo(workdir: Path | None, *, port: int = 7860, browser: bool = False, step: str = "newest") -> None:
+def demo(
+    workdir: Path | None,
+    *,
+    port: int = 7860,
+    browser: bool = False,
+    step: str = "newest",
+    layout: str = "",
+) -> None:
     """Serve the page of a run, of an exported model, or of the project's own weights, until a signal comes.
 
-    port: 0 takes any that is free. browser: open the page in one.
+    port: 0 takes any that is free. browser: open the page in one. layout: the folder of a run of
+    configs/layout.py, or of its export, which then draws the heads.
     """
     if importlib.util.find_spec("gradio") is None:
         raise PixmedError('--mode=demo needs gradio; pip install "pixmed-jax[demo]", or -e ".[demo]"')
-    painter = open_painter(workdir or WEIGHTS, step)
+    painter = open_painter(workdir or WEIGHTS, step, layout)
     painter.warm_up()
     with served(painter, port) as address:
         print(f"{painter.name}, step {painter.generator.step}: {address} (Ctrl-C ends it)", flush=True)

@@ -2,7 +2,8 @@
 
 Convention for MACs: one per kernel weight and position it is applied at. A transposed convolution of stride 2
 is applied at its INPUT pixels; counting it at its output pixels, as many published figures do, triples a
-U-Net. Norms, activations and losses are not counted.
+U-Net. A 3x3 convolution that enlarges is one of those, of 4x4 sums of its weights (layers.enlarged). Norms,
+activations and losses are not counted.
 """
 
 import math
@@ -43,10 +44,12 @@ def size(module: nn.Module, init: Callable[[nn.Module], Any]) -> Size:
         if context.method_name == "__call__" and counted:
             activations += math.prod(y.shape) * np.dtype(y.dtype).itemsize
             if not isinstance(layer, Norm):
+                enlarges = getattr(layer, "enlarge", False)
                 transposed = isinstance(layer, ConvTranspose) or getattr(layer, "resample", "") == "up"
-                applied_to = args[0] if transposed else y
-                kernel = layer.variables["params"]["kernel"]
-                macs += math.prod(kernel.shape) * math.prod(applied_to.shape[:-1])
+                applied_to = args[0] if transposed or enlarges else y
+                *sides, before, after = layer.variables["params"]["kernel"].shape
+                sides = [4, 4] if enlarges else sides
+                macs += math.prod((*sides, before, after)) * math.prod(applied_to.shape[:-1])
         return y
 
     with nn.intercept_methods(record):

@@ -14,7 +14,7 @@ from pixmed_jax.models.layers import Conv, Depthwise, Dtype, Norm
 
 class GhostModule(nn.Module):
     """[N, stride * H, stride * W, C] -> [N, H, W, features]: intrinsic maps and their ghosts, each normed and
-    activated; stride 1 or 2.
+    activated; stride 1 or 2. With `enlarge`, [N, H / 2, W / 2, C] enlarged by repeating pixels is taken in.
 
     As in GhostNet the ghosts are made from the activated intrinsic maps; a linear depthwise step on linear
     maps would collapse into one larger convolution. No bias, as everywhere in pix2pix's encoder.
@@ -23,6 +23,7 @@ class GhostModule(nn.Module):
     features: int
     ratio: int = 2
     stride: int = 2
+    enlarge: bool = False
     kernel_size: int = 3
     cheap_kernel_size: int = 3
     norm: str = "batch"
@@ -41,6 +42,7 @@ class GhostModule(nn.Module):
             intrinsic_features,
             self.kernel_size,
             stride=self.stride,
+            enlarge=self.enlarge,
             use_bias=False,
             dtype=self.dtype,
             name="primary",

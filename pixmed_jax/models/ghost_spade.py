@@ -120,7 +120,6 @@ class Painter(nn.Module):
             guides.append(x)  # [N, S / 2**i, same, width]
 
         for i in reversed(range(self.levels)):
-            x = jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
             x = GuidedGhost(features[i], ratio=self.ghost_ratio, dtype=self.dtype, name=f"decoder_{i}")(
                 x, guides[i], style
             )
@@ -129,8 +128,8 @@ class Painter(nn.Module):
 
 
 class GuidedGhost(nn.Module):
-    """x [N, H, W, C], guide [N, H, W, G], style [N, Z] -> [N, H, W, features]: a ghost module whose norm is
-    told what to do by both."""
+    """x [N, H / 2, W / 2, C], guide [N, H, W, G], style [N, Z] -> [N, H, W, features]: a ghost module that
+    enlarges, and whose norm is told what to do by guide and style."""
 
     features: int
     ratio: int = 2
@@ -139,7 +138,13 @@ class GuidedGhost(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, guide: jax.Array, style: jax.Array) -> jax.Array:
         x = GhostModule(
-            self.features, ratio=self.ratio, stride=1, norm="none", dtype=self.dtype, name="ghost"
+            self.features,
+            ratio=self.ratio,
+            stride=1,
+            enlarge=True,
+            norm="none",
+            dtype=self.dtype,
+            name="ghost",
         )(x)
         x = Norm("instance", True, dtype=self.dtype, name="norm")(x)
         told = Conv(2 * self.features, 1, pad=0, dtype=self.dtype, name="guide")(guide)

@@ -154,6 +154,19 @@ up.defvjp(
 )
 
 
+def enlarged(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Convolution of stride 1, padded by 1, of an image whose pixels were repeated twice along both axes:
+    x [N, H, W, I], kernel [3, 3, I, O] -> [N, 2H, 2W, O].
+
+    Taps that meet the same pixel are added first. So it is a transposed convolution, of 4 products where the
+    enlarged image has 9, and the enlarged image is never there.
+    """
+    for axis in (0, 1):
+        first, middle, last = (lax.index_in_dim(kernel, tap, axis) for tap in range(3))
+        kernel = jnp.concatenate([last, middle + last, first + middle, first], axis)
+    return up(x, kernel.swapaxes(2, 3))
+
+
 # ---------------------------------------------------------------- depthwise convolution
 def _depthwise_stock(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return lax.conv_general_dilated(
@@ -208,12 +221,16 @@ def depthwise(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 # ---------------------------------------------------------------- modules
 class Conv(nn.Module):
-    """Convolution, padded by `pad` on each side; with stride 2 a kernel of 3 or 4 halves an even image."""
+    """Convolution, padded by `pad` on each side; with stride 2 a kernel of 3 or 4 halves an even image.
+
+    With `enlarge` it is that of the image enlarged twofold by repeating pixels; for kernels of 3 and pad 1.
+    """
 
     features: int
     kernel_size: int
     stride: int = 1
     pad: int = 1
+    enlarge: bool = False
     use_bias: bool = True
     dtype: Dtype = jnp.float32
     kernel_init: Callable[..., jax.Array] = kernel_init
@@ -223,7 +240,11 @@ class Conv(nn.Module):
         shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
         kernel = self.param("kernel", self.kernel_init, shape).astype(self.dtype)
         x = x.astype(self.dtype)
-        if self.stride == 2 and self.kernel_size in (3, 4):
+        if self.enlarge:
+            if (self.kernel_size, self.stride, self.pad) != (3, 1, 1):
+                raise ValueError("only a 3x3 convolution of stride 1 and pad 1 enlarges")
+            y = enlarged(x, kernel)
+        elif self.stride == 2 and self.kernel_size in (3, 4):
             y = down(x, kernel)
         else:
             y = lax.conv_general_dilated(
