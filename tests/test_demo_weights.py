@@ -39,7 +39,7 @@ def test_they_are_small_and_whole():
     assert about["files"] == {"generator.safetensors": checkpoint.sha256(WEIGHTS / "generator.safetensors")}
     assert (about["dtype"], about["config"]["data"]["source"]) == ("float16", "phantom")
     card = (WEIGHTS / "README.md").read_text()
-    for said in ("--config=configs/ghost.py:demo", "--mode=export", "phantom", "Not for diagnosis"):
+    for said in ("--config=configs/ghost_spade.py:demo", "--mode=export", "phantom", "Not for diagnosis"):
         assert said in card
     built = tomllib.loads((runs.ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
     packed = {path for pattern in built["pixmed_jax"] for path in (runs.ROOT / "pixmed_jax").glob(pattern)}
@@ -63,15 +63,15 @@ def test_they_follow_anatomy_and_mask(painter):
 
 @pytest.mark.parametrize("label", ["meningioma", "pituitary"])
 def test_a_tumour_is_where_it_was_drawn(painter, label):
-    """It shines there, and no more in the same head without it; the segmenter finds it."""
-    for scene in painter.scenes[:3]:
+    """It shines there, and no more in the same head without it; where its kind grows, the segmenter finds it."""
+    for scene in painter.scenes:
         tumor = placed(scene.tumor, Placement(150, 0, 0))
         drawn = painter.paint(scene, tumor, label, seed=0, number=1)
         healthy = painter.paint(scene, ~tumor & tumor, label, seed=0, number=1)
         contrast = (drawn.images[0] - healthy.images[0])[drawn.mask].mean()
         elsewhere = np.abs(drawn.images[0] - healthy.images[0])[~drawn.mask].mean()
-        assert contrast > 0.1 and elsewhere < 0.02
-        assert drawn.dice[0] > 0.5
+        assert contrast > 0.15 and elsewhere < 0.01
+        assert drawn.dice[0] > 0.7 or scene.label != label
 
 
 def launch(*words: str, **environment: str) -> subprocess.Popen:
