@@ -63,7 +63,7 @@ def test_they_follow_anatomy_and_mask(painter):
 
 @pytest.mark.parametrize("label", ["meningioma", "pituitary"])
 def test_a_tumour_is_where_it_was_drawn(painter, label):
-    """It shines there, and no more in the same head without it; where its kind grows, the segmenter finds it."""
+    """It shines there, and nothing else does; where its kind grows, the segmenter finds it."""
     for scene in painter.scenes:
         tumor = placed(scene.tumor, Placement(150, 0, 0))
         drawn = painter.paint(scene, tumor, label, seed=0, number=1)
