@@ -1,6 +1,7 @@
 """Convolutions against loops and XLA's own operations, both forms of each, and what a norm averages over."""
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -31,6 +32,10 @@ def up_loop(y: np.ndarray, kernel: np.ndarray) -> np.ndarray:
             stamp = np.einsum("no,ykio->nyki", y[:, i, j].astype(np.float64), kernel.astype(np.float64))
             canvas[:, 2 * i : 2 * i + size, 2 * j : 2 * j + size] += stamp
     return canvas[:, 1 : 1 + 2 * h, 1 : 1 + 2 * w]
+
+
+def to_few(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    return layers._to_few_cpu(x, kernel, 1)
 
 
 def depthwise_loop(x: np.ndarray, kernel: np.ndarray) -> np.ndarray:
@@ -104,7 +109,11 @@ def test_down_and_its_gradients_are_those_of_xla(size, pad, shape):
 @pytest.mark.parametrize("size", [3, 4])
 @pytest.mark.parametrize(
     ("operation", "stock", "shape"),
-    [(layers.down, layers._down_stock, (2, 8, 6, 3)), (layers.up, layers._up_stock, (2, 4, 3, 5))],
+    [
+        (layers.down, layers._down_stock, (2, 8, 6, 3)),
+        (layers.up, layers._up_stock, (2, 4, 3, 5)),
+        (to_few, partial(layers._convolution_stock, stride=1, pad=1), (2, 8, 6, 3)),
+    ],
 )
 def test_gradients_of_gradients_are_those_of_xla(size, operation, stock, shape):
     """As a penalty on a slope needs them: through both gradients, along image and kernel."""
@@ -133,6 +142,15 @@ def test_an_enlarging_convolution_is_that_of_the_enlarged_image(shape, dtype, to
     found = gradients(layers.enlarged, jnp.asarray(x, dtype), jnp.asarray(kernel, dtype), g)
     rounded = (np.asarray(jnp.asarray(a, dtype), np.float32) for a in (x, kernel))
     assert_all_close(found, gradients(stock, *rounded, g), tolerance)
+
+
+@pytest.mark.parametrize("pad", [0, 1])
+def test_a_kernel_of_one_pixel(pad):
+    x, kernel = normal(0, 2, 7, 9, 5), normal(1, 1, 1, 5, 6)
+    one = partial(layers.convolution, stride=1, pad=pad)
+    stock = partial(layers._convolution_stock, stride=1, pad=pad)
+    g = normal(2, 2, 7 + 2 * pad, 9 + 2 * pad, 6)
+    assert_all_close(gradients(one, x, kernel, g), gradients(stock, x, kernel, g), 1e-5)
 
 
 @pytest.mark.parametrize("strange", [{"kernel_size": 4}, {"stride": 2}, {"pad": 0}])
@@ -192,6 +210,21 @@ def test_a_second_derivative_exists_through_up_and_down():
     assert np.abs(hessian_v).max() > 0
 
 
+@pytest.mark.parametrize(("dtype", "tolerance"), [(jnp.float32, 1e-5), (jnp.bfloat16, 2e-2)])
+@pytest.mark.parametrize(("size", "pad", "features"), [(3, 1, 1), (4, 1, 1), (3, 0, 4), (5, 2, 3)])
+def test_both_forms_of_a_convolution_to_few_features_agree(size, pad, features, dtype, tolerance):
+    """With their gradients, by a kernel without symmetry on an image that is no square."""
+    x, kernel = normal(0, 2, 7, 9, 5), normal(1, size, size, 5, features)
+    stock = partial(layers._convolution_stock, stride=1, pad=pad)
+    g = normal(2, *stock(x, kernel).shape)
+    found = gradients(
+        partial(layers._to_few_cpu, pad=pad), jnp.asarray(x, dtype), jnp.asarray(kernel, dtype), g
+    )
+    assert {part.dtype for part in found} == {jnp.dtype(dtype)}
+    rounded = (np.asarray(jnp.asarray(a, dtype), np.float32) for a in (x, kernel))
+    assert_all_close(found, gradients(stock, *rounded, g), tolerance)
+
+
 # ---------------------------------------------------------------- depthwise
 @pytest.mark.parametrize(("size", "multiplier"), [(3, 1), (5, 3)])
 def test_depthwise_filters_each_channel_alone(size, multiplier):
@@ -220,6 +253,7 @@ def test_both_forms_of_depthwise_agree(size, multiplier, dtype, tolerance):
         (layers.up, (4, 4, 3, 8), "lhs_dilate = [2, 2]"),
         (layers.down, (3, 3, 8, 4), "stride = [2, 2]"),
         (layers.depthwise, (3, 3, 1, 8), "feature_group_count = 8"),
+        (partial(layers.convolution, stride=1, pad=1), (3, 3, 8, 4), "stablehlo.convolution"),
     ],
 )
 def test_the_form_is_chosen_where_it_is_compiled(operation, kernel, stock):

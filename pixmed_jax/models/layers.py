@@ -26,6 +26,7 @@ _NHWC = ("NHWC", "HWIO", "NHWC")
 _MATRIX_PIXELS = 1024  # up to here one matrix product beats XLA's convolution
 _WHOLE_PIXELS = 256  # up to here a kernel's gradient is one product, above it one for each tap ...
 _FEW_CHANNELS = 8  # ... unless the input has so few channels that each would be a sliver
+_FEW_FEATURES = 4  # up to here a convolution of stride 1 is one product, then sums
 
 # pix2pix (Isola 2017, Section 6.2), after DCGAN: weights from N(0, 0.02), norm scales from N(1, 0.02).
 kernel_init = nn.initializers.normal(0.02)
@@ -167,6 +168,66 @@ def enlarged(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return up(x, kernel.swapaxes(2, 3))
 
 
+# ---------------------------------------------------------------- convolution
+def _convolution_stock(x: jax.Array, kernel: jax.Array, stride: int, pad: int) -> jax.Array:
+    return lax.conv_general_dilated(x, kernel, (stride,) * 2, ((pad, pad),) * 2, dimension_numbers=_NHWC)
+
+
+def _pixels(x: jax.Array) -> jax.Array:
+    return x.reshape(-1, x.shape[-1])
+
+
+def _taps(kernel: jax.Array) -> jax.Array:
+    """[k * k * O, I]."""
+    return _pixels(kernel.swapaxes(2, 3))
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _to_few_cpu(x: jax.Array, kernel: jax.Array, pad: int) -> jax.Array:
+    """One matrix product gives what each tap makes of each pixel; these images are then added, shifted."""
+    n, h, w, _ = x.shape
+    size, features = kernel.shape[0], kernel.shape[3]
+    made = jnp.matmul(_taps(kernel), _pixels(x).T, preferred_element_type=jnp.float32)
+    made = jnp.pad(made.reshape(size, size, features, n, h, w), ((0, 0),) * 4 + ((pad, pad),) * 2)
+    height, width = (side + 2 * pad - size + 1 for side in (h, w))
+    parts = (made[i, j, ..., i : i + height, j : j + width] for i in range(size) for j in range(size))
+    return jnp.moveaxis(sum(parts, jnp.zeros(())), 0, -1).astype(x.dtype)
+
+
+def _to_few_gradients(
+    pad: int, saved: tuple[jax.Array, jax.Array], g: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Two products with the shifted g; autodiff would add an image of zeros for each pair of taps."""
+    x, kernel = saved
+    _, h, w, channels = x.shape
+    size, features = kernel.shape[0], kernel.shape[3]
+    g = jnp.moveaxis(g, -1, 0)
+    g = jnp.pad(g, ((0, 0), (0, 0), *((size - 1 - pad,) * 2,) * 2))
+    shifts = range(size - 1, -1, -1)
+    shifted = jnp.stack([g[..., i : i + h, j : j + w] for i in shifts for j in shifts])
+    shifted = shifted.reshape(size * size * features, -1)
+    to_image = (shifted.T @ _taps(kernel)).reshape(x.shape)
+    to_kernel = (shifted @ _pixels(x)).reshape(size, size, features, channels)
+    return to_image, to_kernel.swapaxes(2, 3)
+
+
+_to_few_cpu.defvjp(lambda x, kernel, pad: (_to_few_cpu(x, kernel, pad), (x, kernel)), _to_few_gradients)
+
+
+def convolution(x: jax.Array, kernel: jax.Array, stride: int, pad: int) -> jax.Array:
+    """x [N, H, W, I], padded by `pad` on each side, with a kernel [k, k, I, O].
+
+    On a CPU a kernel of one pixel is a matrix product, gradients included, and so, in effect, is one of few
+    features.
+    """
+    stock = partial(_convolution_stock, stride=stride, pad=pad)
+    if kernel.shape[0] == 1 and (stride, pad) == (1, 0):
+        return lax.platform_dependent(x, kernel, cpu=lambda x, kernel: x @ kernel[0, 0], default=stock)
+    if kernel.shape[0] > 1 and stride == 1 and kernel.shape[3] <= _FEW_FEATURES:
+        return lax.platform_dependent(x, kernel, cpu=partial(_to_few_cpu, pad=pad), default=stock)
+    return stock(x, kernel)
+
+
 # ---------------------------------------------------------------- depthwise convolution
 def _depthwise_stock(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return lax.conv_general_dilated(
@@ -247,9 +308,7 @@ class Conv(nn.Module):
         elif self.stride == 2 and self.kernel_size in (3, 4):
             y = down(x, kernel)
         else:
-            y = lax.conv_general_dilated(
-                x, kernel, (self.stride,) * 2, ((self.pad, self.pad),) * 2, dimension_numbers=_NHWC
-            )
+            y = convolution(x, kernel, self.stride, self.pad)
         return _biased(self, y)
 
 
