@@ -17,7 +17,7 @@ QUICK = merged(ADVERSARIAL, {
     "model": {"generator": {"name": "ghost_spade", "width": 16, "levels": 5, "most": 192, "ghost_ratio": 2,
                             "style": 8},
               "discriminator": {"name": "multiscale_patchgan", "scales": 2, "width": 24, "layers": 2,
-                                "norm": "instance"}},
+                                "norm": "instance", "spectral": True}},
     "loss": {"ssim": 4.0, "kl": 0.12},
     "optimizer": {"learning_rate": 5e-4},
 })

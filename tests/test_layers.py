@@ -363,3 +363,32 @@ def test_no_norm_changes_nothing_and_an_unknown_one_is_refused():
     assert not variables
     with pytest.raises(PixmedError, match=r"norm='group'.* batch, instance, none"):
         layers.Norm("group", True).init(jax.random.key(0), x)
+
+
+# ---------------------------------------------------------------- spectral norm
+def test_the_largest_singular_value_becomes_1():
+    """Of a kernel whose singular values are known; its gradient is that through JAX's own SVD."""
+    rng = np.random.default_rng(0)
+    left, right = (np.linalg.qr(rng.normal(size=shape))[0] for shape in ((36, 6), (6, 6)))
+    kernel = ((left * 0.3 * 0.6 ** np.arange(6)) @ right).reshape(3, 3, 4, 6).astype(np.float32)
+    g = normal(1, 3, 3, 4, 6)
+
+    def by_svd(kernel: jax.Array) -> jax.Array:
+        return kernel / jnp.linalg.svd(kernel.reshape(-1, 6), compute_uv=False)[0]
+
+    found, exact = (jax.vjp(f, jnp.asarray(kernel)) for f in (layers.spectrally_normalised, by_svd))
+    values = np.linalg.svd(np.reshape(found[0], (-1, 6)), compute_uv=False)
+    np.testing.assert_allclose(values, 0.6 ** np.arange(6), rtol=1e-4)
+    assert_all_close((found[0], *found[1](g)), (exact[0], *exact[1](g)), 1e-3)
+    for factor in (5, -1):
+        other = layers.spectrally_normalised(factor * kernel)
+        np.testing.assert_allclose(other, np.sign(factor) * found[0], rtol=1e-5, atol=1e-7)
+    assert (layers.spectrally_normalised(jnp.zeros((3, 3, 2, 2))) == 0).all()
+
+
+def test_a_drawn_kernel_is_within_a_tenth_of_it():
+    """Its singular values lie closely together, which is where few iterations are furthest off."""
+    for seed, shape in enumerate([(4, 4, 8, 24), (4, 4, 24, 48), (3, 3, 64, 64), (4, 4, 96, 1)]):
+        made = np.asarray(layers.spectrally_normalised(normal(seed, *shape)))
+        largest = np.linalg.svd(made.reshape(-1, shape[-1]), compute_uv=False)[0]
+        assert 1 - 1e-5 < largest < 1.1

@@ -81,3 +81,14 @@ def test_each_scale_judges_half_the_size_and_weighs_as_much(draw):
     assert fine.shape == (2, 14, 14, 1) and coarse.shape == (2, 6, 6, 1)
     expected = np.concatenate([fine.reshape(2, -1), coarse.repeat(2, 1).repeat(2, 2).reshape(2, -1)], axis=1)
     np.testing.assert_allclose(logits[..., 0], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_under_spectral_norm_the_size_of_kernels_says_nothing(draw):
+    condition, image = np.random.default_rng(0).uniform(size=(2, 2, 32, 32, 1)).astype(np.float32)
+    network = MultiScalePatchGAN(scales=2, width=2, layers=1, spectral=True)
+    tree = draw(lambda: network.init(jax.random.key(0), condition, image))
+    logits = network.apply(tree, condition, image)
+    larger = jax.tree.map(lambda x: 7 * x if x.ndim == 4 else x, tree)
+    np.testing.assert_allclose(network.apply(larger, condition, image), logits, rtol=1e-4, atol=1e-5)
+    plain = network.clone(spectral=False)
+    assert np.abs(plain.apply(larger, condition, image) - plain.apply(tree, condition, image)).max() > 1

@@ -28,6 +28,9 @@ _WHOLE_PIXELS = 256  # up to here a kernel's gradient is one product, above it o
 _FEW_CHANNELS = 8  # ... unless the input has so few channels that each would be a sliver
 _FEW_FEATURES = 4  # up to here a convolution of stride 1 is one product, then sums
 
+_ITERATIONS = 8  # of the power method
+_TINY = 1e-12
+
 # pix2pix (Isola 2017, Section 6.2), after DCGAN: weights from N(0, 0.02), norm scales from N(1, 0.02).
 kernel_init = nn.initializers.normal(0.02)
 
@@ -280,11 +283,34 @@ def depthwise(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return lax.platform_dependent(x, kernel, cpu=_depthwise_cpu, default=_depthwise_stock)
 
 
+# ---------------------------------------------------------------- weights
+def spectrally_normalised(kernel: jax.Array) -> jax.Array:
+    """A kernel [k, k, I, O] over its largest singular value as a matrix [k * k * I, O] (Miyato et al., ICLR
+    2018, Section 2.1).
+
+    There the singular vectors go on from step to step. Here power iteration begins anew each time, from the
+    same vector, so that a discriminator has no state beside its weights; it takes little beside convolutions.
+    """
+    matrix = kernel.reshape(-1, kernel.shape[-1])
+    fixed = lax.stop_gradient(matrix)
+    right = _unit(jax.random.normal(jax.random.key(0), (matrix.shape[1],)))
+    left = jnp.zeros(())
+    for _ in range(_ITERATIONS):
+        left = _unit(fixed @ right)
+        right = _unit(fixed.T @ left)
+    return kernel / jnp.maximum(left @ matrix @ right, _TINY)
+
+
+def _unit(vector: jax.Array) -> jax.Array:
+    return vector / jnp.maximum(jnp.linalg.norm(vector), _TINY)
+
+
 # ---------------------------------------------------------------- modules
 class Conv(nn.Module):
     """Convolution, padded by `pad` on each side; with stride 2 a kernel of 3 or 4 halves an even image.
 
     With `enlarge` it is that of the image enlarged twofold by repeating pixels; for kernels of 3 and pad 1.
+    With `spectral` the kernel's largest singular value is 1, whatever its parameters.
     """
 
     features: int
@@ -292,6 +318,7 @@ class Conv(nn.Module):
     stride: int = 1
     pad: int = 1
     enlarge: bool = False
+    spectral: bool = False
     use_bias: bool = True
     dtype: Dtype = jnp.float32
     kernel_init: Callable[..., jax.Array] = kernel_init
@@ -299,7 +326,8 @@ class Conv(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
-        kernel = self.param("kernel", self.kernel_init, shape).astype(self.dtype)
+        kernel = self.param("kernel", self.kernel_init, shape)
+        kernel = (spectrally_normalised(kernel) if self.spectral else kernel).astype(self.dtype)
         x = x.astype(self.dtype)
         if self.enlarge:
             if (self.kernel_size, self.stride, self.pad) != (3, 1, 1):

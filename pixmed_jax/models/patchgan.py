@@ -3,7 +3,8 @@
 With three layers each logit sees 70x70 pixels; at width 64 and 3 + 3 input channels it has 2,768,705
 parameters.
 
-Several such networks may judge an image at several scales (pix2pixHD, Wang et al., CVPR 2018, Section 3.2).
+Several such networks may judge an image at several scales (pix2pixHD, Wang et al., CVPR 2018, Section 3.2),
+and kernels may be held at a spectral norm of 1 (Miyato et al., ICLR 2018).
 """
 
 import flax.linen as nn
@@ -23,6 +24,7 @@ class PatchGAN(nn.Module):
     width: int = 64
     layers: int = 3
     norm: str = "batch"
+    spectral: bool = False
     conditional: bool = True
     axis_name: str | None = None
     dtype: Dtype = jnp.float32
@@ -38,13 +40,14 @@ class PatchGAN(nn.Module):
                 min(8, 2**i) * self.width,
                 4,
                 stride=2 if i < self.layers else 1,
+                spectral=self.spectral,
                 use_bias=norm == "none",
                 dtype=self.dtype,
                 name=f"conv_{i + 1}",
             )(x)
             x = Norm(norm, True, self.axis_name, self.dtype, name=f"norm_{i + 1}")(x)
             x = nn.leaky_relu(x, 0.2)
-        return Conv(1, 4, dtype=self.dtype, name="logits")(x).astype(jnp.float32)
+        return Conv(1, 4, spectral=self.spectral, dtype=self.dtype, name="logits")(x).astype(jnp.float32)
 
 
 class MultiScalePatchGAN(nn.Module):
@@ -58,6 +61,7 @@ class MultiScalePatchGAN(nn.Module):
     width: int = 64
     layers: int = 2
     norm: str = "instance"
+    spectral: bool = False
     axis_name: str | None = None
     dtype: Dtype = jnp.float32
 
@@ -66,7 +70,13 @@ class MultiScalePatchGAN(nn.Module):
         logits = []
         for i in range(self.scales):
             network = PatchGAN(
-                self.width, self.layers, self.norm, True, self.axis_name, self.dtype, name=f"scale_{i}"
+                width=self.width,
+                layers=self.layers,
+                norm=self.norm,
+                spectral=self.spectral,
+                axis_name=self.axis_name,
+                dtype=self.dtype,
+                name=f"scale_{i}",
             )
             found = network(condition, image)
             found = jnp.repeat(jnp.repeat(found, 2**i, axis=1), 2**i, axis=2)
