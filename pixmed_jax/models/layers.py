@@ -290,6 +290,7 @@ def spectrally_normalised(kernel: jax.Array) -> jax.Array:
 
     There the singular vectors go on from step to step. Here power iteration begins anew each time, from the
     same vector, so that a discriminator has no state beside its weights; it takes little beside convolutions.
+    It stops a little early, so what is left as the largest singular value may be 1.1 (BUILD_NOTES.md).
     """
     matrix = kernel.reshape(-1, kernel.shape[-1])
     fixed = lax.stop_gradient(matrix)
@@ -310,7 +311,7 @@ class Conv(nn.Module):
     """Convolution, padded by `pad` on each side; with stride 2 a kernel of 3 or 4 halves an even image.
 
     With `enlarge` it is that of the image enlarged twofold by repeating pixels; for kernels of 3 and pad 1.
-    With `spectral` the kernel's largest singular value is 1, whatever its parameters.
+    With `spectral` the kernel's largest singular value is about 1, whatever its parameters.
     """
 
     features: int
