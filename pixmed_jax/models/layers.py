@@ -39,6 +39,11 @@ def _scale_init(key: jax.Array, shape: tuple[int, ...], dtype: Dtype = jnp.float
     return 1.0 + 0.02 * jax.random.normal(key, shape, dtype)
 
 
+def _pixels(x: jax.Array) -> jax.Array:
+    """[..., C] -> [all others, C]."""
+    return x.reshape(-1, x.shape[-1])
+
+
 # ---------------------------------------------------------------- strided and transposed convolution
 def _down_stock(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """The 2H x 2W -> H x W convolution itself: stride 2, padding 1 as far as the kernel needs it."""
@@ -58,9 +63,8 @@ def _down_cpu(x: jax.Array, kernel: jax.Array) -> jax.Array:
     n, height, width, _ = x.shape
     if height * width > 4 * _MATRIX_PIXELS:
         return _down_stock(x, kernel)
-    columns = jnp.concatenate(_patches(x, kernel.shape[0]), axis=-1)
-    columns = columns.reshape(-1, columns.shape[-1])
-    return (columns @ kernel.reshape(-1, kernel.shape[3])).reshape(n, height // 2, width // 2, -1)
+    columns = _pixels(jnp.concatenate(_patches(x, kernel.shape[0]), axis=-1))
+    return (columns @ _pixels(kernel)).reshape(n, height // 2, width // 2, -1)
 
 
 def _up_stock(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -80,7 +84,7 @@ def _up_cpu(x: jax.Array, kernel: jax.Array) -> jax.Array:
     n, h, w, c = x.shape
     size, features = kernel.shape[0], kernel.shape[2]
     if h * w <= _MATRIX_PIXELS:
-        stamps = (x.reshape(-1, c) @ kernel.reshape(-1, c).T).reshape(n, h, w, size, size, features)
+        stamps = (_pixels(x) @ _pixels(kernel).T).reshape(n, h, w, size, size, features)
         stamps = jnp.pad(stamps, ((0, 0), (1, 1), (1, 1)) + ((0, 0),) * 3)
         taps = [
             [(tap, shift) for tap, shift in pair if tap < size]
@@ -114,10 +118,10 @@ def _kernel_gradient_stock(x: jax.Array, y: jax.Array, size: int) -> jax.Array:
 
 def _kernel_gradient_cpu(x: jax.Array, y: jax.Array, size: int) -> jax.Array:
     _, h, w, features = y.shape
-    patches, y = _patches(x, size), y.reshape(-1, features)
+    patches, y = _patches(x, size), _pixels(y)
     if h * w <= _WHOLE_PIXELS or x.shape[-1] <= _FEW_CHANNELS:
         patches = [jnp.concatenate(patches, axis=-1)]
-    parts = [patch.reshape(len(y), -1).T @ y for patch in patches]
+    parts = [_pixels(patch).T @ y for patch in patches]
     return jnp.stack(parts).reshape(size, size, x.shape[-1], features)
 
 
@@ -174,10 +178,6 @@ def enlarged(x: jax.Array, kernel: jax.Array) -> jax.Array:
 # ---------------------------------------------------------------- convolution
 def _convolution_stock(x: jax.Array, kernel: jax.Array, stride: int, pad: int) -> jax.Array:
     return lax.conv_general_dilated(x, kernel, (stride,) * 2, ((pad, pad),) * 2, dimension_numbers=_NHWC)
-
-
-def _pixels(x: jax.Array) -> jax.Array:
-    return x.reshape(-1, x.shape[-1])
 
 
 def _taps(kernel: jax.Array) -> jax.Array:
@@ -292,7 +292,7 @@ def spectrally_normalised(kernel: jax.Array) -> jax.Array:
     same vector, so that a discriminator has no state beside its weights; it takes little beside convolutions.
     It stops a little early, so what is left as the largest singular value may be 1.1 (BUILD_NOTES.md).
     """
-    matrix = kernel.reshape(-1, kernel.shape[-1])
+    matrix = _pixels(kernel)
     fixed = lax.stop_gradient(matrix)
     right = _unit(jax.random.normal(jax.random.key(0), (matrix.shape[1],)))
     left = jnp.zeros(())
