@@ -11,7 +11,7 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,34 +25,40 @@ _CONTENDER = "CONTENDER"  # the environment variable that makes a benchmark's pr
 
 # pixmed_jax/allocator.py in glibc's own variables, for every side: PyTorch gains by it too.
 _ALLOCATOR = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1)}
+_CPU = {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": ""}
+# Sides share a GPU: none may take most of its memory beforehand.
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 
 class Contender:
     """One side of a comparison in a process of its own, so that no side's threads or heap disturb another's.
 
     The process is the same benchmark again; its `main` finds that side's name in `contender()` and serves it.
+    `environment` is added to its environment.
     """
 
-    def __init__(self, name: str):
+    def __init__(self, name: str, environment: Mapping[str, str]):
         command = [sys.executable, *sys.argv]
-        env = {**os.environ, **_ALLOCATOR, _CONTENDER: name}
+        env = {**os.environ, **_ALLOCATOR, **environment, _CONTENDER: name}
+        self._name = name
         self._process = subprocess.Popen(
             command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
-        self.about: dict[str, Any] = self._answer()
 
-    def _answer(self) -> Any:
+    def answer(self) -> Any:
+        """What it told next: at first about itself, once it is ready."""
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            raise SystemExit(f"a contender ended with status {self._process.wait()}; its error is above")
+            status = self._process.wait()
+            raise SystemExit(f"the contender {self._name} ended with status {status}; its error is above")
         return json.loads(line)
 
     def seconds(self) -> float:
         assert self._process.stdin is not None
         self._process.stdin.write("\n")
         self._process.stdin.flush()
-        return self._answer()
+        return self.answer()
 
     def close(self) -> None:
         assert self._process.stdin is not None
@@ -68,9 +74,11 @@ def contender() -> str | None:
 def serve(call: Callable[[], Any], **about: Any) -> None:
     """Time `call` whenever asked, until nobody asks any more; it returns once its work is done.
 
-    Before each timed call there is one that is not: the caches still hold another side's data.
+    Before each timed call there is one that is not: the caches still hold another side's data. What `about`
+    holds functions for is told as they find it after the first call.
     """
     call()
+    about = {name: value() if callable(value) else value for name, value in about.items()}
     print(json.dumps(about), file=_answers, flush=True)
     for _ in sys.stdin:
         call()
@@ -85,12 +93,24 @@ if os.environ.get(_CONTENDER):
     os.dup2(2, 1)
 
 
-def compare(names: Sequence[str], rounds: int) -> tuple[dict[str, np.ndarray], dict[str, dict[str, Any]]]:
-    """Seconds of `rounds` calls of each contender, which take turns, and what each told about itself."""
-    contenders = {}
-    for name in names:
+def compare(
+    names: Sequence[str], rounds: int, check: str = ""
+) -> tuple[dict[str, np.ndarray], dict[str, dict[str, Any]]]:
+    """Seconds of `rounds` calls of each contender, which take turns, and what each told about itself.
+
+    They start together. Nothing is timed before the contender `check`, on the CPU, has answered: it asserts
+    that the others compute the same.
+    """
+    checks = [Contender(check, _CPU)] if check else []
+    contenders = {name: Contender(name, {}) for name in names}
+    about = {}
+    for name, side in contenders.items():
         with told(f"starting {name}"):
-            contenders[name] = Contender(name)
+            about[name] = side.answer()
+    for side in checks:
+        with told("asserting that their results agree"):
+            side.answer()
+        side.close()
     seconds: dict[str, list[float]] = {name: [] for name in names}
     for i in track(range(rounds + 1), "measuring"):
         for name, side in contenders.items():
@@ -99,27 +119,45 @@ def compare(names: Sequence[str], rounds: int) -> tuple[dict[str, np.ndarray], d
                 seconds[name].append(value)
     for side in contenders.values():
         side.close()
-    return {n: np.array(v) for n, v in seconds.items()}, {n: side.about for n, side in contenders.items()}
+    return {name: np.array(values) for name, values in seconds.items()}, about
 
 
-def limits() -> None:
+def limits(dtype: str = "float32") -> None:
     """The machine's own contenders: "gemm" and "copy"."""
-    call, amount = {"gemm": gemm_call, "copy": copy_call}[contender() or ""]()
+    call, amount = {"gemm": gemm_call, "copy": copy_call}[contender() or ""](dtype)
     serve(call, amount=amount)
 
 
-def gemm_call(size: int = 2048, dtype: Any = jnp.float32) -> tuple[Callable[[], Any], float]:
-    """(a call that multiplies two size x size matrices, its FLOP)."""
+def on_cpu() -> bool:
+    return jax.default_backend() == "cpu"
+
+
+def gemm_call(dtype: str) -> tuple[Callable[[], Any], float]:
+    """(a call that multiplies square matrices, its FLOP); in float32 as coarsely as convolutions do."""
+    size, times = (2048, 1) if on_cpu() else (8192, 20)
     a = jax.random.normal(jax.random.key(0), (size, size), dtype)
     multiply = jax.jit(lambda a: a @ a)
-    return lambda: multiply(a).block_until_ready(), 2.0 * size**3
+
+    def call() -> None:
+        for _ in range(times):
+            product = multiply(a)
+        product.block_until_ready()
+
+    return call, times * 2.0 * size**3
 
 
-def copy_call(size: int = 2**26) -> tuple[Callable[[], Any], float]:
-    """(a call that reads and writes `size` float32, the bytes it moves)."""
-    x = jnp.ones(size)
+def copy_call(dtype: str) -> tuple[Callable[[], Any], float]:
+    """(a call that reads and writes an array, the bytes it moves)."""
+    size, times = (2**26, 1) if on_cpu() else (2**28, 20)
+    x = jnp.ones(size, jnp.float32)
     copy = jax.jit(lambda x: x * 2)
-    return lambda: copy(x).block_until_ready(), 8.0 * size
+
+    def call() -> None:
+        for _ in range(times):
+            y = copy(x)
+        y.block_until_ready()
+
+    return call, times * 8.0 * size
 
 
 def peak_memory() -> float:
@@ -128,6 +166,11 @@ def peak_memory() -> float:
     if stats and "peak_bytes_in_use" in stats:
         return float(stats["peak_bytes_in_use"])
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
+
+
+def accelerator_memory() -> float | None:
+    """Bytes of the accelerator that were in use at most; None on a CPU."""
+    return None if on_cpu() else peak_memory()
 
 
 def machine() -> str:

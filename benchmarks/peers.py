@@ -4,6 +4,7 @@ Layout NCHW inside. Modules carry the names of the Flax parameters, so that `loa
 Weights of a transposed convolution are those of its adjoint in both frameworks.
 """
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +14,14 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
 from pixmed_jax import losses
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+torch.backends.cudnn.benchmark = True
+
+
+def peak_memory() -> float | None:
+    """Bytes of GPU memory that PyTorch's tensors took at most; None on a CPU."""
+    return float(torch.cuda.max_memory_allocated()) if DEVICE == "cuda" else None
 
 
 def norm(kind: str, features: int) -> nn.Module:
@@ -167,10 +176,27 @@ def gradients(module: UNet | PatchGAN) -> dict[str, np.ndarray]:
 
 
 class Step:
-    """gan.make_task's step: one discriminator pass over the fake for both updates, Adam, running average."""
+    """gan.make_task's step: one discriminator pass over the fake for both updates, Adam, running average.
 
-    def __init__(self, generator: UNet, discriminator: PatchGAN, *, optimizer: Mapping, ema_decay: float):
-        self.generator, self.discriminator = generator, discriminator
+    With `dtype` bfloat16 the networks run under autocast; losses, parameters and Adam stay float32.
+    """
+
+    def __init__(
+        self,
+        generator: UNet,
+        discriminator: PatchGAN,
+        *,
+        optimizer: Mapping,
+        ema_decay: float,
+        dtype: str = "float32",
+        channels_last: bool = False,
+    ):
+        memory_format = torch.channels_last if channels_last else torch.preserve_format
+        self.generator = generator.to(DEVICE, memory_format=memory_format)
+        self.discriminator = discriminator.to(DEVICE, memory_format=memory_format)
+        self.autocast = functools.partial(
+            torch.autocast, DEVICE, getattr(torch, dtype), enabled=dtype != "float32"
+        )
         self.g_params = list(generator.parameters())
         self.d_params = list(discriminator.parameters())
         settings = {
@@ -184,10 +210,11 @@ class Step:
 
     def forward(self, condition: torch.Tensor, real: torch.Tensor) -> tuple[torch.Tensor, ...]:
         bce = F.binary_cross_entropy_with_logits
-        fake = self.generate(condition)
-        shown = fake.detach().requires_grad_()
-        fake_logits = self.discriminate(condition, shown)
-        real_logits = self.discriminate(condition, real)
+        with self.autocast():
+            fake = self.generate(condition).float()
+            shown = fake.detach().requires_grad_()
+            fake_logits = self.discriminate(condition, shown).float()
+            real_logits = self.discriminate(condition, real).float()
         loss_fake = bce(fake_logits, torch.zeros_like(fake_logits))
         loss_real = bce(real_logits, torch.ones_like(real_logits))
         adversarial = bce(fake_logits, torch.ones_like(fake_logits))
@@ -216,10 +243,14 @@ class Step:
         return values
 
 
+@functools.cache
+def _band(size: int) -> torch.Tensor:
+    return torch.from_numpy(losses.gaussian_band(size)).to(DEVICE)
+
+
 def ssim(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """As losses.ssim, its Gaussian as two banded matrices, the faster form here too."""
-    rows = torch.from_numpy(losses.gaussian_band(a.shape[-2])).to(a.device)
-    columns = torch.from_numpy(losses.gaussian_band(a.shape[-1])).to(a.device).T.contiguous()
+    rows, columns = _band(a.shape[-2]), _band(a.shape[-1]).T.contiguous()
 
     def blur(x: torch.Tensor) -> torch.Tensor:
         return rows @ (x @ columns)

@@ -30,6 +30,7 @@ from pixmed_jax.training.build import make_task, networks
 from pixmed_jax.training.dry_run import network_sizes
 from pixmed_jax.training.loop import jit_step
 
+PARITY = "parity"  # the process that compares both sides' numbers
 TOLERANCE = 5e-3  # relative, by norm: rounding moves a few activations across the kink of a leaky ReLU
 
 
@@ -62,23 +63,35 @@ def step_flop(config: dict[str, Any]) -> float:
     return 2.0 * (3 * sizes["generator"].macs + 7 * sizes["discriminator"].macs)
 
 
-def peer_step(config: dict[str, Any], state: Any, dropout: float) -> peers.Step:
+def peer_step(
+    config: dict[str, Any], state: Any, dropout: float, *, channels_last: bool = False
+) -> peers.Step:
     channels = config["data"]["channels"]
     settings = {k: config["model"]["generator"][k] for k in ("width", "levels", "ghost_levels", "norm")}
     generator = peers.UNet(channels, channels, **settings, dropout=dropout)
-    discriminator = peers.PatchGAN(2 * channels, **config["model"]["discriminator"])
+    settings = {k: config["model"]["discriminator"][k] for k in ("width", "layers", "norm")}
+    discriminator = peers.PatchGAN(2 * channels, **settings)
     if state is not None:
         peers.load(generator, state.generator)
         peers.load(discriminator, state.discriminator)
     return peers.Step(
-        generator, discriminator, optimizer=config["optimizer"], ema_decay=config["train"]["ema_decay"]
+        generator,
+        discriminator,
+        optimizer=config["optimizer"],
+        ema_decay=config["train"]["ema_decay"],
+        dtype=config["train"]["dtype"],
+        channels_last=channels_last,
     )
 
 
 def assert_parity(config: dict[str, Any], arrays: Arrays, rows: np.ndarray) -> None:
-    """One step without dropout: losses, and by plain gradient descent of rate 1 every kernel's gradient."""
-    config = copy.deepcopy(config)
+    """One step without dropout: losses, and by plain gradient descent of rate 1 every kernel's gradient.
+
+    On a CPU, in float32 and of a few images: a GPU's factors of ten bits would hide an error of a percent.
+    """
+    config, rows = copy.deepcopy(config), rows[:4]
     config["model"]["generator"]["dropout"] = 0.0
+    config["train"]["dtype"] = "float32"
     task = gan.make_task(*networks(config), optax.sgd(1.0), **config["loss"])
     batch = example(config, arrays, rows)
     state = jax.jit(task.init)(jax.random.PRNGKey(0), batch)
@@ -106,6 +119,11 @@ def nchw(x: Any) -> torch.Tensor:
     return torch.from_numpy(np.asarray(x).transpose(0, 3, 1, 2).copy())
 
 
+def steps() -> int:
+    """Steps in a call: on a GPU several are queued, as in training, before anybody waits for them."""
+    return 1 if measure.on_cpu() else 10
+
+
 COMPILED = {
     "torch NCHW": None,
     "torch channels_last": (),
@@ -124,31 +142,39 @@ def serve_ours(config: dict[str, Any], arrays: Arrays, rows: np.ndarray) -> None
 
     def call() -> None:
         nonlocal state
-        state, metrics = step(state, arrays, rows)
+        for _ in range(steps()):
+            state, metrics = step(state, arrays, rows)
         jax.block_until_ready((state, metrics))
 
-    measure.serve(call, temporaries=step.memory_analysis().temp_size_in_bytes)
+    measure.serve(
+        call, temporaries=step.memory_analysis().temp_size_in_bytes, memory=measure.accelerator_memory
+    )
 
 
 def serve_torch(
     config: dict[str, Any], arrays: Arrays, rows: np.ndarray, compiled: tuple[str, ...] | None
 ) -> None:
-    peer = peer_step(config, None, config["model"]["generator"]["dropout"])
+    dropout = config["model"]["generator"]["dropout"]
+    peer = peer_step(config, None, dropout, channels_last=compiled is not None)
     batch = example(config, arrays, rows)
-    inputs = [nchw(batch.condition), nchw(batch.images)]
+    inputs = [nchw(batch.condition).to(peers.DEVICE), nchw(batch.images).to(peers.DEVICE)]
     if compiled is not None:
-        last = {"memory_format": torch.channels_last}
-        peer.generator.to(**last)
-        peer.discriminator.to(**last)
-        peer.ema = [p.detach().clone() for p in peer.g_params]
-        inputs = [x.to(**last) for x in inputs]
+        inputs = [x.to(memory_format=torch.channels_last) for x in inputs]
         for part in compiled:
             setattr(peer, part, torch.compile(getattr(peer, part)))
-    measure.serve(lambda: peer(*inputs)["generator/1-ssim"].item())
+
+    def call() -> None:
+        for _ in range(steps()):
+            values = peer(*inputs)
+        values["generator/1-ssim"].item()
+
+    measure.serve(call, memory=peers.peak_memory)
 
 
 def main() -> None:
-    options = measure.arguments(__doc__, size=256, batch=4, rounds=10, dtype="float32")
+    options = measure.arguments(
+        __doc__, size=256, batch=4, rounds=10, dtype="float32", peers=",".join(COMPILED)
+    )
     config = paper(options.size, options.batch, options.dtype)
     arrays, rows = random_arrays(config, 16), np.arange(options.batch, dtype=np.int32)
     side = measure.contender()
@@ -156,8 +182,11 @@ def main() -> None:
         serve_ours(config, arrays, rows)
     elif side in COMPILED:
         serve_torch(config, arrays, rows, COMPILED[side])
+    elif side == PARITY:
+        assert_parity(config, arrays, rows)
+        measure.serve(lambda: None)
     elif side:
-        measure.limits()
+        measure.limits(options.dtype)
     else:
         against_peers(config, arrays, rows, options)
 
@@ -165,31 +194,37 @@ def main() -> None:
 def against_peers(
     config: dict[str, Any], arrays: Arrays, rows: np.ndarray, options: argparse.Namespace
 ) -> None:
-    with measure.told("asserting that losses and gradients agree"):
-        assert_parity(config, arrays, rows)
-    seconds, about = measure.compare(["ours", *COMPILED, "gemm", "copy"], options.rounds)
+    sides = ["ours", *options.peers.split(","), "gemm", "copy"]
+    seconds, about = measure.compare(sides, options.rounds, check=PARITY)
+    gemm_rate, copy_rate = (
+        about[name]["amount"] / float(np.median(seconds.pop(name))) for name in ("gemm", "copy")
+    )
+    seconds = {name: values / steps() for name, values in seconds.items()}
     medians = {name: float(np.median(values)) for name, values in seconds.items()}
-    gemm_rate, copy_rate = (about[name]["amount"] / medians.pop(name) for name in ("gemm", "copy"))
     rate = options.batch * step_flop(config) / medians["ours"]
     images = {name: options.batch / value for name, value in medians.items()}
     best = max((name for name in images if name != "ours"), key=images.__getitem__)
 
     print(f"\n{measure.machine()}, torch {torch.__version__}")
     print(f"{options.size}x{options.size}, batch {options.batch}, {options.dtype}")
-    print(measure.table({name: seconds[name] for name in medians}))
+    print(measure.table(seconds))
     print("images/s: " + ", ".join(f"{name} {value:.2f}" for name, value in images.items()))
     print(
         f"limits: GEMM {gemm_rate / 1e9:.0f} GFLOP/s, copy {copy_rate / 1e9:.1f} GB/s; "
         f"ours {rate / 1e9:.0f} GFLOP/s, {rate / gemm_rate:.0%} of the GEMM rate"
     )
     print(f"memory of our step: {about['ours']['temporaries'] / 1e9:.2f} GB of temporaries")
+    peaks = {name: told["memory"] for name, told in about.items() if told.get("memory")}
+    if peaks:
+        print("GPU memory, GB: " + ", ".join(f"{name} {peak / 1e9:.2f}" for name, peak in peaks.items()))
     ratio = images["ours"] / images[best]
     measure.write_json(
         options.json,
         {
             "ratio": ratio, "ours": images["ours"], "peers": {n: v for n, v in images.items() if n != "ours"},
             "limit_share": rate / gemm_rate, "gemm_flops": gemm_rate, "copy_bytes_per_s": copy_rate,
-            "temporaries_bytes": about["ours"]["temporaries"], "machine": measure.machine(),
+            "temporaries_bytes": about["ours"]["temporaries"], "peak_bytes": peaks,
+            "machine": measure.machine(),
         },
     )  # fmt: skip
     print(f"ratio to {best} (images/s, above 1 is ahead): {ratio:.3f}")

@@ -98,20 +98,37 @@ def ssim_map(a: jax.Array, b: jax.Array) -> jax.Array:
     """Structural similarity per pixel (Wang et al. 2004): Gaussian window 11x11, sigma 1.5, range 1.
 
     [N, H, W, C] -> [N, H - 10, W - 10, C]: only windows that lie inside the image. The filter is handed to
-    dm-pix as two banded matrices, since the gradient of its default is five times slower on a CPU.
+    dm-pix, since the gradient of its default is five times slower on a CPU.
     """
     height, width = a.shape[-3:-1]
     if min(height, width) < WINDOW:
         raise ValueError(f"SSIM needs images of at least {WINDOW}x{WINDOW} pixels, got {height}x{width}")
-    rows, columns = gaussian_band(height), gaussian_band(width)
 
     def blur(x: jax.Array) -> jax.Array:
-        # HIGHEST: variances are differences of near-equal numbers, which tf32 would drown.
-        return jnp.einsum("ih,nhwc,jw->nijc", rows, x, columns, precision=jax.lax.Precision.HIGHEST)
+        return jax.lax.platform_dependent(x, cpu=_blurred_cpu, default=_blurred_by_shifts)
 
     return dm_pix.ssim(
         a.astype(jnp.float32), b.astype(jnp.float32), max_val=1.0, filter_fn=blur, return_map=True
     )
+
+
+def _blurred_cpu(x: jax.Array) -> jax.Array:
+    """The window over [N, H, W, C] as two banded matrices.
+
+    HIGHEST wherever it runs: variances are differences of near-equal numbers, which tf32 would drown.
+    """
+    rows, columns = (gaussian_band(side) for side in x.shape[1:3])
+    return jnp.einsum("ih,nhwc,jw->nijc", rows, x, columns, precision=jax.lax.Precision.HIGHEST)
+
+
+def _blurred_by_shifts(x: jax.Array) -> jax.Array:
+    """The same as eleven weighted shifts along each axis; exact products take twice as long on a GPU."""
+    weights = gaussian_band(WINDOW)[0].tolist()
+    for axis in (1, 2):
+        length = x.shape[axis] - WINDOW + 1
+        shifts = (jax.lax.slice_in_dim(x, i, i + length, axis=axis) for i in range(WINDOW))
+        x = sum((weight * part for weight, part in zip(weights, shifts, strict=True)), jnp.zeros(()))
+    return x
 
 
 def ssim(a: jax.Array, b: jax.Array) -> jax.Array:

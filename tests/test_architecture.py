@@ -37,6 +37,7 @@ LAYERS = (
     ("task", "checkpoint", "quiet", "export.folder", "feed", "mesh", "records"),
     ("models", "losses", "data", "enhancement"),
     ("models.layers",),
+    ("models.convolutions",),
     (
         "pages",
         "pictures",

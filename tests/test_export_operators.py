@@ -17,7 +17,7 @@ onnxruntime = pytest.importorskip("onnxruntime")
 from pixmed_jax.export import flat  # noqa: E402
 from pixmed_jax.export.graph import Graph  # noqa: E402
 from pixmed_jax.export.operators import OPERATORS  # noqa: E402
-from pixmed_jax.models.layers import depthwise, down, up  # noqa: E402
+from pixmed_jax.models.convolutions import depthwise, down, up  # noqa: E402
 
 NHWC = ("NHWC", "HWIO", "NHWC")
 

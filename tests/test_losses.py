@@ -254,6 +254,23 @@ def test_gradient_of_ssim_is_the_slope_of_scikit_images():
         assert abs(slope) > 1e-3
 
 
+def test_both_forms_of_the_window_agree():
+    x = np.random.default_rng(0).uniform(size=(2, 13, 20, 3)).astype(np.float32)
+    forms = []
+    for form in (losses._blurred_cpu, losses._blurred_by_shifts):
+        value, pull = jax.vjp(form, x)
+        forms.append((value, *pull(jnp.cos(jnp.arange(value.size).reshape(value.shape)))))
+    assert forms[0][0].shape == (2, 3, 10, 3)
+    for one, other in zip(*forms, strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-6)
+
+
+def test_the_form_of_the_window_is_chosen_where_it_is_compiled():
+    traced = jax.jit(losses.ssim).trace(*np.zeros((2, 1, 16, 16, 1), np.float32))
+    assert "dot_general" in traced.lower(lowering_platforms=("cpu",)).as_text()
+    assert "dot_general" not in traced.lower(lowering_platforms=("cuda",)).as_text()
+
+
 def test_ssim_of_flat_images():
     """Without variance it is (2 a b + c) / (a a + b b + c), c = 0.01 squared; gradients stay finite."""
     a, b = jnp.full((1, 12, 12, 1), 0.2), jnp.full((1, 12, 12, 1), 0.8)

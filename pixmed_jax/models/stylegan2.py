@@ -20,7 +20,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from pixmed_jax.models.layers import Dtype, down, up
+from pixmed_jax.models.convolutions import down, up
+from pixmed_jax.models.layers import Dtype
 
 _NHWC = ("NHWC", "HWIO", "NHWC")
 _FILTER = (1 / 8, 3 / 8, 3 / 8, 1 / 8)  # the official [1, 3, 3, 1], of sum 1

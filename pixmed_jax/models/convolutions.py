@@ -1,0 +1,269 @@
+"""Convolutions as operations on arrays, each in the form that is fast where it is compiled for.
+
+Layout NHWC; kernels HWIO, in the dtype of what they are applied to. XLA's stock lowerings of the strided and
+transposed convolution's gradients and of the depthwise convolution are slow on CPUs (BUILD_NOTES.md has the
+timings), so each has a second form there, chosen when the computation is lowered; the results agree to
+rounding.
+
+`down` and `up` are adjoint to each other: <down(x, k), y> == <x, up(y, k)>, hence each is the other's
+gradient with respect to its input, and both kernels' gradients are one function.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+_NHWC = ("NHWC", "HWIO", "NHWC")
+
+# Where the forms for CPUs change places (BUILD_NOTES.md has the table); pixels of the smaller image.
+_MATRIX_PIXELS = 1024  # up to here one matrix product beats XLA's convolution
+_WHOLE_PIXELS = 256  # up to here a kernel's gradient is one product, above it one for each tap ...
+_FEW_CHANNELS = 8  # ... unless the input has so few channels that each would be a sliver
+_FEW_FEATURES = 4  # up to here a convolution of stride 1 is one product, then sums
+
+
+def _pixels(x: jax.Array) -> jax.Array:
+    """[..., C] -> [all others, C]."""
+    return x.reshape(-1, x.shape[-1])
+
+
+# ---------------------------------------------------------------- strided and transposed convolution
+def _down_stock(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """The 2H x 2W -> H x W convolution itself: stride 2, padding 1 as far as the kernel needs it."""
+    size = kernel.shape[0]
+    pad = (1, size - 3)  # 4x4 pads (1, 1); 3x3 on an even image needs (1, 0)
+    return lax.conv_general_dilated(x, kernel, (2, 2), (pad, pad), dimension_numbers=_NHWC)
+
+
+def _patches(x: jax.Array, size: int) -> list[jax.Array]:
+    """The [N, H, W, C] pixels of x [N, 2H, 2W, C] that each tap of the kernel is applied to, row by row."""
+    _, height, width, _ = x.shape
+    x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    return [x[:, i : i + height : 2, j : j + width : 2] for i in range(size) for j in range(size)]
+
+
+def _down_cpu(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    n, height, width, _ = x.shape
+    if height * width > 4 * _MATRIX_PIXELS:
+        return _down_stock(x, kernel)
+    columns = _pixels(jnp.concatenate(_patches(x, kernel.shape[0]), axis=-1))
+    return (columns @ _pixels(kernel)).reshape(n, height // 2, width // 2, -1)
+
+
+def _up_stock(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    n, h, w, _ = x.shape
+    like = jax.ShapeDtypeStruct((n, 2 * h, 2 * w, kernel.shape[2]), x.dtype)
+    (y,) = jax.linear_transpose(lambda image: _down_stock(image, kernel), like)(x)
+    return y
+
+
+def _up_cpu(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Output rows 2m take kernel taps (1, 3) of input rows (m, m - 1), rows 2m + 1 taps (2, 0) of (m, m + 1).
+
+    Up to 32x32 that is one matrix product, whose stamps of 4x4 pixels are then added where they overlap; the
+    kernel is read as it lies in memory, since rearranging it would take longer than to multiply by it. Above,
+    the four phases of the output are four 2x2 convolutions of the input, computed as one.
+    """
+    n, h, w, c = x.shape
+    size, features = kernel.shape[0], kernel.shape[2]
+    if h * w <= _MATRIX_PIXELS:
+        stamps = (_pixels(x) @ _pixels(kernel).T).reshape(n, h, w, size, size, features)
+        stamps = jnp.pad(stamps, ((0, 0), (1, 1), (1, 1)) + ((0, 0),) * 3)
+        taps = [
+            [(tap, shift) for tap, shift in pair if tap < size]
+            for pair in (((1, 1), (3, 0)), ((2, 1), (0, 2)))
+        ]
+
+        def phase(a: int, b: int) -> jax.Array:
+            parts = (stamps[:, i : i + h, j : j + w, p, q] for p, i in taps[a] for q, j in taps[b])
+            return sum(parts, jnp.zeros((), x.dtype))
+    else:
+        if size == 3:  # the missing fourth tap is zero
+            kernel = jnp.pad(kernel, ((0, 1), (0, 1), (0, 0), (0, 0)))
+        weights = kernel[::-1, ::-1].reshape(2, 2, 2, 2, features, c)  # [t, phase y, s, phase x, out, in]
+        weights = weights.transpose(0, 2, 5, 1, 3, 4).reshape(2, 2, c, 4 * features)
+        padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+        blocks = lax.conv_general_dilated(padded, weights, (1, 1), "VALID", dimension_numbers=_NHWC)
+        blocks = blocks.reshape(n, h + 1, w + 1, 2, 2, features)
+
+        def phase(a: int, b: int) -> jax.Array:
+            return blocks[:, a : a + h, b : b + w, a, b]
+
+    rows = [jnp.stack([phase(a, 0), phase(a, 1)], axis=3) for a in (0, 1)]  # each [n, h, w, 2, features]
+    return jnp.stack(rows, axis=2).reshape(n, 2 * h, 2 * w, features)
+
+
+def _kernel_gradient_stock(x: jax.Array, y: jax.Array, size: int) -> jax.Array:
+    like = jax.ShapeDtypeStruct((size, size, x.shape[-1], y.shape[-1]), x.dtype)
+    (gradient,) = jax.linear_transpose(lambda kernel: _down_stock(x, kernel), like)(y)
+    return gradient
+
+
+def _kernel_gradient_cpu(x: jax.Array, y: jax.Array, size: int) -> jax.Array:
+    _, h, w, features = y.shape
+    patches, y = _patches(x, size), _pixels(y)
+    if h * w <= _WHOLE_PIXELS or x.shape[-1] <= _FEW_CHANNELS:
+        patches = [jnp.concatenate(patches, axis=-1)]
+    parts = [_pixels(patch).T @ y for patch in patches]
+    return jnp.stack(parts).reshape(size, size, x.shape[-1], features)
+
+
+def _kernel_gradient(x: jax.Array, kernel: jax.Array, y: jax.Array) -> jax.Array:
+    """Gradient of <down(x, kernel), y> with respect to the kernel."""
+    size = kernel.shape[0]
+    return lax.platform_dependent(
+        x,
+        y,
+        cpu=partial(_kernel_gradient_cpu, size=size),
+        default=partial(_kernel_gradient_stock, size=size),
+    )
+
+
+@jax.custom_vjp
+def down(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Convolution of stride 2: x [N, 2H, 2W, I], kernel [3 or 4, same, I, O] -> [N, H, W, O]."""
+    return lax.platform_dependent(x, kernel, cpu=_down_cpu, default=_down_stock)
+
+
+@jax.custom_vjp
+def up(y: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Transposed convolution of stride 2: y [N, H, W, O], kernel [3 or 4, same, I, O] -> [N, 2H, 2W, I]."""
+    return lax.platform_dependent(y, kernel, cpu=_up_cpu, default=_up_stock)
+
+
+def _forward(operation: Callable) -> Callable:
+    return lambda x, kernel: (operation(x, kernel), (x, kernel))
+
+
+down.defvjp(
+    _forward(down),
+    lambda saved, g: (up(g, saved[1]), _kernel_gradient(saved[0], saved[1], g)),
+)
+up.defvjp(
+    _forward(up),
+    lambda saved, g: (down(g, saved[1]), _kernel_gradient(g, saved[1], saved[0])),
+)
+
+
+def enlarged(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Convolution of stride 1, padded by 1, of an image whose pixels were repeated twice along both axes:
+    x [N, H, W, I], kernel [3, 3, I, O] -> [N, 2H, 2W, O].
+
+    Taps that meet the same pixel are added first. So it is a transposed convolution, of 4 products where the
+    enlarged image has 9, and the enlarged image is never there.
+    """
+    for axis in (0, 1):
+        first, middle, last = (lax.index_in_dim(kernel, tap, axis) for tap in range(3))
+        kernel = jnp.concatenate([last, middle + last, first + middle, first], axis)
+    return up(x, kernel.swapaxes(2, 3))
+
+
+# ---------------------------------------------------------------- convolution
+def _convolution_stock(x: jax.Array, kernel: jax.Array, stride: int, pad: int) -> jax.Array:
+    return lax.conv_general_dilated(x, kernel, (stride,) * 2, ((pad, pad),) * 2, dimension_numbers=_NHWC)
+
+
+def _taps(kernel: jax.Array) -> jax.Array:
+    """[k * k * O, I]."""
+    return _pixels(kernel.swapaxes(2, 3))
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _to_few_cpu(x: jax.Array, kernel: jax.Array, pad: int) -> jax.Array:
+    """One matrix product gives what each tap makes of each pixel; these images are then added, shifted."""
+    n, h, w, _ = x.shape
+    size, features = kernel.shape[0], kernel.shape[3]
+    made = jnp.matmul(_taps(kernel), _pixels(x).T, preferred_element_type=jnp.float32)
+    made = jnp.pad(made.reshape(size, size, features, n, h, w), ((0, 0),) * 4 + ((pad, pad),) * 2)
+    height, width = (side + 2 * pad - size + 1 for side in (h, w))
+    parts = (made[i, j, ..., i : i + height, j : j + width] for i in range(size) for j in range(size))
+    return jnp.moveaxis(sum(parts, jnp.zeros(())), 0, -1).astype(x.dtype)
+
+
+def _to_few_gradients(
+    pad: int, saved: tuple[jax.Array, jax.Array], g: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Two products with the shifted g; autodiff would add an image of zeros for each pair of taps."""
+    x, kernel = saved
+    _, h, w, channels = x.shape
+    size, features = kernel.shape[0], kernel.shape[3]
+    g = jnp.moveaxis(g, -1, 0)
+    g = jnp.pad(g, ((0, 0), (0, 0), *((size - 1 - pad,) * 2,) * 2))
+    shifts = range(size - 1, -1, -1)
+    shifted = jnp.stack([g[..., i : i + h, j : j + w] for i in shifts for j in shifts])
+    shifted = shifted.reshape(size * size * features, -1)
+    to_image = (shifted.T @ _taps(kernel)).reshape(x.shape)
+    to_kernel = (shifted @ _pixels(x)).reshape(size, size, features, channels)
+    return to_image, to_kernel.swapaxes(2, 3)
+
+
+_to_few_cpu.defvjp(lambda x, kernel, pad: (_to_few_cpu(x, kernel, pad), (x, kernel)), _to_few_gradients)
+
+
+def convolution(x: jax.Array, kernel: jax.Array, stride: int, pad: int) -> jax.Array:
+    """x [N, H, W, I], padded by `pad` on each side, with a kernel [k, k, I, O].
+
+    On a CPU a kernel of one pixel is a matrix product, gradients included, and so, in effect, is one of few
+    features.
+    """
+    stock = partial(_convolution_stock, stride=stride, pad=pad)
+    if kernel.shape[0] == 1 and (stride, pad) == (1, 0):
+        return lax.platform_dependent(x, kernel, cpu=lambda x, kernel: x @ kernel[0, 0], default=stock)
+    if kernel.shape[0] > 1 and stride == 1 and kernel.shape[3] <= _FEW_FEATURES:
+        return lax.platform_dependent(x, kernel, cpu=partial(_to_few_cpu, pad=pad), default=stock)
+    return stock(x, kernel)
+
+
+# ---------------------------------------------------------------- depthwise convolution
+def _depthwise_stock(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    return lax.conv_general_dilated(
+        x, kernel, (1, 1), "SAME", dimension_numbers=_NHWC, feature_group_count=x.shape[-1]
+    )
+
+
+def _shifted(x: jax.Array, size: int, low: int) -> list[jax.Array]:
+    """For each tap of the kernel, row by row, the pixels that it is applied to; `low` rows of zeros above."""
+    _, h, w, _ = x.shape
+    margin = (low, size - 1 - low)
+    x = jnp.pad(x, ((0, 0), margin, margin, (0, 0)))
+    return [x[:, i : i + h, j : j + w] for i in range(size) for j in range(size)]
+
+
+@jax.custom_vjp
+def _depthwise_cpu(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """k*k shifted multiply-adds, which XLA fuses into one pass over the image."""
+    size, _, _, features = kernel.shape
+    x = jnp.repeat(x, features // x.shape[3], axis=3)
+    views, taps = _shifted(x, size, (size - 1) // 2), kernel.reshape(size * size, features)
+    return sum((view * tap for view, tap in zip(views, taps, strict=True)), jnp.zeros((), x.dtype))
+
+
+def _depthwise_gradients(saved: tuple[jax.Array, jax.Array], g: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Autodiff would keep k*k shifted copies of the image for the kernel's gradient; this keeps the image.
+
+    The barrier keeps XLA from sharing the shifts with the forward pass, which would bring the copies back.
+    """
+    x, kernel, g = lax.optimization_barrier((*saved, g))
+    n, h, w, c = x.shape
+    size, _, _, features = kernel.shape
+    multiplier, low = features // c, (size - 1) // 2
+    taps = kernel.reshape(size * size, features)[::-1]
+    to_image = sum(
+        (view * tap for view, tap in zip(_shifted(g, size, size - 1 - low), taps, strict=True)),
+        jnp.zeros((), x.dtype),
+    )
+    to_image = to_image.reshape(n, h, w, c, multiplier).sum(-1)
+    views = _shifted(jnp.repeat(x, multiplier, axis=3), size, low)
+    to_kernel = jnp.stack([(view * g).sum((0, 1, 2)) for view in views])
+    return to_image, to_kernel.reshape(kernel.shape)
+
+
+_depthwise_cpu.defvjp(lambda x, kernel: (_depthwise_cpu(x, kernel), (x, kernel)), _depthwise_gradients)
+
+
+def depthwise(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """One filter per output channel: x [N, H, W, C], kernel [k, k, 1, C * m] -> [N, H, W, C * m]."""
+    return lax.platform_dependent(x, kernel, cpu=_depthwise_cpu, default=_depthwise_stock)
