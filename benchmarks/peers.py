@@ -5,7 +5,7 @@ Weights of a transposed convolution are those of its adjoint in both frameworks.
 """
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,8 @@ from pixmed_jax import losses
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 torch.backends.cudnn.benchmark = True
+
+_WEIGHTS = losses.gaussian_band(losses.WINDOW)[0].tolist()  # of SSIM's window
 
 
 def peak_memory() -> float | None:
@@ -206,7 +208,8 @@ class Step:
         self.d_adam = torch.optim.Adam(self.d_params, **settings)
         self.ema = [p.detach().clone() for p in self.g_params]
         self.ema_decay = ema_decay
-        self.generate, self.discriminate = generator, discriminator  # what torch.compile may replace
+        # What torch.compile may replace.
+        self.generate, self.discriminate, self.compare = generator, discriminator, ssim
 
     def forward(self, condition: torch.Tensor, real: torch.Tensor) -> tuple[torch.Tensor, ...]:
         bce = F.binary_cross_entropy_with_logits
@@ -218,7 +221,7 @@ class Step:
         loss_fake = bce(fake_logits, torch.zeros_like(fake_logits))
         loss_real = bce(real_logits, torch.ones_like(real_logits))
         adversarial = bce(fake_logits, torch.ones_like(fake_logits))
-        return fake, shown, loss_fake, loss_real, adversarial, 1 - ssim(fake, real)
+        return fake, shown, loss_fake, loss_real, adversarial, 1 - self.compare(fake, real)
 
     def losses(self, condition: torch.Tensor, real: torch.Tensor) -> dict[str, torch.Tensor]:
         """Fills every parameter's gradient and returns the four losses."""
@@ -248,13 +251,19 @@ def _band(size: int) -> torch.Tensor:
     return torch.from_numpy(losses.gaussian_band(size)).to(DEVICE)
 
 
-def ssim(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """As losses.ssim, its Gaussian as two banded matrices, the faster form here too."""
-    rows, columns = _band(a.shape[-2]), _band(a.shape[-1]).T.contiguous()
+def products(x: torch.Tensor) -> torch.Tensor:
+    return _band(x.shape[-2]) @ (x @ _band(x.shape[-1]).T)
 
-    def blur(x: torch.Tensor) -> torch.Tensor:
-        return rows @ (x @ columns)
 
+def shifts(x: torch.Tensor) -> torch.Tensor:
+    for axis in (-2, -1):
+        length = x.shape[axis] - losses.WINDOW + 1
+        x = sum(w * x.narrow(axis, i, length) for i, w in enumerate(_WEIGHTS))
+    return x
+
+
+def ssim(a: torch.Tensor, b: torch.Tensor, blur: Callable = products) -> torch.Tensor:
+    """As losses.ssim, its Gaussian as two banded matrices or, for a GPU's compiler to fuse, as shifts."""
     mean_a, mean_b = blur(a), blur(b)
     var_a, var_b = blur(a * a) - mean_a**2, blur(b * b) - mean_b**2
     covariance = blur(a * b) - mean_a * mean_b

@@ -9,6 +9,7 @@ The last line is the ratio of images/s, ours over the best peer: above 1 is ahea
 import argparse
 import copy
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +163,8 @@ def serve_torch(
         inputs = [x.to(memory_format=torch.channels_last) for x in inputs]
         for part in compiled:
             setattr(peer, part, torch.compile(getattr(peer, part)))
+        if compiled and peers.DEVICE == "cuda":
+            peer.compare = torch.compile(partial(peers.ssim, blur=peers.shifts))
 
     def call() -> None:
         for _ in range(steps()):
