@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -101,16 +102,16 @@ def compare(
     They start together. Nothing is timed before the contender `check`, on the CPU, has answered: it asserts
     that the others compute the same.
     """
-    checks = [Contender(check, _CPU)] if check else []
+    checking = Contender(check, _CPU) if check else None
     contenders = {name: Contender(name, {}) for name in names}
     about = {}
     for name, side in contenders.items():
         with told(f"starting {name}"):
             about[name] = side.answer()
-    for side in checks:
+    if checking:
         with told("asserting that their results agree"):
-            side.answer()
-        side.close()
+            checking.answer()
+        checking.close()
     seconds: dict[str, list[float]] = {name: [] for name in names}
     for i in track(range(rounds + 1), "measuring"):
         for name, side in contenders.items():
@@ -124,7 +125,7 @@ def compare(
 
 def limits(dtype: str = "float32") -> None:
     """The machine's own contenders: "gemm" and "copy"."""
-    call, amount = {"gemm": gemm_call, "copy": copy_call}[contender() or ""](dtype)
+    call, amount = {"gemm": partial(gemm_call, dtype), "copy": copy_call}[contender() or ""]()
     serve(call, amount=amount)
 
 
@@ -134,30 +135,27 @@ def on_cpu() -> bool:
 
 def gemm_call(dtype: str) -> tuple[Callable[[], Any], float]:
     """(a call that multiplies square matrices, its FLOP); in float32 as coarsely as convolutions do."""
-    size, times = (2048, 1) if on_cpu() else (8192, 20)
+    size = 2048 if on_cpu() else 8192
     a = jax.random.normal(jax.random.key(0), (size, size), dtype)
-    multiply = jax.jit(lambda a: a @ a)
-
-    def call() -> None:
-        for _ in range(times):
-            product = multiply(a)
-        product.block_until_ready()
-
-    return call, times * 2.0 * size**3
+    return _in_a_row(lambda a: a @ a, a, 2.0 * size**3)
 
 
-def copy_call(dtype: str) -> tuple[Callable[[], Any], float]:
+def copy_call() -> tuple[Callable[[], Any], float]:
     """(a call that reads and writes an array, the bytes it moves)."""
-    size, times = (2**26, 1) if on_cpu() else (2**28, 20)
-    x = jnp.ones(size, jnp.float32)
-    copy = jax.jit(lambda x: x * 2)
+    size = 2**26 if on_cpu() else 2**28
+    return _in_a_row(lambda x: x * 2, jnp.ones(size, jnp.float32), 8.0 * size)
+
+
+def _in_a_row(operation: Callable, x: jax.Array, amount: float) -> tuple[Callable[[], Any], float]:
+    """(a call of `operation`, on a GPU of twenty that are queued, `amount` times as many)."""
+    operation, times = jax.jit(operation), 1 if on_cpu() else 20
 
     def call() -> None:
         for _ in range(times):
-            y = copy(x)
-        y.block_until_ready()
+            result = operation(x)
+        result.block_until_ready()
 
-    return call, times * 8.0 * size
+    return call, times * amount
 
 
 def peak_memory() -> float:
