@@ -33,9 +33,10 @@ LAYERS = (
         "enhancement.upscale",
         "enhancement.upscaler",
     ),  # stages
+    ("judges",),
     ("build", "gan", "supervised"),  # tasks
     ("task", "checkpoint", "quiet", "export.folder", "feed", "mesh", "records"),
-    ("models", "losses", "data", "enhancement"),
+    ("models", "losses", "data", "metrics", "enhancement"),
     ("models.layers",),
     ("models.convolutions",),
     (

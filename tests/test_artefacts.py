@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage, stats
 
-from pixmed_jax.evaluation import artefacts
+from pixmed_jax.metrics import artefacts
 
 SIZE, PER = 32, 3
 

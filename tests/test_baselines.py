@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pixmed_jax.evaluation import baselines
+from pixmed_jax.metrics import baselines
 
 
 def likeness(a: np.ndarray, b: np.ndarray) -> float:

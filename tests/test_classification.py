@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from pixmed_jax.evaluation.classification import OF_LABELS, SCALARS, confusion, measure, reliability
+from pixmed_jax.metrics.classification import OF_LABELS, SCALARS, confusion, measure, reliability
 
 RNG = np.random.default_rng(0)
 

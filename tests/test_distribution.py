@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import linalg
 
-from pixmed_jax.evaluation import distribution
+from pixmed_jax.metrics import distribution
 
 
 def draws(n: int, dims: int = 5, seed: int = 0) -> np.ndarray:

@@ -5,8 +5,8 @@ import pytest
 from skimage.metrics import structural_similarity
 
 from pixmed_jax.data import phantom
-from pixmed_jax.evaluation import diversity
-from pixmed_jax.evaluation.diversity import differences, measure, pairs, spread_rows
+from pixmed_jax.metrics import diversity
+from pixmed_jax.metrics.diversity import differences, measure, pairs, spread_rows
 
 N = 16
 

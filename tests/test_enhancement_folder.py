@@ -14,7 +14,7 @@ from pixmed_jax.enhancement.files import Folder
 from pixmed_jax.enhancement.method import Method, Output
 from pixmed_jax.enhancement.scores import Score, map_error, summary
 from pixmed_jax.errors import PixmedError
-from pixmed_jax.evaluation import quality
+from pixmed_jax.metrics import quality
 
 SAME = Method("nothing", Output)
 BRIGHTER = Method("brighter", lambda image: Output(image * 2, {"factor": 2.0}, {"mean": image.mean(-1)}))

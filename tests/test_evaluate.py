@@ -17,7 +17,7 @@ from pixmed_jax.data.sources import open_dataset
 from pixmed_jax.errors import PixmedError
 from pixmed_jax.evaluation import evaluate as module
 from pixmed_jax.evaluation.evaluate import evaluate, means, summary
-from pixmed_jax.evaluation.kept import digest
+from pixmed_jax.judges.kept import digest
 from pixmed_jax.training.build import networks
 from pixmed_jax.training.dry_run import network_sizes
 from pixmed_jax.training.loop import train

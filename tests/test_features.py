@@ -8,7 +8,8 @@ import runs
 from scipy import ndimage
 
 from pixmed_jax.data.phantom import patient_slices
-from pixmed_jax.evaluation import distribution, features
+from pixmed_jax.judges import features
+from pixmed_jax.metrics import distribution
 
 
 def phantoms(patients: range) -> tuple[np.ndarray, np.ndarray]:

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from pixmed_jax.data.phantom import patient_slices
-from pixmed_jax.evaluation import distribution, fidelity, published
+from pixmed_jax.evaluation import fidelity
+from pixmed_jax.judges import published
+from pixmed_jax.metrics import distribution
 
 WIDTH = published.WIDTH
 

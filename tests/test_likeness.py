@@ -5,8 +5,8 @@ import pytest
 from scipy import ndimage
 
 from pixmed_jax.data import phantom
-from pixmed_jax.evaluation import likeness as module
-from pixmed_jax.evaluation.likeness import aligned, likeness, rotated, shifted, textures
+from pixmed_jax.metrics import likeness as module
+from pixmed_jax.metrics.likeness import aligned, likeness, rotated, shifted, textures
 
 
 def slices(patients, size=64):

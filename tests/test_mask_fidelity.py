@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import runs
 
-from pixmed_jax.evaluation import mask_fidelity
+from pixmed_jax.judges import mask_fidelity
 
 
 def slices(n: int, seed: int, size: int = 16) -> tuple[np.ndarray, np.ndarray]:

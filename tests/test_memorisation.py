@@ -5,10 +5,10 @@ import pytest
 from scipy import ndimage
 
 from pixmed_jax.data import phantom
-from pixmed_jax.evaluation import memorisation as module
 from pixmed_jax.evaluation import verdict
-from pixmed_jax.evaluation.likeness import likeness, shifted
-from pixmed_jax.evaluation.memorisation import Real, Redrawn, auc, measure, nearest, recognition, thresholds
+from pixmed_jax.metrics import memorisation as module
+from pixmed_jax.metrics.likeness import likeness, shifted
+from pixmed_jax.metrics.memorisation import Real, Redrawn, auc, measure, nearest, recognition, thresholds
 
 SIZE = 64
 

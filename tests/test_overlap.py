@@ -6,9 +6,9 @@ import pytest
 from pixmed_jax.data import phantom
 from pixmed_jax.data.regions import label_map
 from pixmed_jax.evaluation import verdict
-from pixmed_jax.evaluation.likeness import shifted
-from pixmed_jax.evaluation.memorisation import Real, measure
-from pixmed_jax.evaluation.overlap import overlap
+from pixmed_jax.metrics.likeness import shifted
+from pixmed_jax.metrics.memorisation import Real, measure
+from pixmed_jax.metrics.overlap import overlap
 
 
 def test_by_loops():

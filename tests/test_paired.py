@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from pixmed_jax.evaluation.paired import (
+from pixmed_jax.metrics.paired import (
     Components,
     bounds,
     components,

@@ -16,8 +16,8 @@ from pixmed_jax.errors import PixmedError
 from pixmed_jax.evaluation import data_sheet, pairs
 from pixmed_jax.evaluation.audit import audit, summary
 from pixmed_jax.evaluation.evaluate import grey_floats
-from pixmed_jax.evaluation.likeness import likeness
 from pixmed_jax.evaluation.pairs import CLOSENESS, Pairs, Slices, closeness, judge, read
+from pixmed_jax.metrics.likeness import likeness
 from pixmed_jax.sampling import sample
 
 CLASSES, SIZE = 4, 32

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from pixmed_jax.errors import PixmedError
-from pixmed_jax.evaluation.pickled import from_numpy_pickle, from_torchscript
+from pixmed_jax.judges.pickled import from_numpy_pickle, from_torchscript
 
 ARRAYS = {
     "AlexNet_0": {

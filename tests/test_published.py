@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from pixmed_jax.errors import PixmedError
-from pixmed_jax.evaluation import published, weights
+from pixmed_jax.judges import published, weights
 from pixmed_jax.models.lpips import LPIPS
 
 

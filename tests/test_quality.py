@@ -10,7 +10,7 @@ from skimage.metrics import mean_squared_error, peak_signal_noise_ratio, structu
 
 from pixmed_jax import losses
 from pixmed_jax.errors import PixmedError
-from pixmed_jax.evaluation import quality
+from pixmed_jax.metrics import quality
 
 # height, width and channels, type
 KINDS = [

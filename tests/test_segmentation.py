@@ -5,7 +5,7 @@ import pytest
 from scipy.spatial.distance import cdist
 from skimage.metrics import hausdorff_distance
 
-from pixmed_jax.evaluation import segmentation
+from pixmed_jax.metrics import segmentation
 
 RNG = np.random.default_rng(0)
 

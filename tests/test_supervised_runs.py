@@ -15,9 +15,9 @@ import pixmed_jax
 from pixmed_jax import inference
 from pixmed_jax.data.sources import open_dataset
 from pixmed_jax.errors import PixmedError
-from pixmed_jax.evaluation import classification, segmentation
 from pixmed_jax.evaluation.evaluate import evaluate, summary
 from pixmed_jax.export.export import export
+from pixmed_jax.metrics import classification, segmentation
 from pixmed_jax.models.densenet import IMAGENET_MEAN
 from pixmed_jax.sampling import sample
 from pixmed_jax.training import build

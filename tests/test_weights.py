@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 from test_pickled import numpy_pickle
 
 from pixmed_jax.errors import PixmedError
-from pixmed_jax.evaluation import pickled, weights
+from pixmed_jax.judges import pickled, weights
 
 KERNEL = np.arange(6, dtype=np.float32).reshape(2, 3)
 LIKE = {"layer": {"kernel": KERNEL}}

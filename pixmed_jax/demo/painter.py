@@ -17,8 +17,8 @@ from pixmed_jax.data.edits import without
 from pixmed_jax.demo.scene import Scene, composed
 from pixmed_jax.demo.scenes import scenes, tumor_names
 from pixmed_jax.errors import PixmedError, listing
-from pixmed_jax.evaluation import segmentation
-from pixmed_jax.evaluation.mask_fidelity import Segment, kept_segmenter
+from pixmed_jax.judges.mask_fidelity import Segment, kept_segmenter
+from pixmed_jax.metrics import segmentation
 from pixmed_jax.progress import watched
 from pixmed_jax.workdir import JUDGES
 

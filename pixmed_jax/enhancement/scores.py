@@ -12,7 +12,7 @@ import numpy as np
 
 from pixmed_jax.enhancement.method import Output
 from pixmed_jax.errors import PixmedError
-from pixmed_jax.evaluation import metrics, quality
+from pixmed_jax.metrics import bootstrap, quality
 
 BEFORE = "before"  # the contender that does nothing
 _SMALLEST = {"ssim": quality.WINDOW, "ms_ssim": quality.SMALLEST}
@@ -81,7 +81,7 @@ def _mean(values: np.ndarray, files: np.ndarray) -> dict[str, Any] | None:
     there = ~np.isnan(values)
     if not there.any():
         return None
-    bounds = metrics.interval(values, files)
+    bounds = bootstrap.interval(values, files)
     return {"mean": float(values[there].mean()), "interval": bounds, "n": int(there.sum())}
 
 

@@ -24,10 +24,10 @@ from pixmed_jax import workdir as run_folder
 from pixmed_jax.data.sources import open_dataset
 from pixmed_jax.errors import PixmedError
 from pixmed_jax.evaluation import cards, layouts, pairs, verdict
-from pixmed_jax.evaluation.diversity import spread_rows
 from pixmed_jax.evaluation.evaluate import grey_floats
-from pixmed_jax.evaluation.likeness import aligned
-from pixmed_jax.evaluation.memorisation import Found, Nearest, Real, Redrawn, measure, recognition
+from pixmed_jax.metrics.diversity import spread_rows
+from pixmed_jax.metrics.likeness import aligned
+from pixmed_jax.metrics.memorisation import Found, Nearest, Real, Redrawn, measure, recognition
 
 _SHOWN = 6
 SPLITS = ("test", "val")

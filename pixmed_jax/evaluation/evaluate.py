@@ -20,21 +20,19 @@ from pixmed_jax.data.slices import Slices
 from pixmed_jax.data.sources import open_dataset
 from pixmed_jax.errors import PixmedError
 from pixmed_jax.evaluation import (
-    baselines,
     cards,
     cost,
-    diversity,
     facts,
     fidelity,
     layouts,
-    metrics,
-    published,
     report,
     restoration,
     supervised,
     verdict,
 )
-from pixmed_jax.evaluation.kept import digest
+from pixmed_jax.judges import published
+from pixmed_jax.judges.kept import digest
+from pixmed_jax.metrics import baselines, bootstrap, diversity, similarity
 from pixmed_jax.training.build import is_supervised, makes_layouts, restores
 
 FEATURES = ("encoder", "inception")
@@ -104,7 +102,7 @@ def evaluate(
     groups = np.array(slices.groups)
     several = maps[diversity.spread_rows(groups, diversity.CONDITIONS)]
     again = cache(lambda of: pictures.grey(generator(several, seed=1 + seed + of)))
-    scores = {name: metrics.score(images, real, regions) for name, images in contenders.items()}
+    scores = {name: similarity.score(images, real, regions) for name, images in contenders.items()}
 
     train_images = grey_floats(train)
     fidelity_of, drawn = fidelity.measure(
@@ -127,7 +125,7 @@ def evaluate(
         "judged_by": digest(train_images, real)[:16],  # numbers of other slices' judges do not compare
         **means(scores["generated"]),
         "intervals": {
-            name: {where: metrics.interval(values, groups) for where, values in of_regions.items()}
+            name: {where: bootstrap.interval(values, groups) for where, values in of_regions.items()}
             for name, of_regions in scores["generated"].items()
         },
         "cost": cost.of(config, len(dataset.classes), generator),

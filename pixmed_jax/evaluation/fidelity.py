@@ -12,8 +12,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from pixmed_jax import pictures
-from pixmed_jax.evaluation import artefacts, distribution, features, mask_fidelity, published
-from pixmed_jax.evaluation.kept import digest, kept
+from pixmed_jax.judges import features, mask_fidelity, published
+from pixmed_jax.judges.kept import digest, kept
+from pixmed_jax.metrics import artefacts, distribution
 
 _ROWS, _ODD, _POINTS, _SPECTRA = 6, 3, 400, 200
 _TRAIN = 500  # training slices that Inception looks at, or as many as are generated: a tenth of a second each

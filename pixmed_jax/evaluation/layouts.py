@@ -26,8 +26,8 @@ from pixmed_jax.data.slices import plane_values
 from pixmed_jax.data.sources import Dataset, open_dataset
 from pixmed_jax.errors import PixmedError
 from pixmed_jax.evaluation import cards, facts
-from pixmed_jax.evaluation.memorisation import Found, Real, measure
-from pixmed_jax.evaluation.overlap import overlap
+from pixmed_jax.metrics.memorisation import Found, Real, measure
+from pixmed_jax.metrics.overlap import overlap
 
 _SHOWN, _CLOSEST = (6, 8), 6  # rows and columns of the picture; pairs
 _PERCENTILES = (5, 50, 95)

@@ -22,9 +22,9 @@ from PIL import Image
 
 from pixmed_jax.data import decode, synthetic, tables
 from pixmed_jax.errors import PixmedError, listing
-from pixmed_jax.evaluation.likeness import likeness
-from pixmed_jax.evaluation.memorisation import Found, Real, measure
-from pixmed_jax.evaluation.overlap import overlap
+from pixmed_jax.metrics.likeness import likeness
+from pixmed_jax.metrics.memorisation import Found, Real, measure
+from pixmed_jax.metrics.overlap import overlap
 
 CLOSENESS = ("file", "grade", "edit", "patient_group", "to_source", "to_patient", "to_others", "recognised")
 

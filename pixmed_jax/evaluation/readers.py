@@ -37,9 +37,10 @@ from pixmed_jax import workdir as run_folder
 from pixmed_jax.data import decode, tables
 from pixmed_jax.data.sources import Dataset, open_dataset
 from pixmed_jax.errors import PixmedError, listing
-from pixmed_jax.evaluation import cards, metrics, pairs, verdict
-from pixmed_jax.evaluation.diversity import spread_rows
+from pixmed_jax.evaluation import cards, pairs, verdict
 from pixmed_jax.evaluation.evaluate import grey_floats
+from pixmed_jax.metrics import bootstrap
+from pixmed_jax.metrics.diversity import spread_rows
 
 FOLDER = "reader"
 REAL, GENERATED = "real", "generated"
@@ -171,7 +172,7 @@ def score(workdir: Path, answers: str) -> dict[str, Any]:
         found = np.array([auc(values, generated, weights) for values in each])
         return {"each": found, "mean": found.mean()}
 
-    values, bounds = of(np.ones(len(key))), metrics.resampled(groups, of)
+    values, bounds = of(np.ones(len(key))), bootstrap.resampled(groups, of)
     n_real, n_made = int((~generated).sum()), int(generated.sum())
     config, step = key[0]["config"], int(key[0]["step"] or -1)
     result = {

@@ -22,9 +22,11 @@ from pixmed_jax.data.regions import heads
 from pixmed_jax.data.slices import Slices
 from pixmed_jax.data.sources import Dataset, open_dataset
 from pixmed_jax.enhancement.interpolation import METHODS, enlarge
-from pixmed_jax.evaluation import cards, cost, distribution, facts, features, metrics, report, supervised
-from pixmed_jax.evaluation.published import NOT_ASKED, Distance
-from pixmed_jax.evaluation.published import measure as measure_lpips
+from pixmed_jax.evaluation import cards, cost, facts, report, supervised
+from pixmed_jax.judges import features
+from pixmed_jax.judges.published import NOT_ASKED, Distance
+from pixmed_jax.judges.published import measure as measure_lpips
+from pixmed_jax.metrics import bootstrap, distribution, similarity
 
 NETWORK = "network"  # the contender that was trained
 _SHOWN = 6
@@ -58,7 +60,7 @@ def evaluate(
         "head": heads(np.asarray(arrays.images)),
         "tumor": slices.masks > 0,
     }
-    scores = {name: metrics.score(made, real, regions) for name, made in images.items()}
+    scores = {name: similarity.score(made, real, regions) for name, made in images.items()}
     result = {
         **facts.of(config, dataset, split, restorer.step),
         "scale": restorer.scale,
@@ -68,7 +70,7 @@ def evaluate(
         "gains": {
             name: {
                 metric: _mean(scores[NETWORK][metric]["full"] - of[metric]["full"], groups)
-                for metric in metrics.METRICS
+                for metric in similarity.METRICS
             }
             for name, of in scores.items()
             if name != NETWORK
@@ -147,7 +149,7 @@ def _grid(
 # ---------------------------------------------------------------- numbers
 def _mean(values: np.ndarray, groups: np.ndarray) -> dict[str, Any]:
     """The mean over the images that have a value, and its interval by patient; None where none has."""
-    bounds = metrics.interval(values, groups)
+    bounds = bootstrap.interval(values, groups)
     return {"value": None if bounds is None else float(np.nanmean(values)), "interval": bounds}
 
 

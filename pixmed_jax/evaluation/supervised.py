@@ -20,7 +20,8 @@ from pixmed_jax import workdir as run_folder
 from pixmed_jax.data.slices import Slices
 from pixmed_jax.data.sources import Dataset, open_dataset
 from pixmed_jax.data.synthetic import PREFIX
-from pixmed_jax.evaluation import cards, classification, cost, facts, metrics, report, segmentation
+from pixmed_jax.evaluation import cards, cost, facts, report
+from pixmed_jax.metrics import bootstrap, classification, segmentation
 
 _SHOWN = 12  # right ones and wrong ones, each
 _RANKS = 8  # masks shown, evenly spaced from the worst to the best
@@ -127,7 +128,7 @@ def _judge_labels(logits: np.ndarray, slices: Slices, dataset: Dataset) -> Judge
     p = np.exp(wide - wide.max(1, keepdims=True))
     p /= p.sum(1, keepdims=True)
     values = classification.measure(p, labels)
-    bounds = metrics.resampled(
+    bounds = bootstrap.resampled(
         np.array(slices.groups), lambda weights: classification.measure(p, labels, weights)
     )
     said = p.argmax(1)
@@ -228,7 +229,7 @@ def _judge_masks(logits: np.ndarray, slices: Slices, dataset: Dataset) -> Judged
         },
         "missed": int((true.any((1, 2)) & ~(found > 0).any((1, 2))).sum()),
         "invented": int((~true.any((1, 2)) & (found > 0).any((1, 2))).sum()),
-        "intervals": {name: metrics.interval(v, groups) for name, v in values.items()},
+        "intervals": {name: bootstrap.interval(v, groups) for name, v in values.items()},
     }
     order = np.argsort(values["dice"], kind="stable")
     shown = order[np.linspace(0, len(order) - 1, min(_RANKS, len(order))).round().astype(int)]

@@ -17,8 +17,9 @@ from pixmed_jax import config as configs
 from pixmed_jax import workdir as run_folder
 from pixmed_jax.data.synthetic import PREFIX
 from pixmed_jax.errors import PixmedError, listing
-from pixmed_jax.evaluation import cards, paired, utility_page, verdict
+from pixmed_jax.evaluation import cards, utility_page, verdict
 from pixmed_jax.evaluation.arms import ARMS, COMPARED, MEASURES, OF_NETWORK, PRIMARY, Experiment
+from pixmed_jax.metrics import paired
 
 _LEAST = 1e-7  # of a probability, as in `classification`
 

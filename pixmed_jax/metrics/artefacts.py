@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from pixmed_jax.evaluation.distribution import whole_patients
+from pixmed_jax.metrics.distribution import whole_patients
 from pixmed_jax.progress import watched
 
 # The least excess over the test slices that counts as found, whatever the real draws say.

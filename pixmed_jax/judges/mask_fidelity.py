@@ -20,8 +20,8 @@ import numpy as np
 import optax
 
 from pixmed_jax.data.pipeline import Batch, batch_rows
-from pixmed_jax.evaluation import metrics, segmentation
-from pixmed_jax.evaluation.kept import digest, kept, newest
+from pixmed_jax.judges.kept import digest, kept, newest
+from pixmed_jax.metrics import bootstrap, segmentation
 from pixmed_jax.models.segmenter import Segmenter
 from pixmed_jax.progress import watched
 from pixmed_jax.training import supervised
@@ -61,7 +61,7 @@ def measure(
     for name, of in found._asdict().items():
         dice, far = segmentation.dice(of, masks), segmentation.hausdorff95(of, masks)
         entry[name] = float(dice.mean())
-        entry.setdefault("intervals", {})[name] = metrics.interval(dice, groups)
+        entry.setdefault("intervals", {})[name] = bootstrap.interval(dice, groups)
         entry.setdefault("hausdorff95", {})[name] = None if np.isnan(far).all() else float(np.nanmean(far))
         entry.setdefault("missed", {})[name] = int((masks.any((1, 2)) & ~of.any((1, 2))).sum())
     other = other_patients(groups)

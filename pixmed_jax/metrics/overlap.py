@@ -9,7 +9,7 @@ Layout: label maps [N, S, S] uint8, 0 = background; larger ones than SIDE are co
 
 import numpy as np
 
-from pixmed_jax.evaluation.likeness import shifted
+from pixmed_jax.metrics.likeness import shifted
 from pixmed_jax.progress import watched
 
 SIDE = 64

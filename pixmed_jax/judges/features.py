@@ -23,7 +23,7 @@ import numpy as np
 import optax
 
 from pixmed_jax.data.pipeline import batch_rows
-from pixmed_jax.evaluation.kept import digest, kept
+from pixmed_jax.judges.kept import digest, kept
 from pixmed_jax.models.layers import Conv
 from pixmed_jax.progress import watched
 

@@ -30,8 +30,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import stats
 
-from pixmed_jax.evaluation.likeness import likeness
-from pixmed_jax.evaluation.metrics import interval
+from pixmed_jax.metrics.bootstrap import interval
+from pixmed_jax.metrics.likeness import likeness
 
 RATE = 0.01  # of held-out images that fall below `near`
 _NEXT = 5  # patients after the nearest

@@ -22,7 +22,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from pixmed_jax import tensors
 from pixmed_jax.errors import PixmedError
-from pixmed_jax.evaluation import pickled
+from pixmed_jax.judges import pickled
 from pixmed_jax.models import inception, lpips
 
 KEY = "--evaluate.weights"
