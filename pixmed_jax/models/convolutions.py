@@ -166,6 +166,42 @@ def _convolution_stock(x: jax.Array, kernel: jax.Array, stride: int, pad: int) -
     return lax.conv_general_dilated(x, kernel, (stride,) * 2, ((pad, pad),) * 2, dimension_numbers=_NHWC)
 
 
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _convolution_cpu(x: jax.Array, kernel: jax.Array, pad: int) -> jax.Array:
+    """Stride 1, with gradients that are convolutions of these dimension numbers too, as are theirs.
+
+    In a branch or a loop (`lax.cond`, `lax.scan`) XLA's CPU backend has fast convolutions for NHWC and HWIO
+    alone, and naive loops, 50 to 100 times slower, for the orders of dimensions that autodiff would ask for.
+    """
+    return _convolution_stock(x, kernel, 1, pad)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _correlation_cpu(x: jax.Array, y: jax.Array, pad: int) -> jax.Array:
+    """Gradient of <_convolution_cpu(x, kernel, pad), y> with respect to the kernel.
+
+    A convolution over the images in the place of channels, whose kernel is y. It is linear in x and y, and
+    its own gradients are convolutions by a kernel of the usual size again.
+    """
+    images, taps = x.transpose(3, 1, 2, 0), y.transpose(1, 2, 0, 3)
+    return _convolution_stock(images, taps, 1, pad).transpose(1, 2, 0, 3)
+
+
+def _to_image(y: jax.Array, kernel: jax.Array, pad: int) -> jax.Array:
+    """Gradient of <_convolution_cpu(x, kernel, pad), y> with respect to x."""
+    return _convolution_cpu(y, kernel[::-1, ::-1].swapaxes(2, 3), len(kernel) - 1 - pad)
+
+
+_convolution_cpu.defvjp(
+    lambda x, kernel, pad: (_convolution_cpu(x, kernel, pad), (x, kernel)),
+    lambda pad, saved, g: (_to_image(g, saved[1], pad), _correlation_cpu(saved[0], g, pad)),
+)
+_correlation_cpu.defvjp(
+    lambda x, y, pad: (_correlation_cpu(x, y, pad), (x, y)),
+    lambda pad, saved, g: (_to_image(saved[1], g, pad), _convolution_cpu(saved[0], g, pad)),
+)
+
+
 def _taps(kernel: jax.Array) -> jax.Array:
     """[k * k * O, I]."""
     return _pixels(kernel.swapaxes(2, 3))
@@ -210,11 +246,18 @@ def convolution(x: jax.Array, kernel: jax.Array, stride: int, pad: int) -> jax.A
     features.
     """
     stock = partial(_convolution_stock, stride=stride, pad=pad)
-    if kernel.shape[0] == 1 and (stride, pad) == (1, 0):
-        return lax.platform_dependent(x, kernel, cpu=lambda x, kernel: x @ kernel[0, 0], default=stock)
-    if kernel.shape[0] > 1 and stride == 1 and kernel.shape[3] <= _FEW_FEATURES:
-        return lax.platform_dependent(x, kernel, cpu=partial(_to_few_cpu, pad=pad), default=stock)
-    return stock(x, kernel)
+    if stride > 1 or pad >= kernel.shape[0]:
+        return stock(x, kernel)
+    cpu: Callable = partial(_convolution_cpu, pad=pad)
+    if kernel.shape[0] == 1:
+        cpu = _pointwise_cpu
+    elif kernel.shape[3] <= _FEW_FEATURES:
+        cpu = partial(_to_few_cpu, pad=pad)
+    return lax.platform_dependent(x, kernel, cpu=cpu, default=stock)
+
+
+def _pointwise_cpu(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    return x @ kernel[0, 0]
 
 
 # ---------------------------------------------------------------- depthwise convolution

@@ -20,10 +20,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from pixmed_jax.models.convolutions import down, up
+from pixmed_jax.models.convolutions import convolution, down, up
 from pixmed_jax.models.layers import Dtype
 
-_NHWC = ("NHWC", "HWIO", "NHWC")
 _FILTER = (1 / 8, 3 / 8, 3 / 8, 1 / 8)  # the official [1, 3, 3, 1], of sum 1
 _EPSILON = 1e-8
 
@@ -85,7 +84,7 @@ def _convolve(x: jax.Array, kernel: jax.Array, resample: str) -> jax.Array:
         x = downsample(x)
     elif resample == "down":
         return down(jnp.pad(_blur(x, 2), before), kernel)[:, 1:, 1:]
-    return lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=_NHWC)
+    return convolution(x, kernel, 1, kernel.shape[0] // 2)
 
 
 # ---------------------------------------------------------------- layers
