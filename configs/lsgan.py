@@ -4,8 +4,8 @@
     python launch.py --config=configs/lsgan.py:paper --config.data.dir=DIR
                                                           that paper's settings (Section 4: batch 64, beta1
                                                           0.5, rate 1e-3 for scenes, latent 1024) at 256x256
-Eq. 9: real is 1, generated is 0, and the generator aims at 1. The quick preset's discriminator has instance norm
-and R1 (gamma 1): with batches of 16 and batch norm, heads stayed empty for 5,000 steps (BUILD_NOTES.md).
+Eq. 9: real is 1, generated is 0, and the generator aims at 1. The quick preset's discriminator has instance
+norm and R1 (gamma 1): with batches of 16 and batch norm, heads stayed empty for 5,000 steps (BUILD_NOTES.md).
 """
 
 from pixmed_jax.defaults import ADVERSARIAL, experiment, merged

@@ -1,7 +1,10 @@
 """Convolutions against loops and XLA's own operations, and both forms of each against each other."""
 
+import re
+import runpy
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +13,10 @@ import pytest
 from jax import lax
 from scipy.signal import correlate
 
+from pixmed_jax import config as configs
+from pixmed_jax import inference
 from pixmed_jax.models import convolutions
+from pixmed_jax.training.build import make_task
 
 NHWC = ("NHWC", "HWIO", "NHWC")
 # (8, 8) is the largest image of the CPU form's GEMM branch, (8, 9) takes its convolution branch.
@@ -35,6 +41,10 @@ def up_loop(y: np.ndarray, kernel: np.ndarray) -> np.ndarray:
 
 def to_few(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return convolutions._to_few_cpu(x, kernel, 1)
+
+
+def unstrided(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    return convolutions._convolution_cpu(x, kernel, 1)
 
 
 def depthwise_loop(x: np.ndarray, kernel: np.ndarray) -> np.ndarray:
@@ -112,6 +122,7 @@ def test_down_and_its_gradients_are_those_of_xla(size, pad, shape):
         (convolutions.down, convolutions._down_stock, (2, 8, 6, 3)),
         (convolutions.up, convolutions._up_stock, (2, 4, 3, 5)),
         (to_few, partial(convolutions._convolution_stock, stride=1, pad=1), (2, 8, 6, 3)),
+        (unstrided, partial(convolutions._convolution_stock, stride=1, pad=1), (2, 8, 6, 3)),
     ],
 )
 def test_gradients_of_gradients_are_those_of_xla(size, operation, stock, shape):
@@ -203,15 +214,14 @@ def test_a_second_derivative_exists_through_up_and_down():
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(jnp.float32, 1e-5), (jnp.bfloat16, 2e-2)])
+@pytest.mark.parametrize("form", [convolutions._to_few_cpu, convolutions._convolution_cpu])
 @pytest.mark.parametrize(("size", "pad", "features"), [(3, 1, 1), (4, 1, 1), (3, 0, 4), (5, 2, 3)])
-def test_both_forms_of_a_convolution_to_few_features_agree(size, pad, features, dtype, tolerance):
+def test_all_forms_of_a_convolution_agree(size, pad, features, form, dtype, tolerance):
     """With their gradients, by a kernel without symmetry on an image that is no square."""
     x, kernel = normal(0, 2, 7, 9, 5), normal(1, size, size, 5, features)
     stock = partial(convolutions._convolution_stock, stride=1, pad=pad)
     g = normal(2, *stock(x, kernel).shape)
-    found = gradients(
-        partial(convolutions._to_few_cpu, pad=pad), jnp.asarray(x, dtype), jnp.asarray(kernel, dtype), g
-    )
+    found = gradients(partial(form, pad=pad), jnp.asarray(x, dtype), jnp.asarray(kernel, dtype), g)
     assert {part.dtype for part in found} == {jnp.dtype(dtype)}
     rounded = (np.asarray(jnp.asarray(a, dtype), np.float32) for a in (x, kernel))
     assert_all_close(found, gradients(stock, *rounded, g), tolerance)
@@ -246,6 +256,7 @@ def test_both_forms_of_depthwise_agree(size, multiplier, dtype, tolerance):
         (convolutions.down, (3, 3, 8, 4), "stride = [2, 2]"),
         (convolutions.depthwise, (3, 3, 1, 8), "feature_group_count = 8"),
         (partial(convolutions.convolution, stride=1, pad=1), (3, 3, 8, 4), "stablehlo.convolution"),
+        (partial(convolutions.convolution, stride=1, pad=0), (1, 1, 8, 9), "stablehlo.convolution"),
     ],
 )
 def test_the_form_is_chosen_where_it_is_compiled(operation, kernel, stock):
@@ -253,3 +264,35 @@ def test_the_form_is_chosen_where_it_is_compiled(operation, kernel, stock):
     traced = jax.jit(operation).trace(normal(0, 1, 10, 10, 8), normal(1, *kernel))
     assert stock in traced.lower(lowering_platforms=("cuda",)).as_text()
     assert stock not in traced.lower(lowering_platforms=("cpu",)).as_text()
+
+
+# ---------------------------------------------------------------- branches and loops
+@pytest.mark.parametrize(
+    "system",
+    [
+        "ghost:test",
+        "pix2pix:quick",
+        "ghost_spade:test",
+        "stylegan2:quick",
+        "segmenter:test",
+        "srgan:test",
+    ],
+)
+def test_no_step_asks_for_dimensions_that_are_slow_in_a_branch(system):
+    """Of a whole training step on a CPU, second derivatives of lazy terms among it (BUILD_NOTES.md)."""
+    name, preset = system.split(":")
+    module = runpy.run_path(str(Path(__file__).parents[1] / "configs" / f"{name}.py"))
+    config = configs.plain(module["get_config"](preset))
+    task, batch = make_task(config), inference.example_batch(config, 3)
+    state = jax.eval_shape(task.init, jax.random.PRNGKey(0), batch)
+    lowered = jax.jit(task.step).trace(state, batch).lower(lowering_platforms=("cpu",)).as_text()
+    found = re.findall(r"stablehlo\.convolution\(.*? dim_numbers = (.*?), window = {(.*?)}", lowered)
+    assert found and {numbers for numbers, _ in found} == {"[b, 0, 1, f]x[0, 1, i, o]->[b, 0, 1, f]"}
+    assert not any(re.search(r"dilate = \[(?!1, 1])", window) for _, window in found)
+
+
+def test_the_search_for_slow_dimensions_finds_them_in_autodiffs_gradients():
+    """A planted fault for the test above."""
+    gradient = jax.grad(lambda k: convolutions._convolution_stock(normal(0, 1, 8, 8, 3), k, 1, 1).sum())
+    lowered = jax.jit(gradient).trace(normal(1, 3, 3, 3, 5)).lower().as_text()
+    assert "dim_numbers = [f, 0, 1, b]x[i, 0, 1, o]->[0, 1, b, f]" in lowered
