@@ -166,39 +166,69 @@ def _convolution_stock(x: jax.Array, kernel: jax.Array, stride: int, pad: int) -
     return lax.conv_general_dilated(x, kernel, (stride,) * 2, ((pad, pad),) * 2, dimension_numbers=_NHWC)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _convolution_cpu(x: jax.Array, kernel: jax.Array, pad: int) -> jax.Array:
-    """Stride 1, with gradients that are convolutions of these dimension numbers too, as are theirs.
-
-    In a branch or a loop (`lax.cond`, `lax.scan`) XLA's CPU backend has fast convolutions for NHWC and HWIO
-    alone, and naive loops, 50 to 100 times slower, for the orders of dimensions that autodiff would ask for.
-    """
-    return _convolution_stock(x, kernel, 1, pad)
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _correlation_cpu(x: jax.Array, y: jax.Array, pad: int) -> jax.Array:
-    """Gradient of <_convolution_cpu(x, kernel, pad), y> with respect to the kernel.
-
-    A convolution over the images in the place of channels, whose kernel is y. It is linear in x and y, and
-    its own gradients are convolutions by a kernel of the usual size again.
-    """
-    images, taps = x.transpose(3, 1, 2, 0), y.transpose(1, 2, 0, 3)
-    return _convolution_stock(images, taps, 1, pad).transpose(1, 2, 0, 3)
+# On a CPU the gradients of <convolution(x, kernel), y> are written out, each with the others as its own: in a
+# branch or a loop (`lax.cond`, `lax.scan`) XLA has fast convolutions for NHWC and HWIO alone, and naive ones,
+# 50 to 100 times slower, for the orders of dimensions that autodiff asks for.
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _convolution_cpu(x: jax.Array, kernel: jax.Array, stride: int, pad: int) -> jax.Array:
+    """The gradient along y: the convolution itself."""
+    return _convolution_stock(x, kernel, stride, pad)
 
 
-def _to_image(y: jax.Array, kernel: jax.Array, pad: int) -> jax.Array:
-    """Gradient of <_convolution_cpu(x, kernel, pad), y> with respect to x."""
-    return _convolution_cpu(y, kernel[::-1, ::-1].swapaxes(2, 3), len(kernel) - 1 - pad)
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def _to_image_cpu(
+    y: jax.Array, kernel: jax.Array, shape: tuple[int, int], stride: int, pad: int
+) -> jax.Array:
+    """The gradient along x, whose height and width are `shape`: y spread by the stride, the kernel turned."""
+    before = len(kernel) - 1 - pad
+    pads = [
+        (before, side + len(kernel) - 2 - (steps - 1) * stride - before)
+        for side, steps in zip(shape, y.shape[1:3], strict=True)
+    ]
+    turned = kernel[::-1, ::-1].swapaxes(2, 3)
+    return lax.conv_general_dilated(
+        y, turned, (1, 1), pads, lhs_dilation=(stride,) * 2, dimension_numbers=_NHWC
+    )
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def _to_kernel_cpu(x: jax.Array, y: jax.Array, size: int, stride: int, pad: int) -> jax.Array:
+    """The gradient along a kernel of `size`: a convolution over the images in the place of channels, by y."""
+    pads = [
+        (pad, size + (steps - 1) * stride - side - pad)
+        for side, steps in zip(x.shape[1:3], y.shape[1:3], strict=True)
+    ]
+    made = lax.conv_general_dilated(
+        x.transpose(3, 1, 2, 0),
+        y.transpose(1, 2, 0, 3),
+        (1, 1),
+        pads,
+        rhs_dilation=(stride,) * 2,
+        dimension_numbers=_NHWC,
+    )
+    return made.transpose(1, 2, 0, 3)
 
 
 _convolution_cpu.defvjp(
-    lambda x, kernel, pad: (_convolution_cpu(x, kernel, pad), (x, kernel)),
-    lambda pad, saved, g: (_to_image(g, saved[1], pad), _correlation_cpu(saved[0], g, pad)),
+    lambda x, kernel, *how: (_convolution_cpu(x, kernel, *how), (x, kernel)),
+    lambda stride, pad, saved, g: (
+        _to_image_cpu(g, saved[1], saved[0].shape[1:3], stride, pad),
+        _to_kernel_cpu(saved[0], g, len(saved[1]), stride, pad),
+    ),
 )
-_correlation_cpu.defvjp(
-    lambda x, y, pad: (_correlation_cpu(x, y, pad), (x, y)),
-    lambda pad, saved, g: (_to_image(saved[1], g, pad), _convolution_cpu(saved[0], g, pad)),
+_to_image_cpu.defvjp(
+    lambda y, kernel, *how: (_to_image_cpu(y, kernel, *how), (y, kernel)),
+    lambda _, stride, pad, saved, g: (
+        _convolution_cpu(g, saved[1], stride, pad),
+        _to_kernel_cpu(g, saved[0], len(saved[1]), stride, pad),
+    ),
+)
+_to_kernel_cpu.defvjp(
+    lambda x, y, *how: (_to_kernel_cpu(x, y, *how), (x, y)),
+    lambda _, stride, pad, saved, g: (
+        _to_image_cpu(saved[1], g, saved[0].shape[1:3], stride, pad),
+        _convolution_cpu(saved[0], g, stride, pad),
+    ),
 )
 
 
@@ -245,15 +275,13 @@ def convolution(x: jax.Array, kernel: jax.Array, stride: int, pad: int) -> jax.A
     On a CPU a kernel of one pixel is a matrix product, gradients included, and so, in effect, is one of few
     features.
     """
-    stock = partial(_convolution_stock, stride=stride, pad=pad)
-    if stride > 1 or pad >= kernel.shape[0]:
-        return stock(x, kernel)
-    cpu: Callable = partial(_convolution_cpu, pad=pad)
-    if kernel.shape[0] == 1:
+    cpu: Callable = partial(_convolution_cpu, stride=stride, pad=pad)
+    if (kernel.shape[0], stride, pad) == (1, 1, 0):
         cpu = _pointwise_cpu
-    elif kernel.shape[3] <= _FEW_FEATURES:
+    elif kernel.shape[0] > 1 and stride == 1 and kernel.shape[3] <= _FEW_FEATURES:
         cpu = partial(_to_few_cpu, pad=pad)
-    return lax.platform_dependent(x, kernel, cpu=cpu, default=stock)
+    default = partial(_convolution_stock, stride=stride, pad=pad)
+    return lax.platform_dependent(x, kernel, cpu=cpu, default=default)
 
 
 def _pointwise_cpu(x: jax.Array, kernel: jax.Array) -> jax.Array:
