@@ -1,9 +1,9 @@
 """What a training step costs as things grow: python benchmarks/scale.py [--vary size,batch --json F].
 
-The quick preset's networks; one of image size, batch, virtual devices and dataset size varies at a time. For
-dataset sizes slices are made when they are asked for and the cap is 0.1 GiB; what lies beyond it is streamed,
-and memory must stay flat. Peak memory is each process's own, JAX included. The last line is the largest peak
-memory among the datasets beyond the cap over the smallest.
+The quick preset's networks; one of image size, batch, parts of a batch, virtual devices and dataset size
+varies at a time. For dataset sizes slices are made when they are asked for and the cap is 0.1 GiB; what lies
+beyond it is streamed, and memory must stay flat. Peak memory is each process's own, JAX included. The last line
+is the largest peak memory among the datasets beyond the cap over the smallest.
 """
 
 import os
@@ -26,11 +26,12 @@ from pixmed_jax.training.build import make_task
 from pixmed_jax.training.feed import Feed
 from pixmed_jax.training.loop import jit_step
 
-BASE = {"size": 64, "batch": 8, "devices": 1, "slices": 64}
+BASE = {"size": 64, "batch": 8, "accumulate": 1, "devices": 1, "slices": 64}
 VARIED = {
     "slices": (1000, 100_000, 1_000_000),
     "size": (64, 128, 256),
     "batch": (1, 4, 16, 64),
+    "accumulate": (1, 2, 4, 8),
     "devices": (1, 2, 4, 8),
 }
 CAP = 0.1 * 2**30
@@ -60,10 +61,11 @@ def made_up(count: int, size: int) -> Dataset:
     )
 
 
-def serve(size: int, batch: int, devices: int, slices: int) -> None:
+def serve(size: int, batch: int, accumulate: int, devices: int, slices: int) -> None:
     assert jax.device_count() == devices
     config = get_config()
-    config.data.size, config.data.condition, config.train.batch_size = size, "tumor", batch
+    config.data.size, config.data.condition = size, "tumor"
+    config.train.batch_size, config.train.accumulate = batch, accumulate
     plain = configs.plain(config)
     task, mesh = make_task(plain), meshes.make_mesh(batch)
     state = jax.jit(task.init, out_shardings=meshes.replicated(mesh))(
@@ -100,7 +102,7 @@ def main() -> None:
             median, told = float(np.median(seconds[name])), about[name]
             rows.append({"varied": what, "value": value, "seconds": median, **told})
             print(
-                f"{what:8}{value:>9,}  {median * 1e3:8.1f} ms  {setting['batch'] / median:7.1f} images/s"
+                f"{what:10}{value:>9,}  {median * 1e3:8.1f} ms  {setting['batch'] / median:7.1f} images/s"
                 f"  {told['peak'] / 2**30:5.2f} GiB{'  streamed' if told['streamed'] else ''}",
                 flush=True,
             )
