@@ -2,8 +2,8 @@
 
 The quick preset's networks; one of image size, batch, parts of a batch, virtual devices and dataset size
 varies at a time. For dataset sizes slices are made when they are asked for and the cap is 0.1 GiB; what lies
-beyond it is streamed, and memory must stay flat. Peak memory is each process's own, JAX included. The last line
-is the largest peak memory among the datasets beyond the cap over the smallest.
+beyond it is streamed, and memory must stay flat. Peak memory is each process's own, JAX included. The last
+line is the largest peak memory among the datasets beyond the cap over the smallest.
 """
 
 import os
