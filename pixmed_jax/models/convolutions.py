@@ -20,6 +20,7 @@ _NHWC = ("NHWC", "HWIO", "NHWC")
 
 # Where the forms for CPUs change places (BUILD_NOTES.md has the table); pixels of the smaller image.
 _MATRIX_PIXELS = 1024  # up to here one matrix product beats XLA's convolution
+_FEW_ROWS = 64  # up to here, images together, a product reads its kernel faster as the factor on the left
 _WHOLE_PIXELS = 256  # up to here a kernel's gradient is one product, above it one for each tap ...
 _FEW_CHANNELS = 8  # ... unless the input has so few channels that each would be a sliver
 _FEW_FEATURES = 4  # up to here a convolution of stride 1 is one product, then sums
@@ -70,7 +71,7 @@ def _up_cpu(x: jax.Array, kernel: jax.Array) -> jax.Array:
     n, h, w, c = x.shape
     size, features = kernel.shape[0], kernel.shape[2]
     if h * w <= _MATRIX_PIXELS:
-        stamps = (_pixels(x) @ _pixels(kernel).T).reshape(n, h, w, size, size, features)
+        stamps = _stamps(_pixels(x), _pixels(kernel)).reshape(n, h, w, size, size, features)
         stamps = jnp.pad(stamps, ((0, 0), (1, 1), (1, 1)) + ((0, 0),) * 3)
         taps = [
             [(tap, shift) for tap, shift in pair if tap < size]
@@ -94,6 +95,13 @@ def _up_cpu(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
     rows = [jnp.stack([phase(a, 0), phase(a, 1)], axis=3) for a in (0, 1)]  # each [n, h, w, 2, features]
     return jnp.stack(rows, axis=2).reshape(n, 2 * h, 2 * w, features)
+
+
+def _stamps(pixels: jax.Array, taps: jax.Array) -> jax.Array:
+    """pixels [P, I] @ taps [T, I].T; the barrier keeps XLA from turning the factors round again."""
+    if len(pixels) > _FEW_ROWS:
+        return pixels @ taps.T
+    return lax.optimization_barrier(taps @ pixels.T).T
 
 
 def _kernel_gradient_stock(x: jax.Array, y: jax.Array, size: int) -> jax.Array:
