@@ -169,12 +169,15 @@ def test_a_kernel_of_one_pixel(pad):
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(jnp.float32, 1e-5), (jnp.bfloat16, 2e-2)])
-@pytest.mark.parametrize(("matrix_pixels", "few_rows"), [(0, 0), (10**6, 0), (10**6, 10**6)])
+@pytest.mark.parametrize(
+    ("matrix_pixels", "few_rows", "few_features"), [(0, 0, 0), (10**6, 0, 0), (10**6, 10**6, 0), (0, 0, 10)]
+)
 @pytest.mark.parametrize("size", [3, 4])
-def test_all_forms_of_up_agree(monkeypatch, size, matrix_pixels, few_rows, dtype, tolerance):
-    """A convolution, a product with the kernel on the right, and one with it on the left."""
+def test_all_forms_of_up_agree(monkeypatch, size, matrix_pixels, few_rows, few_features, dtype, tolerance):
+    """A convolution, a product with the kernel on the right, and two reasons for one with it on the left."""
     monkeypatch.setattr(convolutions, "_MATRIX_PIXELS", matrix_pixels)
     monkeypatch.setattr(convolutions, "_FEW_ROWS", few_rows)
+    monkeypatch.setattr(convolutions, "_FEW_FEATURES", few_features)
     y, kernel, g = normal(0, 2, 4, 6, 5), normal(1, size, size, 3, 5), normal(2, 2, 8, 12, 3)
     y, kernel = jnp.asarray(y, dtype), jnp.asarray(kernel, dtype)
     found = gradients(convolutions._up_cpu, y, kernel, g)

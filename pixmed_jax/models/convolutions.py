@@ -20,10 +20,10 @@ _NHWC = ("NHWC", "HWIO", "NHWC")
 
 # Where the forms for CPUs change places (BUILD_NOTES.md has the table); pixels of the smaller image.
 _MATRIX_PIXELS = 1024  # up to here one matrix product beats XLA's convolution
-_FEW_ROWS = 64  # up to here, images together, a product reads its kernel faster as the factor on the left
+_FEW_ROWS = 64  # up to here, images together, a product reads its kernel faster as its left factor
 _WHOLE_PIXELS = 256  # up to here a kernel's gradient is one product, above it one for each tap ...
 _FEW_CHANNELS = 8  # ... unless the input has so few channels that each would be a sliver
-_FEW_FEATURES = 4  # up to here a convolution of stride 1 is one product, then sums
+_FEW_FEATURES = 4  # up to here a convolution of stride 1, or an enlarging one, is one product, then sums
 
 
 def _pixels(x: jax.Array) -> jax.Array:
@@ -66,21 +66,24 @@ def _up_cpu(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
     Up to 32x32 that is one matrix product, whose stamps of 4x4 pixels are then added where they overlap; the
     kernel is read as it lies in memory, since rearranging it would take longer than to multiply by it. Above,
-    the four phases of the output are four 2x2 convolutions of the input, computed as one.
+    the four phases of the output are four 2x2 convolutions of the input, computed as one. Few pixels, or few
+    features of many, are a product too, with the kernel on its left and the pixels along the rows of stamps.
     """
     n, h, w, c = x.shape
     size, features = kernel.shape[0], kernel.shape[2]
-    if h * w <= _MATRIX_PIXELS:
-        stamps = _stamps(_pixels(x), _pixels(kernel)).reshape(n, h, w, size, size, features)
-        stamps = jnp.pad(stamps, ((0, 0), (1, 1), (1, 1)) + ((0, 0),) * 3)
-        taps = [
-            [(tap, shift) for tap, shift in pair if tap < size]
-            for pair in (((1, 1), (3, 0)), ((2, 1), (0, 2)))
-        ]
+    many = h * w > _MATRIX_PIXELS
+    if n * h * w <= _FEW_ROWS or (many and features <= _FEW_FEATURES):
+        planes = (_pixels(kernel) @ _pixels(x).T).reshape(size, size, features, n, h, w)
+        planes = jnp.pad(planes, ((0, 0),) * 4 + ((1, 1), (1, 1)))
 
-        def phase(a: int, b: int) -> jax.Array:
-            parts = (stamps[:, i : i + h, j : j + w, p, q] for p, i in taps[a] for q, j in taps[b])
-            return sum(parts, jnp.zeros((), x.dtype))
+        def stamped(p: int, q: int, i: int, j: int) -> jax.Array:
+            return jnp.moveaxis(planes[p, q, ..., i : i + h, j : j + w], 0, -1)
+    elif not many:
+        stamps = (_pixels(x) @ _pixels(kernel).T).reshape(n, h, w, size, size, features)
+        stamps = jnp.pad(stamps, ((0, 0), (1, 1), (1, 1)) + ((0, 0),) * 3)
+
+        def stamped(p: int, q: int, i: int, j: int) -> jax.Array:
+            return stamps[:, i : i + h, j : j + w, p, q]
     else:
         if size == 3:  # the missing fourth tap is zero
             kernel = jnp.pad(kernel, ((0, 1), (0, 1), (0, 0), (0, 0)))
@@ -89,19 +92,23 @@ def _up_cpu(x: jax.Array, kernel: jax.Array) -> jax.Array:
         padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
         blocks = lax.conv_general_dilated(padded, weights, (1, 1), "VALID", dimension_numbers=_NHWC)
         blocks = blocks.reshape(n, h + 1, w + 1, 2, 2, features)
+        return _interleaved([[blocks[:, a : a + h, b : b + w, a, b] for b in (0, 1)] for a in (0, 1)])
 
-        def phase(a: int, b: int) -> jax.Array:
-            return blocks[:, a : a + h, b : b + w, a, b]
+    taps = [
+        [(tap, shift) for tap, shift in pair if tap < size] for pair in (((1, 1), (3, 0)), ((2, 1), (0, 2)))
+    ]
 
-    rows = [jnp.stack([phase(a, 0), phase(a, 1)], axis=3) for a in (0, 1)]  # each [n, h, w, 2, features]
+    def phase(a: int, b: int) -> jax.Array:
+        return sum((stamped(p, q, i, j) for p, i in taps[a] for q, j in taps[b]), jnp.zeros((), x.dtype))
+
+    return _interleaved([[phase(a, b) for b in (0, 1)] for a in (0, 1)])
+
+
+def _interleaved(phases: list[list[jax.Array]]) -> jax.Array:
+    """[N, H, W, C] each -> [N, 2H, 2W, C]: phase [a][b] is of rows a, a + 2 .. and columns b, b + 2 .."""
+    n, h, w, features = phases[0][0].shape
+    rows = [jnp.stack(pair, axis=3) for pair in phases]  # each [n, h, w, 2, features]
     return jnp.stack(rows, axis=2).reshape(n, 2 * h, 2 * w, features)
-
-
-def _stamps(pixels: jax.Array, taps: jax.Array) -> jax.Array:
-    """pixels [P, I] @ taps [T, I].T; the barrier keeps XLA from turning the factors round again."""
-    if len(pixels) > _FEW_ROWS:
-        return pixels @ taps.T
-    return lax.optimization_barrier(taps @ pixels.T).T
 
 
 def _kernel_gradient_stock(x: jax.Array, y: jax.Array, size: int) -> jax.Array:
