@@ -23,15 +23,16 @@ QUICK = merged(ADVERSARIAL, {
     "loss": {"ssim": 4.0, "kl": 0.12},
     "optimizer": {"learning_rate": 5e-4},
 })
+FOR_256 = {"layers": 3, "width": 48}  # of the discriminator
 LARGE = {  # as docs/results.md has it; spectral norm was not tried at this size
     "data": {"size": 256},
-    "model": {"discriminator": {"layers": 3, "width": 48, "spectral": False}},
+    "model": {"discriminator": {**FOR_256, "spectral": False}},
     "train": {"batch_size": 16, "steps": 5250, "ema_decay": 0.999, "dtype": "bfloat16"},
     "log": {"grid_every": 1000}, "checkpoint": {"every": 1000},
 }
 PAPER = {
     "data": {"source": "folder", "size": 256},
-    "model": {"discriminator": {"layers": 3, "width": 48}},
+    "model": {"discriminator": FOR_256},
     "train": {"batch_size": 64, "steps": 0, "epochs": 400}, "log": {"every": 10},
 }
 TEST = {
