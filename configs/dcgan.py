@@ -14,7 +14,7 @@ QUICK = merged(ADVERSARIAL, {
     "data": {"condition": "label", "load_scale": 1.0},
     "model": {"generator": {"name": "dcgan", "width": 32, "latent": 100, "norm": "batch"},
               "discriminator": {"name": "dcgan", "width": 32, "norm": "batch"}},
-    "train": {"batch_size": 16, "steps": 5000},
+    "train": {"batch_size": 16, "steps": 10000},
 })
 PAPER = {
     "data": {"source": "folder", "size": 256},

@@ -16,7 +16,7 @@ QUICK = merged(ADVERSARIAL, {
     "model": {"generator": {"name": "dcgan", "width": 32, "latent": 100, "norm": "batch"},
               "discriminator": {"name": "dcgan", "width": 32, "norm": "instance"}},
     "loss": {"gan": "least_squares", "r1": 1.0},
-    "train": {"batch_size": 16, "steps": 5000},
+    "train": {"batch_size": 16, "steps": 10000},
 })
 PAPER = {
     "data": {"source": "folder", "size": 256},

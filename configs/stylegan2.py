@@ -26,7 +26,7 @@ QUICK = merged(ADVERSARIAL, {
     },
     "loss": {"r1": 1.0, "r1_every": 16, "path_length": 2.0, "path_every": 4},
     "optimizer": {"learning_rate": 2.5e-3, "b1": 0.0, "b2": 0.99},
-    "train": {"batch_size": 8, "steps": 4000, "ema_decay": 0.995},
+    "train": {"batch_size": 8, "steps": 8000, "ema_decay": 0.995},
 })
 PAPER = {
     "data": {"source": "folder", "size": 256},

@@ -191,7 +191,7 @@ def test_all_forms_of_up_agree(monkeypatch, size, matrix_pixels, few_rows, few_f
 @pytest.mark.parametrize("size", [3, 4])
 def test_both_forms_of_down_and_of_the_kernel_gradient_agree(monkeypatch, size, limit, dtype, tolerance):
     """With limits of 0 the convolution and one product for each tap, with large ones a single product."""
-    for name in ("_MATRIX_PIXELS", "_WHOLE_PIXELS", "_FEW_CHANNELS"):
+    for name in ("_SMALL_PIXELS", "_WHOLE_PIXELS", "_FEW_CHANNELS"):
         monkeypatch.setattr(convolutions, name, limit)
     x, kernel, y = normal(0, 2, 8, 12, 5), normal(1, size, size, 5, 3), normal(2, 2, 4, 6, 3)
     x, kernel, y = (jnp.asarray(part, dtype) for part in (x, kernel, y))

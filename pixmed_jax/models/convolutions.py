@@ -19,7 +19,8 @@ from jax import lax
 _NHWC = ("NHWC", "HWIO", "NHWC")
 
 # Where the forms for CPUs change places (BUILD_NOTES.md has the table); pixels of the smaller image.
-_MATRIX_PIXELS = 1024  # up to here one matrix product beats XLA's convolution
+_MATRIX_PIXELS = 1024  # up to here one matrix product beats XLA's convolution; one that halves does so ...
+_SMALL_PIXELS, _LARGE_KERNEL = 64, 2**20  # ... up to here, or by kernels of more numbers than that
 _FEW_ROWS = 64  # up to here, images together, a product reads its kernel faster as its left factor
 _WHOLE_PIXELS = 256  # up to here a kernel's gradient is one product, above it one for each tap ...
 _FEW_CHANNELS = 8  # ... unless the input has so few channels that each would be a sliver
@@ -48,7 +49,8 @@ def _patches(x: jax.Array, size: int) -> list[jax.Array]:
 
 def _down_cpu(x: jax.Array, kernel: jax.Array) -> jax.Array:
     n, height, width, _ = x.shape
-    if height * width > 4 * _MATRIX_PIXELS:
+    most = _MATRIX_PIXELS if kernel.size > _LARGE_KERNEL else _SMALL_PIXELS
+    if height * width > 4 * most:
         return _down_stock(x, kernel)
     columns = _pixels(jnp.concatenate(_patches(x, kernel.shape[0]), axis=-1))
     return (columns @ _pixels(kernel)).reshape(n, height // 2, width // 2, -1)
