@@ -188,7 +188,7 @@ def styled(
     if grid:
         axes.grid(alpha=0.25)
     if legend:
-        axes.legend(loc=legend, fontsize=8, frameon=False)
+        axes.legend(loc=legend, fontsize=8, framealpha=0.8, edgecolor="none")  # curves stay visible behind it
 
 
 def chart_uri(figure: Figure) -> str:

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 from PIL import Image
 
 from pixmed_jax import config as configs
@@ -125,7 +126,7 @@ def losses(systems: Sequence[Row]) -> Iterable[dict[str, Any]]:
 
 
 def _loss_chart(row: Row) -> str:
-    names = (*_CURVES, "generator/1-ssim", "generator/mse")
+    names = (*_CURVES, "generator/1-ssim", "generator/l1", "generator/mse")
     records = read_metrics(row.first.path)
     known = {name for record in records for name in record}
     return chart(row.name, records, {name: name.replace("/", ", ") for name in names if name in known})
@@ -162,8 +163,9 @@ def _latency_chart(systems: Sequence[Mapping[str, Any]], judges: Sequence[Mappin
     if "real" in accuracy:
         axes.axhline(accuracy["real"]["accuracy"], color="grey", linewidth=1, linestyle="--")
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter("{x:g}")
-    axes.xaxis.set_minor_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
     pictures.styled(
         axes,
         x=f"milliseconds for one image, {' and '.join(kinds)}",
