@@ -5,8 +5,8 @@ python launch.py --config=configs/dcgan.py:paper --config.data.dir=DIR
                                                       that paper's settings (Section 4: batch 128, Adam
                                                       2e-4 with beta1 0.5, latent 100) at 256x256, two
                                                       levels above its 64x64
-The quick preset's discriminator has instance norm and R1 (gamma 1): with batches of 16 and batch norm it collapsed
-on phantoms (BUILD_NOTES.md).
+The quick preset's discriminator has instance norm and R1 (gamma 1): with batches of 16 and batch norm it
+collapsed on phantoms (BUILD_NOTES.md).
 """
 
 from pixmed_jax.defaults import ADVERSARIAL, experiment, merged
