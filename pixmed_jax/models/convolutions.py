@@ -74,7 +74,8 @@ def _up_cpu(x: jax.Array, kernel: jax.Array) -> jax.Array:
     n, h, w, c = x.shape
     size, features = kernel.shape[0], kernel.shape[2]
     many = h * w > _MATRIX_PIXELS
-    if n * h * w <= _FEW_ROWS or (many and features <= _FEW_FEATURES):
+    few = isinstance(n, int) and n * h * w <= _FEW_ROWS  # the batch of an exported network is a symbol
+    if few or (many and features <= _FEW_FEATURES):
         planes = (_pixels(kernel) @ _pixels(x).T).reshape(size, size, features, n, h, w)
         planes = jnp.pad(planes, ((0, 0),) * 4 + ((1, 1), (1, 1)))
 
