@@ -39,18 +39,6 @@ def up_loop(y: np.ndarray, kernel: np.ndarray) -> np.ndarray:
     return canvas[:, 1 : 1 + 2 * h, 1 : 1 + 2 * w]
 
 
-def to_few(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    return convolutions._to_few_cpu(x, kernel, 1)
-
-
-def unstrided(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    return convolutions._convolution_cpu(x, kernel, 1, 1)
-
-
-def strided(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    return convolutions._convolution_cpu(x, kernel, 3, 2)
-
-
 def depthwise_loop(x: np.ndarray, kernel: np.ndarray) -> np.ndarray:
     """Output channel c * m + r is input channel c correlated with filter c * m + r; zero borders."""
     multiplier = kernel.shape[3] // x.shape[3]
@@ -125,9 +113,21 @@ def test_down_and_its_gradients_are_those_of_xla(size, pad, shape):
     [
         (convolutions.down, convolutions._down_stock, (2, 8, 6, 3)),
         (convolutions.up, convolutions._up_stock, (2, 4, 3, 5)),
-        (to_few, partial(convolutions._convolution_stock, stride=1, pad=1), (2, 8, 6, 3)),
-        (unstrided, partial(convolutions._convolution_stock, stride=1, pad=1), (2, 8, 6, 3)),
-        (strided, partial(convolutions._convolution_stock, stride=3, pad=2), (2, 8, 6, 3)),
+        (
+            partial(convolutions._to_few_cpu, pad=1),
+            partial(convolutions._convolution_stock, stride=1, pad=1),
+            (2, 8, 6, 3),
+        ),
+        (
+            partial(convolutions._convolution_cpu, stride=1, pad=1),
+            partial(convolutions._convolution_stock, stride=1, pad=1),
+            (2, 8, 6, 3),
+        ),
+        (
+            partial(convolutions._convolution_cpu, stride=3, pad=2),
+            partial(convolutions._convolution_stock, stride=3, pad=2),
+            (2, 8, 6, 3),
+        ),
     ],
 )
 def test_gradients_of_gradients_are_those_of_xla(size, operation, stock, shape):
