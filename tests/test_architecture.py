@@ -39,6 +39,8 @@ LAYERS = (
     ("models", "losses", "data", "metrics", "enhancement"),
     ("models.layers",),
     ("models.convolutions",),
+    ("models.filtering",),
+    ("models.products",),
     (
         "pages",
         "pictures",

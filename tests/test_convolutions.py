@@ -19,7 +19,6 @@ from pixmed_jax.models import convolutions
 from pixmed_jax.training.build import make_task
 
 NHWC = ("NHWC", "HWIO", "NHWC")
-# (8, 8) is the largest image of the CPU form's GEMM branch, (8, 9) takes its convolution branch.
 SHAPES = [(8, 8), (8, 9)]
 
 
@@ -68,18 +67,59 @@ def assert_all_close(found: tuple, expected: tuple, tolerance: float) -> None:
         np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * np.abs(b).max())
 
 
+def stock(x: jax.Array, kernel: jax.Array, stride: int, pad: tuple[int, int]) -> jax.Array:
+    return lax.conv_general_dilated(x, kernel, (stride,) * 2, (pad, pad), dimension_numbers=NHWC)
+
+
+def stock_down(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    return stock(x, kernel, 2, (1, len(kernel) - 3))
+
+
+def stock_up(y: jax.Array, kernel: jax.Array) -> jax.Array:
+    n, h, w, _ = y.shape
+    like = jax.ShapeDtypeStruct((n, 2 * h, 2 * w, kernel.shape[2]), y.dtype)
+    return jax.linear_transpose(lambda x: stock_down(x, kernel), like)(y)[0]
+
+
+def plain(stride: int, pad: int) -> Callable:
+    return partial(convolutions.convolution, stride=stride, pad=pad)
+
+
+def filter_always(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Minimal filtering wherever it is possible."""
+    for name in ("_FILTERED_CHANNELS", "_FILTERED_ROWS", "_FILTERED_WORK"):
+        monkeypatch.setattr(convolutions, name, 0)
+
+
+def products(operation: Callable, *arrays: jax.Array) -> tuple[int, int]:
+    """(matrix products, multiply-adds in them) of an operation lowered for a CPU."""
+    traced = jax.jit(operation).trace(*arrays)
+    found = re.findall(
+        r"dot_general.*contracting_dims = \[(\d+)\].*: \(tensor<([\dx]*)xf32>, .*\) -> tensor<([\dx]*)xf32>",
+        traced.lower(lowering_platforms=("cpu",)).as_text(),
+    )
+    sizes = [([int(side) for side in a.split("x")], int(axis), b) for axis, a, b in found]
+    return len(found), sum(a[axis] * np.prod([int(side) for side in b.split("x")]) for a, axis, b in sizes)
+
+
 # ---------------------------------------------------------------- strided and transposed
+@pytest.mark.parametrize("filtered", [False, True])
 @pytest.mark.parametrize("size", [3, 4])
-def test_down_and_up_are_adjoint(size):
-    x, kernel, y = normal(0, 2, 10, 12, 3), normal(1, size, size, 3, 5), normal(2, 2, 5, 6, 5)
+def test_down_and_up_are_adjoint(monkeypatch, size, filtered):
+    if filtered:
+        filter_always(monkeypatch)
+    x, kernel, y = normal(0, 2, 12, 8, 3), normal(1, size, size, 3, 5), normal(3, 2, 6, 4, 5)
     left = np.vdot(convolutions.down(x, kernel), y)
     assert left == pytest.approx(np.vdot(x, convolutions.up(y, kernel)), rel=1e-5)
     assert abs(left) > 1  # not 0 == 0
 
 
+@pytest.mark.parametrize("filtered", [False, True])
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("size", [3, 4])
-def test_up_stamps_its_kernel(size, shape):
+def test_up_stamps_its_kernel(monkeypatch, size, shape, filtered):
+    if filtered:
+        filter_always(monkeypatch)
     y, kernel = normal(0, 2, *shape, 5), normal(1, size, size, 3, 5)
     assert_all_close((convolutions.up(y, kernel),), (up_loop(y, kernel),), 1e-6)
 
@@ -89,49 +129,39 @@ def test_up_and_its_gradients_are_those_of_xla(shape):
     """XLA's own transposed convolution, differentiated by JAX, for the 4x4 kernel of the decoder."""
     y, kernel, g = normal(0, 2, *shape, 5), normal(1, 4, 4, 3, 5), normal(2, 2, 2 * shape[0], 2 * shape[1], 3)
 
-    def stock(y: jax.Array, kernel: jax.Array) -> jax.Array:
+    def transposed(y: jax.Array, kernel: jax.Array) -> jax.Array:
         return lax.conv_transpose(y, kernel, (2, 2), "SAME", dimension_numbers=NHWC, transpose_kernel=True)
 
-    assert_all_close(gradients(convolutions.up, y, kernel, g), gradients(stock, y, kernel, g), 1e-5)
+    assert_all_close(gradients(convolutions.up, y, kernel, g), gradients(transposed, y, kernel, g), 1e-5)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize(("size", "pad"), [(3, (1, 0)), (4, (1, 1))])
-def test_down_and_its_gradients_are_those_of_xla(size, pad, shape):
+@pytest.mark.parametrize("size", [3, 4])
+def test_down_and_its_gradients_are_those_of_xla(size, shape):
     x, kernel = normal(0, 2, 2 * shape[0], 2 * shape[1], 3), normal(1, size, size, 3, 5)
     g = normal(2, 2, *shape, 5)
-
-    def stock(x: jax.Array, kernel: jax.Array) -> jax.Array:
-        return lax.conv_general_dilated(x, kernel, (2, 2), (pad, pad), dimension_numbers=NHWC)
-
-    assert_all_close(gradients(convolutions.down, x, kernel, g), gradients(stock, x, kernel, g), 1e-5)
+    assert_all_close(gradients(convolutions.down, x, kernel, g), gradients(stock_down, x, kernel, g), 1e-5)
 
 
+@pytest.mark.parametrize("filtered", [False, True])
+@pytest.mark.parametrize("few_features", [0, 4, 5])
 @pytest.mark.parametrize("size", [3, 4])
 @pytest.mark.parametrize(
-    ("operation", "stock", "shape"),
+    ("operation", "reference", "shape"),
     [
-        (convolutions.down, convolutions._down_stock, (2, 8, 6, 3)),
-        (convolutions.up, convolutions._up_stock, (2, 4, 3, 5)),
-        (
-            partial(convolutions._to_few_cpu, pad=1),
-            partial(convolutions._convolution_stock, stride=1, pad=1),
-            (2, 8, 6, 3),
-        ),
-        (
-            partial(convolutions._convolution_cpu, stride=1, pad=1),
-            partial(convolutions._convolution_stock, stride=1, pad=1),
-            (2, 8, 6, 3),
-        ),
-        (
-            partial(convolutions._convolution_cpu, stride=3, pad=2),
-            partial(convolutions._convolution_stock, stride=3, pad=2),
-            (2, 8, 6, 3),
-        ),
+        (convolutions.down, stock_down, (2, 8, 12, 3)),
+        (convolutions.up, stock_up, (2, 4, 6, 5)),
+        (plain(1, 1), partial(stock, stride=1, pad=(1, 1)), (2, 8, 6, 3)),
+        (plain(3, 2), partial(stock, stride=3, pad=(2, 2)), (2, 8, 6, 3)),
     ],
 )
-def test_gradients_of_gradients_are_those_of_xla(size, operation, stock, shape):
+def test_gradients_of_gradients_are_those_of_xla(
+    monkeypatch, size, operation, reference, shape, few_features, filtered
+):
     """As a penalty on a slope needs them: through both gradients, along image and kernel."""
+    if filtered:
+        filter_always(monkeypatch)
+    monkeypatch.setattr(convolutions, "_FEW_FEATURES", few_features)
     x, kernel = normal(0, *shape), normal(1, size, size, 3, 5) / 3
 
     def of_penalty(operation: Callable) -> tuple:
@@ -141,7 +171,7 @@ def test_gradients_of_gradients_are_those_of_xla(size, operation, stock, shape):
 
         return jax.jit(jax.grad(penalty, (0, 1)))(x, kernel)
 
-    assert_all_close(of_penalty(operation), of_penalty(stock), 1e-4)
+    assert_all_close(of_penalty(operation), of_penalty(reference), 1e-4)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(jnp.float32, 1e-5), (jnp.bfloat16, 2e-2)])
@@ -150,64 +180,50 @@ def test_an_enlarging_convolution_is_that_of_the_enlarged_image(shape, dtype, to
     """With its gradients; the kernel has no symmetry that could hide a tap at a wrong place."""
     x, kernel, g = normal(0, 2, *shape, 5), normal(1, 3, 3, 5, 3), normal(2, 2, 2 * shape[0], 2 * shape[1], 3)
 
-    def stock(x: jax.Array, kernel: jax.Array) -> jax.Array:
-        x = jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
-        return lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=NHWC)
+    def repeated(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return stock(jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2), kernel, 1, (1, 1))
 
     found = gradients(convolutions.enlarged, jnp.asarray(x, dtype), jnp.asarray(kernel, dtype), g)
     rounded = (np.asarray(jnp.asarray(a, dtype), np.float32) for a in (x, kernel))
-    assert_all_close(found, gradients(stock, *rounded, g), tolerance)
-
-
-@pytest.mark.parametrize("pad", [0, 1])
-def test_a_kernel_of_one_pixel(pad):
-    x, kernel = normal(0, 2, 7, 9, 5), normal(1, 1, 1, 5, 6)
-    one = partial(convolutions.convolution, stride=1, pad=pad)
-    stock = partial(convolutions._convolution_stock, stride=1, pad=pad)
-    g = normal(2, 2, 7 + 2 * pad, 9 + 2 * pad, 6)
-    assert_all_close(gradients(one, x, kernel, g), gradients(stock, x, kernel, g), 1e-5)
+    assert_all_close(found, gradients(repeated, *rounded, g), tolerance)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(jnp.float32, 1e-5), (jnp.bfloat16, 2e-2)])
 @pytest.mark.parametrize(
-    ("matrix_pixels", "few_rows", "few_features"), [(0, 0, 0), (10**6, 0, 0), (10**6, 10**6, 0), (0, 0, 10)]
+    "limits",
+    [
+        {"_MATRIX_PIXELS": 0, "_FEW_ROWS": 0, "_FEW_FEATURES": 0},
+        {"_MATRIX_PIXELS": 10**6, "_FEW_ROWS": 0, "_FEW_FEATURES": 0},
+        {"_MATRIX_PIXELS": 10**6, "_FEW_ROWS": 10**6},
+        {"_MATRIX_PIXELS": 0, "_FEW_ROWS": 0, "_FEW_FEATURES": 10},
+        {"_SMALL_PIXELS": 0, "_WHOLE_PIXELS": 0, "_FEW_CHANNELS": 0},
+        {"_SMALL_PIXELS": 10**6, "_WHOLE_PIXELS": 10**6},
+        {"_FILTERED_CHANNELS": 0, "_FILTERED_ROWS": 0, "_FILTERED_WORK": 0},
+    ],
+    ids=lambda limits: "-".join(f"{name}={limit}" for name, limit in limits.items()),
 )
 @pytest.mark.parametrize("size", [3, 4])
-def test_all_forms_of_up_agree(monkeypatch, size, matrix_pixels, few_rows, few_features, dtype, tolerance):
-    """A convolution, a product with the kernel on the right, and two reasons for one with it on the left."""
-    monkeypatch.setattr(convolutions, "_MATRIX_PIXELS", matrix_pixels)
-    monkeypatch.setattr(convolutions, "_FEW_ROWS", few_rows)
-    monkeypatch.setattr(convolutions, "_FEW_FEATURES", few_features)
-    y, kernel, g = normal(0, 2, 4, 6, 5), normal(1, size, size, 3, 5), normal(2, 2, 8, 12, 3)
-    y, kernel = jnp.asarray(y, dtype), jnp.asarray(kernel, dtype)
-    found = gradients(convolutions._up_cpu, y, kernel, g)
-    assert {part.dtype for part in found} == {jnp.dtype(dtype)}
-    exact = gradients(convolutions._up_stock, y.astype(jnp.float32), kernel.astype(jnp.float32), g)
-    assert_all_close(found, exact, tolerance)
-
-
-@pytest.mark.parametrize(("dtype", "tolerance"), [(jnp.float32, 1e-5), (jnp.bfloat16, 2e-2)])
-@pytest.mark.parametrize("limit", [0, 10**6])
-@pytest.mark.parametrize("size", [3, 4])
-def test_both_forms_of_down_and_of_the_kernel_gradient_agree(monkeypatch, size, limit, dtype, tolerance):
-    """With limits of 0 the convolution and one product for each tap, with large ones a single product."""
-    for name in ("_SMALL_PIXELS", "_WHOLE_PIXELS", "_FEW_CHANNELS"):
+def test_all_forms_of_up_and_down_agree(monkeypatch, size, limits, dtype, tolerance):
+    """With their gradients, on images whose sides differ, by kernels without symmetry."""
+    for name, limit in limits.items():
         monkeypatch.setattr(convolutions, name, limit)
-    x, kernel, y = normal(0, 2, 8, 12, 5), normal(1, size, size, 5, 3), normal(2, 2, 4, 6, 3)
-    x, kernel, y = (jnp.asarray(part, dtype) for part in (x, kernel, y))
-    found = convolutions._down_cpu(x, kernel), convolutions._kernel_gradient_cpu(x, y, size)
+    x, y, kernel = normal(0, 2, 8, 12, 3), normal(2, 2, 4, 6, 5), normal(1, size, size, 3, 5)
+    rounded = [jnp.asarray(part, dtype) for part in (x, y, kernel)]
+    exact_x, exact_y, exact_kernel = (part.astype(jnp.float32) for part in rounded)
+    found = gradients(convolutions.up, *rounded[1:], x)
     assert {part.dtype for part in found} == {jnp.dtype(dtype)}
-    x, kernel, y = (part.astype(jnp.float32) for part in (x, kernel, y))
-    exact = convolutions._down_stock(x, kernel), convolutions._kernel_gradient_stock(x, y, size)
-    assert_all_close(found, exact, tolerance)
+    assert_all_close(found, gradients(stock_up, exact_y, exact_kernel, x), tolerance)
+    found = gradients(convolutions.down, rounded[0], rounded[2], y)
+    assert {part.dtype for part in found} == {jnp.dtype(dtype)}
+    assert_all_close(found, gradients(stock_down, exact_x, exact_kernel, y), tolerance)
 
 
-@pytest.mark.parametrize(("channels", "products"), [(8, 1), (9, 16)])
-def test_a_kernel_gradient_takes_a_product_for_each_tap_of_a_large_image_only(channels, products):
-    """17 x 16 pixels are more than 256; with few channels one product is still the better."""
-    x, y = normal(0, 1, 34, 32, channels), normal(1, 1, 17, 16, 3)
-    found = jax.jit(convolutions._kernel_gradient_cpu, static_argnums=2).trace(x, y, 4).lower().as_text()
-    assert found.count("dot_general") == products
+@pytest.mark.parametrize(("channels", "made"), [(8, 1), (9, 16)])
+def test_a_kernel_gradient_takes_a_product_for_each_tap_of_a_large_image_only(channels, made):
+    """18 x 16 pixels are more than 256; with few channels one product is still the better."""
+    x, kernel, y = normal(0, 1, 36, 32, channels), normal(1, 4, 4, channels, 3), normal(1, 1, 18, 16, 3)
+    along = jax.grad(lambda kernel: jnp.vdot(convolutions.down(x, kernel), y))
+    assert products(along, kernel)[0] == made
 
 
 def test_a_second_derivative_exists_through_up_and_down():
@@ -221,6 +237,59 @@ def test_a_second_derivative_exists_through_up_and_down():
     hessian_v, hessian_u = (jax.grad(lambda x, d=d: jnp.vdot(jax.grad(f)(x), d))(x) for d in (v, u))
     assert np.vdot(u, hessian_v) == pytest.approx(np.vdot(v, hessian_u), rel=1e-3)
     assert np.abs(hessian_v).max() > 0
+
+
+# ---------------------------------------------------------------- minimal filtering
+def enough(n: int, side: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """x, kernel and y of a convolution that halves, of as much work as filtering asks for at least."""
+    return normal(0, n, 2 * side, 2 * side, 32), normal(1, 4, 4, 32, 64), normal(2, n, side, side, 64)
+
+
+@pytest.mark.parametrize("of", ["down", "up", "kernel"])
+def test_filtering_takes_nine_products_for_each_sixteen(of):
+    x, kernel, y = enough(1, 64)
+    operation, arrays = {
+        "down": (convolutions.down, (x, kernel)),
+        "up": (convolutions.up, (y, kernel)),
+        "kernel": (jax.grad(lambda k, x, y: jnp.vdot(convolutions.down(x, k), y)), (kernel, x, y)),
+    }[of]
+    work = 64 * 64 * kernel.size
+    assert work == convolutions._FILTERED_WORK
+    assert products(operation, *arrays) == (18, work * 9 // 16)  # 3x3, of even and of odd rows
+
+
+def test_filtering_of_stride_1_takes_nine_products_for_each_sixteen():
+    """Four pairs of taps; 61x61 outputs are computed as 62x62."""
+    x, kernel = normal(0, 1, 62, 62, 32), normal(1, 4, 4, 32, 96)
+    assert products(plain(1, 1), x, kernel) == (36, 62 * 62 * kernel.size * 9 // 16)
+
+
+def test_little_work_is_not_filtered():
+    x, kernel, _ = enough(1, 62)
+    assert products(convolutions.down, x, kernel)[0] < 18
+    x, kernel, _ = (jnp.asarray(part, jnp.bfloat16) for part in enough(1, 64))
+    assert "dot_general" not in jax.jit(convolutions.down).trace(x, kernel).lower().as_text()
+
+
+@pytest.mark.parametrize("pad", [0, 1, 2, 3])
+@pytest.mark.parametrize("shape", [(9, 12), (10, 7)])
+def test_filtering_of_stride_1_agrees(monkeypatch, shape, pad):
+    """With its gradients, for even and odd numbers of outputs."""
+    filter_always(monkeypatch)
+    x, kernel = normal(0, 2, *shape, 5), normal(1, 4, 4, 5, 6)
+    reference = partial(stock, stride=1, pad=(pad, pad))
+    g = normal(2, *reference(x, kernel).shape)
+    found = gradients(plain(1, pad), x, kernel, g)
+    assert_all_close(found, gradients(reference, x, kernel, g), 1e-6)
+
+
+# ---------------------------------------------------------------- convolution
+@pytest.mark.parametrize("pad", [0, 1])
+def test_a_kernel_of_one_pixel(pad):
+    x, kernel = normal(0, 2, 7, 9, 5), normal(1, 1, 1, 5, 6)
+    reference = partial(stock, stride=1, pad=(pad, pad))
+    g = normal(2, 2, 7 + 2 * pad, 9 + 2 * pad, 6)
+    assert_all_close(gradients(plain(1, pad), x, kernel, g), gradients(reference, x, kernel, g), 1e-5)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(jnp.float32, 1e-5), (jnp.bfloat16, 2e-2)])
@@ -237,17 +306,15 @@ def test_a_second_derivative_exists_through_up_and_down():
         (1, 1, 1, 2),
     ],
 )
-def test_all_forms_of_a_convolution_agree(size, stride, pad, features, dtype, tolerance):
+def test_all_forms_of_a_convolution_agree(monkeypatch, size, stride, pad, features, dtype, tolerance):
     """With their gradients, by a kernel without symmetry on an image whose sides differ."""
     x, kernel = normal(0, 2, 8, 11, 5), normal(1, size, size, 5, features)
-    stock = partial(convolutions._convolution_stock, stride=stride, pad=pad)
-    g = normal(2, *stock(x, kernel).shape)
-    expected = gradients(stock, *(np.asarray(jnp.asarray(a, dtype), np.float32) for a in (x, kernel)), g)
-    forms = [partial(convolutions._convolution_cpu, stride=stride, pad=pad)]
-    if stride == 1 and size > 1:
-        forms.append(partial(convolutions._to_few_cpu, pad=pad))
-    for form in forms:
-        found = gradients(form, jnp.asarray(x, dtype), jnp.asarray(kernel, dtype), g)
+    reference = partial(stock, stride=stride, pad=(pad, pad))
+    g = normal(2, *reference(x, kernel).shape)
+    expected = gradients(reference, *(np.asarray(jnp.asarray(a, dtype), np.float32) for a in (x, kernel)), g)
+    for few_features in (0, 4):
+        monkeypatch.setattr(convolutions, "_FEW_FEATURES", few_features)
+        found = gradients(plain(stride, pad), jnp.asarray(x, dtype), jnp.asarray(kernel, dtype), g)
         assert {part.dtype for part in found} == {jnp.dtype(dtype)}
         assert_all_close(found, expected, tolerance)
 
@@ -280,8 +347,8 @@ def test_both_forms_of_depthwise_agree(size, multiplier, dtype, tolerance):
         (convolutions.up, (4, 4, 3, 8), "lhs_dilate = [2, 2]"),
         (convolutions.down, (3, 3, 8, 4), "stride = [2, 2]"),
         (convolutions.depthwise, (3, 3, 1, 8), "feature_group_count = 8"),
-        (partial(convolutions.convolution, stride=1, pad=1), (3, 3, 8, 4), "stablehlo.convolution"),
-        (partial(convolutions.convolution, stride=1, pad=0), (1, 1, 8, 9), "stablehlo.convolution"),
+        (plain(1, 1), (3, 3, 8, 4), "stablehlo.convolution"),
+        (plain(1, 0), (1, 1, 8, 9), "stablehlo.convolution"),
     ],
 )
 def test_the_form_is_chosen_where_it_is_compiled(operation, kernel, stock):
@@ -318,6 +385,6 @@ def test_no_step_asks_for_dimensions_that_are_slow_in_a_branch(system):
 
 def test_the_search_for_slow_dimensions_finds_them_in_autodiffs_gradients():
     """A planted fault for the test above."""
-    gradient = jax.grad(lambda k: convolutions._convolution_stock(normal(0, 1, 8, 8, 3), k, 1, 1).sum())
+    gradient = jax.grad(lambda k: stock(normal(0, 1, 8, 8, 3), k, 1, (1, 1)).sum())
     lowered = jax.jit(gradient).trace(normal(1, 3, 3, 3, 5)).lower().as_text()
     assert "dim_numbers = [f, 0, 1, b]x[i, 0, 1, o]->[0, 1, b, f]" in lowered
