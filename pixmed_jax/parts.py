@@ -80,7 +80,8 @@ def prepare(
 
 def finish(parts: Sequence[Part], what: str) -> int:
     """Run all parts that are not done. Returns 0, or 128 + the signal that stopped one of them."""
-    started, ours, left = time.monotonic(), 0, list(parts)
+    started, left = time.monotonic(), list(parts)
+    before = {part.name for part in parts if is_done(part)}
     told_of_waiting = False
     while left:
         ready = {part.name for part in parts} - {part.name for part in left}
@@ -91,12 +92,13 @@ def finish(parts: Sequence[Part], what: str) -> int:
                 with run_folder.locked(part.workdir):
                     if not is_done(part):
                         number = len(parts) - len(left) + 1
-                        clock = _clock(time.monotonic() - started, ours, len(left))
+                        to_come = sum(each.name not in before for each in left)  # by others too
+                        done = len(parts) - len(before) - to_come
+                        clock = _clock(time.monotonic() - started, done, to_come)
                         print(f"{what}: part {number} of {len(parts)}, {part.name} ({clock})", flush=True)
                         status = _run(part)
                         if status:
                             return status
-                        ours += 1
                         gc.collect()
                         jax.clear_caches()  # compiled steps of parts that are done would fill the memory
             except run_folder.InUseError:

@@ -206,3 +206,25 @@ def test_what_is_left_is_told(tmp_path, worker, monkeypatch, capsys):
         "study: part 2 of 3, b (1:00 so far, about 2:00 left)",
         "study: part 3 of 3, c (2:00 so far, about 1:00 left)",
     ]
+
+
+def test_what_was_done_before_and_what_others_do_counts_as_it_should(tmp_path, worker, monkeypatch, capsys):
+    """ "a" took none of this start's time; "c", which another finished in the first minute, is not to come."""
+    parts = some(tmp_path, names="abcde")
+    as_trained(parts[0])
+    run, clock = module._run, iter([0, 0, 60])
+
+    def with_another(part):
+        if part.name == "b":
+            as_trained(parts[2])
+        return run(part)
+
+    monkeypatch.setattr(module, "_run", with_another)
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: next(clock, 90)))
+    assert finish(parts, "study") == 0
+    assert worker == ["b", "d", "e"]
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:2] == [
+        "study: part 2 of 5, b (0:00 so far)",
+        "study: part 4 of 5, d (1:00 so far, about 1:00 left)",
+    ]

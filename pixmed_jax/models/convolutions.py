@@ -120,7 +120,7 @@ def _to_image_cpu(y: jax.Array, kernel: jax.Array, how: _Geometry) -> jax.Array:
     if _filtered(n, channels, features, y.dtype, how, _FILTERED_ROWS):
         if how.halves:
             return filtering.up(y, kernel)
-        return filtering.image_gradient(y, kernel, how.pad[0])
+        return filtering.to_image(y, kernel, how.pad[0])
     if _one_pixel(how):
         return products.of_one_pixel(y, kernel.swapaxes(2, 3))
     if _few(features, how):
@@ -139,8 +139,8 @@ def _to_kernel_cpu(x: jax.Array, y: jax.Array, how: _Geometry) -> jax.Array:
     height, width = how.outputs
     if _filtered(x.shape[0], channels, features, x.dtype, how, _FILTERED_ROWS // 2):
         if how.halves:
-            return filtering.kernel_gradient(x, y)
-        return filtering.convolution_kernel_gradient(x, y, how.pad[0])
+            return filtering.down_kernel(x, y)
+        return filtering.to_kernel(x, y, how.pad[0])
     if _one_pixel(how):
         return products.of_one_pixel_kernel(x, y)
     if _few(features, how):

@@ -1,5 +1,6 @@
 """Convolutions of 4x4 taps by minimal filtering, 9 products in the place of 16 (Winograd 1980, "Arithmetic
-Complexity of Computations"; for images Lavin and Gray 2016, Section 4, whose F(2, 2) this is). For CPUs.
+Complexity of Computations"; for images Lavin and Gray 2016, Section 4: their F(m x m, r x r) with m = r = 2).
+Forms for CPUs.
 
 Two outputs of two taps, y0 = x0 k0 + x1 k1 and y1 = x1 k0 + x2 k1, are three products and sums of them:
 
@@ -148,7 +149,7 @@ def up(y: jax.Array, kernel: jax.Array) -> jax.Array:
     return jnp.stack(tile, axis=2).reshape(n, 2 * height, 2 * width, c)
 
 
-def kernel_gradient(x: jax.Array, y: jax.Array) -> jax.Array:
+def down_kernel(x: jax.Array, y: jax.Array) -> jax.Array:
     """The gradient of <down(x, kernel), y> along the kernel."""
     outputs = _spread_outputs(y)
     taps = [_kernel_gradients(image, outputs) for image in _parities(x)]
@@ -183,13 +184,13 @@ def convolution(x: jax.Array, kernel: jax.Array, pad: int) -> jax.Array:
     return _applied(x, _pair_kernels(kernel), pad)
 
 
-def image_gradient(y: jax.Array, kernel: jax.Array, pad: int) -> jax.Array:
+def to_image(y: jax.Array, kernel: jax.Array, pad: int) -> jax.Array:
     """The gradient of <convolution(x, kernel, pad), y> along x: by the kernel turned about."""
     turned = [[[part.T for part in row[::-1]] for row in grid[::-1]] for grid in _pair_kernels(kernel)[::-1]]
     return _applied(y, turned, 3 - pad)
 
 
-def convolution_kernel_gradient(x: jax.Array, y: jax.Array, pad: int) -> jax.Array:
+def to_kernel(x: jax.Array, y: jax.Array, pad: int) -> jax.Array:
     """The gradient of <convolution(x, kernel, pad), y> along the kernel."""
     _, height, width, features = y.shape
     outputs = _spread_outputs(jnp.pad(y, ((0, 0), (0, height % 2), (0, width % 2), (0, 0))))
