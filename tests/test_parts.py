@@ -209,7 +209,7 @@ def test_what_is_left_is_told(tmp_path, worker, monkeypatch, capsys):
 
 
 def test_what_was_done_before_and_what_others_do_counts_as_it_should(tmp_path, worker, monkeypatch, capsys):
-    """The first took none of this start's time; the third, which another finished meanwhile, is not to come."""
+    """The first took none of this start's time; the third, finished by another, is not to come."""
     parts = some(tmp_path, names="abcde")
     as_trained(parts[0])
     run, clock = module._run, iter([0, 0, 60])
