@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from pixmed_jax.models.products import pixels
+from pixmed_jax.models.products import interleaved, pixels
 
 Grid = list[list[jax.Array]]  # what belongs to the product [i][j]
 
@@ -65,14 +65,11 @@ def _summed(products: Grid) -> Grid:
 
 def _products(images: list[Grid], kernels: list[Grid]) -> jax.Array:
     """Images [N, A, B, K] by kernels [K, O], each part by its own, summed -> [N, 2 A, 2 B, O]."""
-    n, rows, columns, _ = images[0][0][0].shape
 
     def product(i: int, j: int) -> jax.Array:
         return reduce(add, (x[i][j] @ k[i][j] for x, k in zip(images, kernels, strict=True)))
 
-    made = [[product(i, j) for j in range(3)] for i in range(3)]
-    tile = jnp.stack([jnp.stack(row, axis=3) for row in _summed(made)], axis=2)  # [N, A, 2, B, 2, O]
-    return tile.reshape(n, 2 * rows, 2 * columns, -1)
+    return interleaved(_summed([[product(i, j) for j in range(3)] for i in range(3)]))
 
 
 def _kernel_gradients(image: Grid, outputs: Grid) -> Grid:
@@ -142,11 +139,9 @@ def up(y: jax.Array, kernel: jax.Array) -> jax.Array:
         return _unfiltered(first, second, 1)
 
     evens, odds = ([rows(parity, j) for j in three] for parity in (0, 1))
-    tile = [
-        jnp.stack(_unfiltered([evens[j][row] for j in three], [odds[j][row] for j in three], 2), axis=3)
-        for row in range(4)
-    ]
-    return jnp.stack(tile, axis=2).reshape(n, 2 * height, 2 * width, c)
+    return interleaved(
+        [_unfiltered([evens[j][row] for j in three], [odds[j][row] for j in three], 2) for row in range(4)]
+    )
 
 
 def down_kernel(x: jax.Array, y: jax.Array) -> jax.Array:

@@ -5,6 +5,8 @@ kernel (im2col); pixels by the kernel as it lies in memory, whose stamps are add
 kernel by pixels, for few pixels or few features, where that order is the faster one.
 """
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 
@@ -58,11 +60,11 @@ def up(y: jax.Array, kernel: jax.Array, kernel_first: bool) -> jax.Array:
     return interleaved([[phase(a, b) for b in (0, 1)] for a in (0, 1)])
 
 
-def interleaved(phases: list[list[jax.Array]]) -> jax.Array:
-    """[N, H, W, C] each -> [N, 2H, 2W, C]: phase [a][b] is of rows a, a + 2 .. and columns b, b + 2 .."""
+def interleaved(phases: Sequence[Sequence[jax.Array]]) -> jax.Array:
+    """k x k of [N, H, W, C] -> [N, k H, k W, C]: [a][b] is of rows a, a + k .. and columns b, b + k .."""
     n, h, w, features = phases[0][0].shape
-    rows = [jnp.stack(pair, axis=3) for pair in phases]  # each [n, h, w, 2, features]
-    return jnp.stack(rows, axis=2).reshape(n, 2 * h, 2 * w, features)
+    rows = [jnp.stack(row, axis=3) for row in phases]  # each [n, h, w, k, features]
+    return jnp.stack(rows, axis=2).reshape(n, len(phases) * h, len(phases) * w, features)
 
 
 def down_kernel(x: jax.Array, y: jax.Array, size: int, whole: bool) -> jax.Array:
