@@ -194,6 +194,8 @@ def test_helps(found, answer):
     assert "39 patients and 3 seeds would show 0.040" in one.sentence
     assert "not finished" not in one.sentence
     assert "not finished" in told("Helps", {"utility": {**utility, "complete": False}}).sentence
+    unlike = {**utility, "found": [*found, gain(detectable=0.125, share=5)]}
+    assert "3 seeds would show 0.040 to 0.125 at the least" in told("Helps", {"utility": unlike}).sentence
 
 
 def test_only_the_experiment_of_this_config_counts(tmp_path):

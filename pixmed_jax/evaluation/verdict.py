@@ -268,11 +268,11 @@ def helps(utility: Mapping[str, Any]) -> Answer:
             if f["share"] in shown
         ]
         told.append(f"a {network}'s {own[0]['measure']} by {', '.join(parts)} of the patients")
-    least = min(f["detectable"] for f in found)
+    limits = dict.fromkeys(f"{of(f['detectable'] for f in found):.3f}" for of in (min, max))
     seen = f"of {len(found)} comparisons {len(better)} show a gain and {len(worse)} a loss beyond chance"
     sentence = f"beside classical augmentation, synthetic slices change {', '.join(told)}"
     seeds = f"{utility['seeds']} seed{'s' if utility['seeds'] != 1 else ''}"
-    power = f"{utility['patients']} patients and {seeds} would show {least:.3f} at the least"
+    power = f"{utility['patients']} patients and {seeds} would show {' to '.join(limits)} at the least"
     unfinished = "" if utility["complete"] else "the experiment is not finished"
     return Answer(question, grade, _sentence(sentence, seen, power, unfinished), "utility.html")
 
