@@ -2,6 +2,8 @@
 
     python launch.py --config=configs/ghost_spade.py      quick: embedded phantoms, minutes on two CPU cores
     python launch.py --config=configs/ghost_spade.py --config.data.source=folder --config.data.dir=DIR
+    python launch.py --config=configs/ghost_spade.py:long --config.data.source=folder --config.data.dir=DIR
+                                                          17 times the images: half an hour of one core
     python launch.py --config=configs/ghost_spade.py:large --config.data.source=folder --config.data.dir=DIR
                                                           256x256: a minute of an H100, once compiled
     python launch.py --config=configs/ghost_spade.py:paper --config.data.dir=DIR
@@ -23,6 +25,11 @@ QUICK = merged(ADVERSARIAL, {
     "loss": {"ssim": 4.0, "kl": 0.12},
     "optimizer": {"learning_rate": 5e-4},
 })
+LONG = {  # in which quick's weight on the style's divergence would leave nothing of the style
+    "loss": {"kl": 0.03},
+    "train": {"steps": 40_000, "ema_decay": 0.999},
+    "log": {"grid_every": 4000}, "checkpoint": {"every": 2000},
+}
 FOR_256 = {"layers": 3, "width": 48}  # of the discriminator
 LARGE = {  # as docs/results.md has it; spectral norm was not tried at this size
     "data": {"size": 256},
@@ -48,4 +55,4 @@ DEMO = {  # phantoms, since the weights of patients cannot come with the project
 }
 # fmt: on
 
-get_config = experiment("ghost_spade", QUICK, large=LARGE, paper=PAPER, test=TEST, demo=DEMO)
+get_config = experiment("ghost_spade", QUICK, long=LONG, large=LARGE, paper=PAPER, test=TEST, demo=DEMO)
