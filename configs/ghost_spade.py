@@ -3,7 +3,7 @@
     python launch.py --config=configs/ghost_spade.py      quick: embedded phantoms, minutes on two CPU cores
     python launch.py --config=configs/ghost_spade.py --config.data.source=folder --config.data.dir=DIR
     python launch.py --config=configs/ghost_spade.py:long --config.data.source=folder --config.data.dir=DIR
-                                                          17 times the images: half an hour of one core
+                                                          17 times the images: 35 minutes of one core
     python launch.py --config=configs/ghost_spade.py:large --config.data.source=folder --config.data.dir=DIR
                                                           256x256: a minute of an H100, once compiled
     python launch.py --config=configs/ghost_spade.py:paper --config.data.dir=DIR
