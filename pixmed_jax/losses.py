@@ -121,14 +121,32 @@ def _blurred_cpu(x: jax.Array) -> jax.Array:
     return jnp.einsum("ih,nhwc,jw->nijc", rows, x, columns, precision=jax.lax.Precision.HIGHEST)
 
 
+@jax.custom_vjp
 def _blurred_by_shifts(x: jax.Array) -> jax.Array:
-    """The same as eleven weighted shifts along each axis; exact products take twice as long on a GPU."""
+    """The same as eleven weighted shifts along each axis; exact products take twice as long on a GPU.
+
+    The window is symmetric, so its gradient is the window over the cotangent with a border of zeros. Left to
+    autodiff it is eleven padded arrays along each axis; without the barrier it is recomputed for each of its
+    readers, a sum over all pixels among them.
+    """
+    return _shifted(x)
+
+
+def _shifted(x: jax.Array) -> jax.Array:
     weights = gaussian_band(WINDOW)[0].tolist()
     for axis in (1, 2):
         length = x.shape[axis] - WINDOW + 1
         shifts = (jax.lax.slice_in_dim(x, i, i + length, axis=axis) for i in range(WINDOW))
         x = sum((weight * part for weight, part in zip(weights, shifts, strict=True)), jnp.zeros(()))
     return x
+
+
+def _unshifted(_: None, cotangent: jax.Array) -> tuple[jax.Array]:
+    border = (WINDOW - 1, WINDOW - 1)
+    return (jax.lax.optimization_barrier(_shifted(jnp.pad(cotangent, ((0, 0), border, border, (0, 0))))),)
+
+
+_blurred_by_shifts.defvjp(lambda x: (_shifted(x), None), _unshifted)
 
 
 def ssim(a: jax.Array, b: jax.Array) -> jax.Array:

@@ -82,6 +82,15 @@ def test_image_and_mask_are_cropped_alike_at_every_place():
     assert np.any(other.images != batch.images)
 
 
+def test_a_batch_is_cropped_once_however_many_read_it():
+    """XLA fuses what a kernel reads into it, draws and gathers too, unless a barrier stands before it."""
+    rows = np.array([1, 3], np.int32)
+    make = jax.jit(make_batch, static_argnames=("size", "classes", "channels"))
+    text = make.lower(arrays(), rows, jax.random.key(0), size=SIZE, classes=2, channels=1).as_text()
+    (barrier,) = (line for line in text.splitlines() if "optimization_barrier" in line)
+    assert f"tensor<2x{SIZE}x{SIZE}x1xui16>" in barrier and f"tensor<2x{SIZE}x{SIZE}xui8>" in barrier
+
+
 def test_without_room_nothing_is_cropped_and_grey_fills_the_channels():
     images = np.random.default_rng(0).integers(0, 256, (2, SIZE, SIZE, 1), np.uint8)
     maps = np.array(images[..., 0] > 99, np.uint8)

@@ -4,6 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
 
 from pixmed_jax.data import folder, regions, slices
 from pixmed_jax.errors import PixmedError
@@ -121,6 +124,20 @@ def test_a_wide_gap_at_the_edge_stays_outside():
     found = regions.head(np.where(outline, 180, 3).astype(np.uint8))
     assert not found[120:, 40:88].any()
     assert overlap(found, outline) > 0.96
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    rows=st.integers(1, 40),
+    columns=st.integers(1, 40),
+    radius=st.integers(0, 30),
+    share=st.sampled_from((0.003, 0.02, 0.2, 0.9, 1)),
+    seed=st.integers(0, 999),
+)
+def test_discs_are_those_of_the_euclidean_distance(rows, columns, radius, share, seed):
+    region = np.random.default_rng(seed).random((rows, columns)) < share
+    expected = ndimage.distance_transform_edt(~region) <= radius if region.any() else region
+    np.testing.assert_array_equal(regions.grown_by(radius, region), expected)
 
 
 @pytest.mark.parametrize("value", [0, 9])
