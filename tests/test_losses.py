@@ -272,7 +272,7 @@ def test_the_form_of_the_window_is_chosen_where_it_is_compiled():
 
 
 def test_the_gradient_of_shifts_is_shifts():
-    """Autodiff's would be 22 padded arrays for each of the five windows; here each pads its cotangent once."""
+    """Autodiff's would be 22 padded arrays for each of five windows; here each pads its cotangent once."""
     traced = jax.jit(jax.grad(losses.ssim)).trace(*np.zeros((2, 1, 16, 16, 1), np.float32))
     lowered = traced.lower(lowering_platforms=("cuda",)).as_text()
     assert 1 <= lowered.count("stablehlo.pad") <= 5

@@ -133,7 +133,7 @@ def make_batch(
     else:
         images = jax.vmap(crop)(images, corners)
         maps = jax.vmap(crop)(maps, corners) if maps.ndim == 3 else maps
-    # Made once: without the barrier XLA draws the corners and gathers anew in every kernel that reads a pixel.
+    # Made once: without the barrier XLA draws corners and gathers anew in every kernel that reads a pixel.
     cropped = jax.lax.optimization_barrier(Arrays(images, maps, labels))
     return whole_batch(
         cropped,
