@@ -1,0 +1,163 @@
+"""Where a training step's time goes: python benchmarks/profile_step.py [--config ghost:paper --batch 64].
+
+Compiles the step of a preset as training does, for slices of noise, and traces a few. Kernels are summed by
+the operation of the compiled program that they belong to, with its result and the place in our code that it
+comes from; `--hlo F` keeps the program. On a GPU convolutions are told apart by their fewest channels, since
+those with few are slow there. The last line is the time of a step over that of its kernels: 1 is a device
+that is never idle.
+"""
+
+import importlib
+import re
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import measure
+import numpy as np
+from jax.profiler import ProfileData
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from pixmed_jax import config as configs
+from pixmed_jax import inference
+from pixmed_jax.data.pipeline import Arrays
+from pixmed_jax.training import mesh as meshes
+from pixmed_jax.training.build import make_task
+from pixmed_jax.training.loop import jit_step
+
+_TRACED = 5
+_FEW = 8  # channels
+_CLASSES = {"tumor": 1, "tumor+head": 4, "anatomy": 7}
+
+
+class Operation(NamedTuple):
+    """A line of the compiled program."""
+
+    result: str  # its type
+    operands: tuple[str, ...]
+    place: str  # in our code
+    groups: int
+    convolution: bool
+
+
+def program(text: str) -> dict[str, Operation]:
+    """{name: operation}; kernels carry the name with underscores for dots and dashes."""
+    found = {}
+    for line in text.splitlines():
+        parts = re.match(r"\s+(?:ROOT )?%(\S+) = (.*?) ([\w-]+)\((.*)", line)
+        if parts:
+            name, result, kind, rest = parts.groups()
+            place = re.search(r'op_name="([^"]*)"', line)
+            groups = re.search(r"feature_group_count=(\d+)", line)
+            found[name] = Operation(
+                result,
+                tuple(re.findall(r"%([\w.-]+)", rest.split(")")[0])),
+                place[1] if place else "",
+                int(groups[1]) if groups else 1,
+                "conv" in name and kind in ("custom-call", "convolution"),
+            )
+    return found
+
+
+def kind(name: str, known: dict[str, Operation]) -> str:
+    operation = known.get(name)
+    if operation is None or not operation.convolution:
+        return "all else"
+    if operation.groups > 1:
+        return "depthwise convolutions"
+    types = [operation.result, *(known[x].result for x in operation.operands[:2] if x in known)]
+    fewest = min(int(n) for of in types for n in re.findall(r"(\d+)\]", of)[:1])
+    return f"convolutions of {_FEW} channels or fewer" if fewest <= _FEW else "convolutions"
+
+
+def traced(run: Any) -> Counter[tuple[str, str]]:
+    """Milliseconds a step by (operation, kernel)."""
+    with tempfile.TemporaryDirectory() as folder:
+        with jax.profiler.trace(folder):
+            run(_TRACED)
+        (path,) = Path(folder).rglob("*.xplane.pb")
+        planes = list(ProfileData.from_file(str(path)).planes)
+    spent: Counter[tuple[str, str]] = Counter()
+    for plane in planes:
+        for line in plane.lines:
+            if measure.on_cpu() or ("GPU" in plane.name and "Stream" in line.name):
+                for event in line.events:
+                    operation = next((str(value) for key, value in event.stats if key == "hlo_op"), "")
+                    if operation:
+                        spent[operation, event.name] += event.duration_ns / 1e6 / _TRACED
+    return spent
+
+
+def main() -> None:
+    options = measure.arguments(
+        __doc__, config="ghost:paper", size=0, batch=0, dtype="float32", top=40, hlo=""
+    )
+    file, _, preset = options.config.partition(":")
+    config = importlib.import_module(f"configs.{file}").get_config(preset or "quick")
+    config.data.size = options.size or config.data.size
+    config.train.batch_size = options.batch or config.train.batch_size
+    config.train.dtype = options.dtype
+    config = configs.plain(config)
+    data, batch = config["data"], config["train"]["batch_size"]
+    side, classes = round(data["size"] * data["load_scale"]), _CLASSES[data["condition"]]
+    noise = np.random.default_rng(0).integers(0, 256, (64, side, side, 1), dtype=np.uint8)
+    arrays = Arrays(noise, np.ones((64, side, side), np.uint8), np.zeros(64, np.int32))
+    rows = np.arange(batch, dtype=np.int32) % 64
+    task, mesh = make_task(config), meshes.make_mesh(batch)
+    everywhere = meshes.replicated(mesh)
+    arrays = jax.device_put(arrays, everywhere)
+    example = inference.example_batch(config, classes)
+    state = jax.jit(task.init, out_shardings=everywhere)(jax.random.PRNGKey(0), example)
+    with measure.told("compiling the step"):
+        step = jit_step(task, config, classes, mesh).lower(state, arrays, rows).compile()
+    text = step.as_text()
+    if options.hlo:
+        Path(options.hlo).write_text(text)
+
+    def run(steps: int) -> None:
+        nonlocal state
+        for _ in range(steps):
+            state, metrics = step(state, arrays, rows)
+        jax.block_until_ready((state, metrics))
+
+    run(2)
+    took = []
+    for _ in range(_TRACED):
+        began = time.perf_counter()
+        run(_TRACED)
+        took.append((time.perf_counter() - began) / _TRACED * 1e3)
+    spent, known = traced(run), program(text)
+    # Within a command buffer the kernel alone says which operation it is of.
+    by_kernel = {re.sub(r"[.-]", "_", name): name for name in known}
+    by_operation: Counter[str] = Counter()
+    for (operation, kernel), ms in spent.items():
+        by_operation[operation if operation in known else by_kernel.get(kernel, kernel)] += ms
+
+    print(
+        f"{measure.machine()}; {options.config}, {data['size']}x{data['size']}, batch {batch}, "
+        f"{options.dtype}; ms"
+    )
+    for name, ms in by_operation.most_common(options.top):
+        operation = known.get(name)
+        told = f"{operation.result[:60]}  {operation.place[-70:]}" if operation else ""
+        print(f"{ms:8.3f}  {name[:44]:44}  {told}")
+    kinds: Counter[str] = Counter()
+    for name, ms in by_operation.items():
+        kinds[kind(name, known)] += ms
+    kernels = sum(kinds.values())
+    if not measure.on_cpu():  # where most convolutions are products
+        print("; ".join(f"{name} {ms:.2f}" for name, ms in kinds.most_common()) + f"; all {kernels:.2f} ms")
+    median = float(np.median(took))
+    measure.write_json(
+        options.json,
+        {"ratio": median / kernels, "ms": took, "kinds": kinds, "operations": by_operation.most_common()},
+    )
+    print(f"a step of {median:.2f} ms over its kernels: {median / kernels:.3f}")
+
+
+if __name__ == "__main__":
+    main()
