@@ -7,10 +7,8 @@ this machine copies so many, from cache where they fit. The last line is the sec
 512 x 512 over 0.1.
 """
 
-import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -18,7 +16,6 @@ import jax.numpy as jnp
 import measure
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
 from pixmed_jax.data.degrade import darkened
 from pixmed_jax.enhancement import baselines, lime
 

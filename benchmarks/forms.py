@@ -5,14 +5,13 @@ its kernel. Each is timed as XLA has it, and as the matrix products that the for
 the layers of the networks here in which one side has few channels: that is where XLA's own were found slow,
 on CPUs and on a GPU. Forms must agree before one is timed. Beside the times stand the least that the layer
 could take by its bytes and by its operations, at this machine's measured rates. The last line is the time of
-all layers as XLA has them, over that of the fastest form of each: what choosing would gain.
+all layers as XLA has them, over that of the fastest form of each: what choosing would gain at most. In a step
+XLA fuses what stands around a form, and may turn the order: `profile_step.py` has the last word.
 """
 
-import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -20,7 +19,6 @@ import jax.numpy as jnp
 import measure
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
 from pixmed_jax.models import convolutions, products
 
 TOLERANCE = {"float32": 3e-3, "bfloat16": 2e-2}  # relative, by norm; float32 convolutions of a GPU are tf32

@@ -5,15 +5,11 @@ to what their MACs promise. Random weights: they do not matter to time. "gain" i
 over the variant's; the last line is the paper's gain over the one its MACs promise.
 """
 
-import sys
-from pathlib import Path
-
 import jax
 import measure
 import numpy as np
 from train_step import paper
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
 from pixmed_jax import inference
 from pixmed_jax.training.build import make_task, networks
 from pixmed_jax.training.dry_run import network_sizes

@@ -6,7 +6,6 @@ fastest peer: below 1 is ahead.
 """
 
 import argparse
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +18,6 @@ import peers
 import torch
 from train_step import nchw, paper
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
 from pixmed_jax import inference
 from pixmed_jax.training.build import make_task, networks
 

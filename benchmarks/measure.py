@@ -22,6 +22,8 @@ import jax.numpy as jnp
 import numpy as np
 from rich.progress import track
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # configs/, and the package where it is not installed
+
 _CONTENDER = "CONTENDER"  # the environment variable that makes a benchmark's process one of its contenders
 
 # pixmed_jax/allocator.py in glibc's own variables, for every side: PyTorch gains by it too.

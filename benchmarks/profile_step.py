@@ -9,7 +9,6 @@ that is never idle.
 
 import importlib
 import re
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -21,7 +20,6 @@ import measure
 import numpy as np
 from jax.profiler import ProfileData
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
 from pixmed_jax import config as configs
 from pixmed_jax import inference
 from pixmed_jax.data.pipeline import Arrays

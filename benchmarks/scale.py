@@ -7,15 +7,12 @@ line is the largest peak memory among the datasets beyond the cap over the small
 """
 
 import os
-import sys
-from pathlib import Path
 from typing import Any
 
 import jax
 import measure
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
 from configs.ghost import get_config
 from pixmed_jax import config as configs
 from pixmed_jax import inference

@@ -8,9 +8,7 @@ The last line is the ratio of images/s, ours over the best peer: above 1 is ahea
 
 import argparse
 import copy
-import sys
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -20,7 +18,6 @@ import optax
 import peers
 import torch
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
 from configs.ghost import get_config
 from pixmed_jax import config as configs
 from pixmed_jax import inference

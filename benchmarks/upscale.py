@@ -9,7 +9,6 @@ are random, which no time depends on.
 """
 
 import runpy
-import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -21,7 +20,6 @@ import jax.numpy as jnp
 import measure
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
 from pixmed_jax import config as configs
 from pixmed_jax import inference
 from pixmed_jax.allocator import keep_freed_memory
