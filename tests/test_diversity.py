@@ -18,11 +18,12 @@ def sets():
     return images[:N], images[N:], [f"p{i}" for i in range(N)]
 
 
-def test_differences_by_loops(sets):
-    real = sets[0][:4]
+@pytest.mark.parametrize("count", [1, 4, 5])
+def test_differences_by_loops(sets, count):
+    real = sets[0][:count]
     found = differences(real)
-    for i in range(4):
-        for j in range(4):
+    for i in range(count):
+        for j in range(count):
             _, similar = structural_similarity(
                 *(real[i], real[j]),
                 **{"data_range": 1.0, "gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False},

@@ -26,7 +26,7 @@ CONDITIONS, SEEDS = 8, 4
 COLLAPSED = 0.5
 _DRAWS = 1000
 
-_similar = jax.jit(lambda one, many: losses.ssim_map(jnp.broadcast_to(one, many.shape), many).mean((1, 2, 3)))
+_similar = jax.jit(lambda images, by: losses.ssim_of_each(images, jnp.roll(images, -by, axis=0)))
 
 
 def measure(
@@ -65,10 +65,15 @@ def measure(
 
 
 def differences(images: np.ndarray) -> np.ndarray:
-    """1 - SSIM of all pairs, [N, N]."""
+    """1 - SSIM of all pairs, [N, N]: of each image with the one so many places on, up to half way round."""
     stack = jnp.asarray(images, jnp.float32)[..., None]
-    rows = watched(range(len(images)), len(images), "comparing images with each other")
-    return 1 - np.stack([np.asarray(_similar(stack[i], stack)) for i in rows])
+    count = len(images)
+    rows, apart = np.arange(count), np.zeros((count, count), np.float32)
+    steps = range(1, count // 2 + 1)
+    for by in watched(steps, len(steps), "comparing images with each other"):
+        others = (rows + by) % count
+        apart[rows, others] = apart[others, rows] = 1 - np.asarray(_similar(stack, by))
+    return apart
 
 
 def pairs(matrix: np.ndarray) -> np.ndarray:
