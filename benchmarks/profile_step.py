@@ -22,6 +22,8 @@ from jax.profiler import ProfileData
 
 from pixmed_jax import config as configs
 from pixmed_jax import inference
+from pixmed_jax.data import regions
+from pixmed_jax.data.phantom_anatomy import LABEL_NAMES
 from pixmed_jax.data.pipeline import Arrays
 from pixmed_jax.training import mesh as meshes
 from pixmed_jax.training.build import make_task
@@ -29,7 +31,6 @@ from pixmed_jax.training.loop import jit_step
 
 _TRACED = 5
 _FEW = 8  # channels
-_CLASSES = {"tumor": 1, "tumor+head": 4, "anatomy": 7}
 
 
 class Operation(NamedTuple):
@@ -101,9 +102,11 @@ def main() -> None:
     config.train.dtype = options.dtype
     config = configs.plain(config)
     data, batch = config["data"], config["train"]["batch_size"]
-    side, classes = round(data["size"] * data["load_scale"]), _CLASSES[data["condition"]]
+    side = round(data["size"] * data["load_scale"])
+    names = regions.class_names(data["condition"], LABEL_NAMES, data["class_channels"], data["tissues"])
     noise = np.random.default_rng(0).integers(0, 256, (64, side, side, 1), dtype=np.uint8)
-    arrays = Arrays(noise, np.ones((64, side, side), np.uint8), np.zeros(64, np.int32))
+    maps = np.ones((64, side, side) if data["condition"] in regions.MAPS else 64, np.uint8)
+    arrays, classes = Arrays(noise, maps, np.zeros(64, np.int32)), len(names)
     rows = np.arange(batch, dtype=np.int32) % 64
     task, mesh = make_task(config), meshes.make_mesh(batch)
     everywhere = meshes.replicated(mesh)
