@@ -22,6 +22,7 @@ import numpy as np
 from pixmed_jax.models import convolutions, products
 
 TOLERANCE = {"float32": 3e-3, "bfloat16": 2e-2}  # relative, by norm; float32 convolutions of a GPU are tf32
+GIVEN = {"output": ("image", "kernel"), "image": ("output", "kernel"), "kernel": ("image", "output")}
 QUEUED = 20  # calls in a row on an accelerator
 
 
@@ -52,7 +53,7 @@ def forms(layer: Layer) -> dict[str, dict[str, Callable]]:
     """By what is made, the functions of two arrays that make it."""
     side, size = layer.side, layer.size
     if layer.stride == 2:
-        how = convolutions._halving(side, side, size)
+        how = convolutions.halving(side, side, size)
         ours = {
             "output": {"patches": products.down},
             "image": {
@@ -65,18 +66,15 @@ def forms(layer: Layer) -> dict[str, dict[str, Callable]]:
             },
         }
     else:
-        how = convolutions._Geometry((side, side), size, 1, (1, 1))
+        how = convolutions.Geometry((side, side), size, 1, (1, 1))
         ours = {
             "output": {"to few": partial(products.to_few, pad=1)},
             "image": {"from few": partial(products.from_few, sides=(side, side), pad=1)},
             "kernel": {"of few": partial(products.few_kernel, size=size, pad=1)},
         }
-    stock = {
-        "output": convolutions._output_stock,
-        "image": convolutions._to_image_stock,
-        "kernel": convolutions._to_kernel_stock,
+    return {
+        made: {"XLA": partial(stock, how=how), **ours[made]} for made, stock in convolutions.STOCK.items()
     }
-    return {made: {"XLA": partial(stock[made], how=how), **ours[made]} for made in stock}
 
 
 def arrays(layer: Layer, batch: int, dtype: str) -> dict[str, jax.Array]:
@@ -92,10 +90,6 @@ def arrays(layer: Layer, batch: int, dtype: str) -> dict[str, jax.Array]:
         name: jax.random.normal(key, shape, dtype)
         for key, (name, shape) in zip(keys, shapes.items(), strict=True)
     }
-
-
-def given(made: str) -> tuple[str, str]:
-    return {"output": ("image", "kernel"), "image": ("output", "kernel"), "kernel": ("image", "output")}[made]  # type: ignore[return-value]
 
 
 def milliseconds(call: Callable[[], Any], rounds: int) -> float:
@@ -124,7 +118,7 @@ def compared(layer: Layer, batch: int, dtype: str, rounds: int) -> Iterator[tupl
     """(what is made, {form: ms})."""
     of = arrays(layer, batch, dtype)
     for made, functions in forms(layer).items():
-        inputs = [of[name] for name in given(made)]
+        inputs = [of[name] for name in GIVEN[made]]
         found, known = {}, None
         for name, function in functions.items():
             compiled = jax.jit(function).lower(*inputs).compile()

@@ -36,7 +36,7 @@ _FEW_FEATURES = 4  # up to here a convolution of stride 1, or an enlarging one, 
 _FILTERED_CHANNELS, _FILTERED_ROWS, _FILTERED_WORK = 32, 512, 2**27
 
 
-class _Geometry(NamedTuple):
+class Geometry(NamedTuple):
     """What the shapes of two of the three arrays do not tell of the third."""
 
     sides: tuple[int, int]  # of the image that is convolved
@@ -57,38 +57,41 @@ class _Geometry(NamedTuple):
         return even and self.size in (3, 4) and (self.stride, self.pad) == (2, (1, self.size - 3))
 
 
-def _halving(height: int, width: int, size: int) -> _Geometry:
-    return _Geometry((height, width), size, 2, (1, size - 3))  # 4x4 pads (1, 1); 3x3 needs (1, 0)
+def halving(height: int, width: int, size: int) -> Geometry:
+    return Geometry((height, width), size, 2, (1, size - 3))  # 4x4 pads (1, 1); 3x3 needs (1, 0)
 
 
 # ---------------------------------------------------------------- XLA's own
-def _output_stock(x: jax.Array, kernel: jax.Array, how: _Geometry) -> jax.Array:
+def _output_stock(x: jax.Array, kernel: jax.Array, how: Geometry) -> jax.Array:
     return lax.conv_general_dilated(x, kernel, (how.stride,) * 2, (how.pad,) * 2, dimension_numbers=_NHWC)
 
 
-def _to_image_stock(y: jax.Array, kernel: jax.Array, how: _Geometry) -> jax.Array:
+def _to_image_stock(y: jax.Array, kernel: jax.Array, how: Geometry) -> jax.Array:
     like = jax.ShapeDtypeStruct((y.shape[0], *how.sides, kernel.shape[2]), y.dtype)
     (made,) = jax.linear_transpose(lambda x: _output_stock(x, kernel, how), like)(y)
     return made
 
 
-def _to_kernel_stock(x: jax.Array, y: jax.Array, how: _Geometry) -> jax.Array:
+def _to_kernel_stock(x: jax.Array, y: jax.Array, how: Geometry) -> jax.Array:
     like = jax.ShapeDtypeStruct((how.size, how.size, x.shape[-1], y.shape[-1]), x.dtype)
     (made,) = jax.linear_transpose(lambda kernel: _output_stock(x, kernel, how), like)(y)
     return made
 
 
+STOCK = {"output": _output_stock, "image": _to_image_stock, "kernel": _to_kernel_stock}  # by what is made
+
+
 # ---------------------------------------------------------------- forms for a CPU
-def _one_pixel(how: _Geometry) -> bool:
+def _one_pixel(how: Geometry) -> bool:
     return (how.size, how.stride, how.pad) == (1, 1, (0, 0))
 
 
-def _few(features: int, how: _Geometry) -> bool:
+def _few(features: int, how: Geometry) -> bool:
     symmetric = how.pad[0] == how.pad[1]
     return how.size > 1 and how.stride == 1 and symmetric and features <= _FEW_FEATURES
 
 
-def _filtered(n: int, channels: int, features: int, dtype: Any, how: _Geometry, least_rows: int) -> bool:
+def _filtered(n: int, channels: int, features: int, dtype: Any, how: Geometry, least_rows: int) -> bool:
     """Whether minimal filtering pays for n images (a symbol, the batch of an exported network, is 1)."""
     height, width = how.outputs
     halves = how.halves and height % 2 == width % 2 == 0
@@ -99,7 +102,7 @@ def _filtered(n: int, channels: int, features: int, dtype: Any, how: _Geometry, 
     return rows >= least_rows and rows * how.size**2 * channels * features >= _FILTERED_WORK
 
 
-def _output_cpu(x: jax.Array, kernel: jax.Array, how: _Geometry) -> jax.Array:
+def _output_cpu(x: jax.Array, kernel: jax.Array, how: Geometry) -> jax.Array:
     _, _, channels, features = kernel.shape
     height, width = how.outputs
     if _filtered(x.shape[0], channels, features, x.dtype, how, _FILTERED_ROWS):
@@ -114,7 +117,7 @@ def _output_cpu(x: jax.Array, kernel: jax.Array, how: _Geometry) -> jax.Array:
     return _output_stock(x, kernel, how)
 
 
-def _to_image_cpu(y: jax.Array, kernel: jax.Array, how: _Geometry) -> jax.Array:
+def _to_image_cpu(y: jax.Array, kernel: jax.Array, how: Geometry) -> jax.Array:
     _, _, channels, features = kernel.shape
     n, height, width, _ = y.shape
     if _filtered(n, channels, features, y.dtype, how, _FILTERED_ROWS):
@@ -134,7 +137,7 @@ def _to_image_cpu(y: jax.Array, kernel: jax.Array, how: _Geometry) -> jax.Array:
     return _by_phases(y, kernel) if many else products.up(y, kernel, kernel_first=False)
 
 
-def _to_kernel_cpu(x: jax.Array, y: jax.Array, how: _Geometry) -> jax.Array:
+def _to_kernel_cpu(x: jax.Array, y: jax.Array, how: Geometry) -> jax.Array:
     channels, features = x.shape[-1], y.shape[-1]
     height, width = how.outputs
     if _filtered(x.shape[0], channels, features, x.dtype, how, _FILTERED_ROWS // 2):
@@ -151,7 +154,7 @@ def _to_kernel_cpu(x: jax.Array, y: jax.Array, how: _Geometry) -> jax.Array:
     return _by_images(x, y, how)
 
 
-def _spread(y: jax.Array, kernel: jax.Array, how: _Geometry) -> jax.Array:
+def _spread(y: jax.Array, kernel: jax.Array, how: Geometry) -> jax.Array:
     """Along the image, in general: y with gaps of the stride, by the kernel turned about."""
     before = how.size - 1 - how.pad[0]
     pads = [
@@ -164,7 +167,7 @@ def _spread(y: jax.Array, kernel: jax.Array, how: _Geometry) -> jax.Array:
     )
 
 
-def _by_images(x: jax.Array, y: jax.Array, how: _Geometry) -> jax.Array:
+def _by_images(x: jax.Array, y: jax.Array, how: Geometry) -> jax.Array:
     """Along the kernel, in general: a convolution over the images in the place of channels, by y."""
     pads = [
         (how.pad[0], how.size + (steps - 1) * how.stride - side - how.pad[0])
@@ -200,7 +203,7 @@ def _chosen(cpu: Callable, stock: Callable) -> Callable:
     """By platform, when it is lowered; differentiable by the rules below."""
 
     @partial(jax.custom_vjp, nondiff_argnums=(2,))
-    def operation(first: jax.Array, second: jax.Array, how: _Geometry) -> jax.Array:
+    def operation(first: jax.Array, second: jax.Array, how: Geometry) -> jax.Array:
         return lax.platform_dependent(
             first, second, cpu=partial(cpu, how=how), default=partial(stock, how=how)
         )
@@ -208,9 +211,9 @@ def _chosen(cpu: Callable, stock: Callable) -> Callable:
     return operation
 
 
-_output = _chosen(_output_cpu, _output_stock)
-_to_image = _chosen(_to_image_cpu, _to_image_stock)
-_to_kernel = _chosen(_to_kernel_cpu, _to_kernel_stock)
+_output = _chosen(_output_cpu, STOCK["output"])
+_to_image = _chosen(_to_image_cpu, STOCK["image"])
+_to_kernel = _chosen(_to_kernel_cpu, STOCK["kernel"])
 
 
 def _rule(operation: Any, gradients: Callable) -> None:
@@ -228,12 +231,12 @@ _rule(_to_kernel, lambda x, y, kernel, how: (_to_image(y, kernel, how), _output(
 # ---------------------------------------------------------------- what layers call
 def convolution(x: jax.Array, kernel: jax.Array, stride: int, pad: int) -> jax.Array:
     """x [N, H, W, I], padded by `pad` on each side, with a kernel [k, k, I, O]."""
-    return _output(x, kernel, _Geometry((x.shape[1], x.shape[2]), len(kernel), stride, (pad, pad)))
+    return _output(x, kernel, Geometry((x.shape[1], x.shape[2]), len(kernel), stride, (pad, pad)))
 
 
 def down(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """Convolution of stride 2: x [N, 2H, 2W, I], kernel [3 or 4, same, I, O] -> [N, H, W, O]."""
-    return _output(x, kernel, _halving(x.shape[1], x.shape[2], len(kernel)))
+    return _output(x, kernel, halving(x.shape[1], x.shape[2], len(kernel)))
 
 
 def up(y: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -241,7 +244,7 @@ def up(y: jax.Array, kernel: jax.Array) -> jax.Array:
 
     It is adjoint to `down`: <down(x, k), y> == <x, up(y, k)>.
     """
-    return _to_image(y, kernel, _halving(2 * y.shape[1], 2 * y.shape[2], len(kernel)))
+    return _to_image(y, kernel, halving(2 * y.shape[1], 2 * y.shape[2], len(kernel)))
 
 
 def enlarged(x: jax.Array, kernel: jax.Array) -> jax.Array:
