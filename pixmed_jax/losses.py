@@ -126,8 +126,7 @@ def _blurred_by_shifts(x: jax.Array) -> jax.Array:
     """The same as eleven weighted shifts along each axis; exact products take twice as long on a GPU.
 
     The window is symmetric, so its gradient is the window over the cotangent with a border of zeros. Left to
-    autodiff it is eleven padded arrays along each axis; without the barrier it is recomputed for each of its
-    readers, a sum over all pixels among them.
+    autodiff it is eleven padded arrays along each axis. The barrier keeps it out of the kernels that read it.
     """
     return _shifted(x)
 
