@@ -9,8 +9,9 @@
     python launch.py --config=configs/ghost_spade.py:paper --config.data.dir=DIR
                                                           256x256 by the paper's schedule: a GPU
     python launch.py --config=configs/ghost_spade.py:demo the weights behind --mode=demo: 128x128, phantoms
-A sixtieth of the paper's parameters, no transposed convolutions, and another slice at each draw of a map (see
-models/ghost_spade.py), against PatchGANs at two scales. docs/results.md says what each part is worth.
+A sixtieth of the paper's parameters, no transposed convolutions, and another slice at each draw of a map, in
+a style that such maps have (see models/ghost_spade.py), against PatchGANs at two scales. docs/results.md says
+what each part is worth.
 """
 
 from pixmed_jax.defaults import ADVERSARIAL, experiment, merged
@@ -22,11 +23,10 @@ QUICK = merged(ADVERSARIAL, {
                             "style": 8},
               "discriminator": {"name": "multiscale_patchgan", "scales": 2, "width": 24, "layers": 2,
                                 "norm": "instance", "spectral": True}},
-    "loss": {"ssim": 4.0, "kl": 0.12},
+    "loss": {"ssim": 4.0, "kl": 0.03},
     "optimizer": {"learning_rate": 5e-4},
 })
-LONG = {  # in which quick's weight on the style's divergence would leave nothing of the style
-    "loss": {"kl": 0.03},
+LONG = {
     "train": {"steps": 40_000, "ema_decay": 0.999},
     "log": {"grid_every": 4000}, "checkpoint": {"every": 2000},
 }

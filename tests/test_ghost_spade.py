@@ -29,9 +29,13 @@ PAINT = jax.jit(
 )
 
 
+def expected_of(module: GhostSPADE, condition):
+    return module.prior(module.painter.guides(condition))
+
+
 def test_size_by_hand():
-    """Width 16, six scales, 7 classes: the encoder's ghost modules, the decoder's with their guides, and the
-    reader of styles."""
+    """Width 16, six scales, 7 classes: the encoder's ghost modules, the decoder's with their guides, the
+    reader of styles, and the styles that a map expects."""
     size, classes, style, features = 256, 7, 8, [16, 32, 64, 128, 192, 192]
     parameters = macs = 0
     for i, (before, maps) in enumerate(zip([classes, *features[:-1]], features, strict=True)):
@@ -52,6 +56,9 @@ def test_size_by_hand():
         macs += 9 * before * maps * (size >> i + 1) ** 2
     parameters += 64 * 2 * style + 2 * style
     macs += 64 * 2 * style
+    for before, maps in ((sum(features), 64), (64, 2 * style)):
+        parameters += before * maps + maps
+        macs += before * maps
     found = count.size(GhostSPADE(most=192), lambda module: init(module, size, classes))
     assert (found.parameters, found.macs) == (parameters, macs)
     assert parameters < 1e6 and macs < 6e9  # a student's size and a teacher's work
@@ -90,11 +97,43 @@ def test_the_first_are_painted_in_the_style_of_their_images(variables):
     assert (np.abs(painted - other).max((1, 2, 3)) > 1e-3).tolist() == [False, True, False]
     assert painted.shape == (3, 16, 16, 1) and divergence.shape == (2,)
     assert divergence[0] == changed[0] and divergence[1] != changed[1]
-    # Against the mean over many draws z of log q(z) - log N(z; 0, 1).
+    # Against the mean over many draws z of log q(z) - log p(z), p being what the map expects.
     mean, deviation = SMALL.apply(variables, condition[:2], images, method=lambda m, *x: m.reader(*x))
+    expected = SMALL.apply(variables, condition[:2], method=expected_of)
+    assert np.abs(expected.mean).min() > 1e-3 and np.abs(expected.deviation - 1).min() > 1e-3
     z = mean + deviation * rng.normal(size=(200_000, 1, 1))
-    by_draws = stats.norm.logpdf(z, mean, deviation) - stats.norm.logpdf(z)
+    by_draws = stats.norm.logpdf(z, mean, deviation) - stats.norm.logpdf(z, *expected)
     np.testing.assert_allclose(divergence, by_draws.sum(-1).mean(0), rtol=0.02)
+
+
+def test_styles_are_drawn_from_what_their_map_expects(variables):
+    """N(0, 1) for every map at first; then by each map's own mean and deviation, in sampling and for those of
+    a batch that no real image is given for."""
+    rng = np.random.default_rng(2)
+    condition = jnp.asarray(rng.integers(0, 2, (2, 16, 16, 3)), jnp.float32)
+    images = jnp.asarray(rng.random((1, 16, 16, 1)), jnp.float32)
+    fresh = SMALL.apply(jax.jit(lambda: init(SMALL, 16, 3))(), condition, method=expected_of)
+    assert (fresh.mean == 0).all() and (fresh.deviation == 1).all()
+    expected = SMALL.apply(variables, condition, method=expected_of)
+    assert np.abs(np.diff(expected.mean, axis=0)).max() > 1e-2
+
+    def off(log_deviation: float) -> list[np.ndarray]:
+        """Two draws, and one beside a real image, less what the expected means paint."""
+        sure = jax.tree.map(np.copy, variables)
+        prior = sure["params"]["prior"]["style"]
+        prior["kernel"][:, SMALL.style :] = 0
+        prior["bias"][SMALL.style :] = log_deviation
+        middle = SMALL.apply(
+            sure, condition, method=lambda m, c: m.painter(m.painter.guides(c), expected.mean)
+        )
+        rngs = {"noise": jax.random.key(0)}
+        beside, _ = SMALL.apply(sure, condition, images, rngs=rngs, method="reconstruct")
+        draws = [PAINT(sure, condition, jax.random.key(k)) - middle for k in (0, 1)]
+        return [*draws, beside[1:] - middle[1:]]
+
+    for narrow, wide in zip(off(-4.0), off(-3.0), strict=True):
+        assert 0 < np.abs(narrow).max() < 0.1
+        np.testing.assert_allclose(np.linalg.norm(wide) / np.linalg.norm(narrow), np.e, rtol=0.1)
 
 
 def test_repainting_takes_the_mean_of_the_style_that_is_read(variables):
@@ -103,7 +142,9 @@ def test_repainting_takes_the_mean_of_the_style_that_is_read(variables):
     images = jnp.asarray(rng.random((2, 16, 16, 1)), jnp.float32)
     painted = SMALL.apply(variables, condition, images, method="repaint")
     mean, _ = SMALL.apply(variables, condition, images, method=lambda m, *x: m.reader(*x))
-    expected = SMALL.apply(variables, condition, mean, method=lambda m, *x: m.painter(*x))
+    expected = SMALL.apply(
+        variables, condition, mean, method=lambda m, c, z: m.painter(m.painter.guides(c), z)
+    )
     np.testing.assert_allclose(painted, expected, rtol=1e-5)
     other = SMALL.apply(variables, condition, images.at[1].multiply(0.5), method="repaint")
     assert (np.abs(painted - other).max((1, 2, 3)) > 1e-3).tolist() == [False, True]
@@ -116,15 +157,20 @@ def test_a_map_of_one_class_makes_no_pattern(variables):
 
 
 def test_each_pixel_of_the_map_tells_its_place(variables):
-    """What one pixel of the map changes is most within three pixels of it, on average over 24 of them."""
+    """What one pixel of the map changes, in one style, is most within three pixels of it, on average over 24
+    of them."""
     rng = np.random.default_rng(9)
+    style = jnp.asarray(rng.normal(size=(1, SMALL.style)), jnp.float32)
+    paint = jax.jit(
+        lambda c: SMALL.apply(variables, c, style, method=lambda m, c, z: m.painter(m.painter.guides(c), z))
+    )
     condition = rng.integers(0, 2, (1, 16, 16, 3)).astype(np.float32)
-    before = np.asarray(PAINT(variables, condition, jax.random.key(0)))
+    before = np.asarray(paint(condition))
     near, far = [], []
     for row, column in rng.integers(3, 13, (24, 2)):
         changed = condition.copy()
         changed[0, row, column, 1] = 1 - changed[0, row, column, 1]
-        after = np.asarray(PAINT(variables, changed, jax.random.key(0)))
+        after = np.asarray(paint(changed))
         difference = np.abs(after - before)[0, ..., 0]
         around = np.zeros((16, 16), bool)
         around[row - 3 : row + 4, column - 3 : column + 4] = True

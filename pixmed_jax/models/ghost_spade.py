@@ -8,10 +8,15 @@ that each pixel of the result is reached by equally many weights: transposed con
 checkerboard (Odena et al., Distill 2016).
 
 What the map leaves open, such as how bright a scanner shows each tissue, is a style: a vector that shifts and
-scales every norm along with the guide. In training it is read off the real slice and held near N(0, 1) by its
-divergence from there, so that to be near that slice and to differ from draw to draw are not at odds (a
-variational autoencoder, Kingma and Welling, ICLR 2014, as in SPADE's image encoder); in sampling it is drawn.
+scales every norm along with the guide. In training it is read off the real slice; in sampling it is drawn
+from what slices of such a map may have, a normal distribution that the network tells from the map. The
+divergence of what is read from what would be drawn holds the two together, so that to be near one slice and
+to differ from draw to draw are not at odds (a conditional variational autoencoder, Sohn et al., NeurIPS 2015;
+SPADE's image encoder has one distribution for all maps, and a style of one plane's slices does not suit
+another's).
 """
+
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -43,11 +48,12 @@ class GhostSPADE(nn.Module):
         self.painter = Painter(
             self.out_channels, self.width, self.levels, self.most, self.ghost_ratio, self.dtype
         )
+        self.prior = StylePrior(self.style)
         self.reader = StyleReader(self.style, min(4, self.levels), self.width, self.dtype)
 
     def __call__(self, condition: jax.Array, *, train: bool) -> jax.Array:
-        style = jax.random.normal(self.make_rng("noise"), (len(condition), self.style))
-        images = self.painter(condition, style)
+        guides = self.painter.guides(condition)
+        images = self.painter(guides, self._drawn(self.prior(guides)))
         if self.is_initializing() and self.style:
             self.reader(condition, images)
         return images
@@ -56,23 +62,58 @@ class GhostSPADE(nn.Module):
         """Condition [N, ...], real images [M <= N, ...] -> images [N, ...], divergences [M].
 
         The first M are painted in the style of the real images of their conditions, the others in one that is
-        drawn. The divergence is that of each style read from N(0, 1), in nats.
+        drawn. The divergence is that of each style read from those expected of its map, in nats.
         """
-        drawn = jax.random.normal(self.make_rng("noise"), (len(condition), self.style))
-        mean, deviation = self.reader(condition[: len(images)], images)
-        read = mean + deviation * drawn[: len(images)]
-        divergence = (jnp.square(mean) + jnp.square(deviation) - 1) / 2 - jnp.log(deviation)
-        style = jnp.concatenate([read, drawn[len(images) :]])
-        return self.painter(condition, style), divergence.sum(-1)
+        guides, read = self.painter.guides(condition), self.reader(condition[: len(images)], images)
+        expected = self.prior(guides)
+        first = Normal(*(of[: len(images)] for of in expected))
+        style = Normal(*(jnp.concatenate([a, b[len(images) :]]) for a, b in zip(read, expected, strict=True)))
+        return self.painter(guides, self._drawn(style)), read.divergence_from(first)
 
     def repaint(self, condition: jax.Array, images: jax.Array) -> jax.Array:
         """Condition [N, ...], the real image of each -> images in the style that is read off it."""
-        mean, _ = self.reader(condition, images)
-        return self.painter(condition, mean)
+        return self.painter(self.painter.guides(condition), self.reader(condition, images).mean)
+
+    def _drawn(self, of: "Normal") -> jax.Array:
+        return of.mean + of.deviation * jax.random.normal(self.make_rng("noise"), of.mean.shape)
+
+
+class Normal(NamedTuple):
+    """Normal distributions of styles, each number for itself: mean and deviation, [N, style] each."""
+
+    mean: jax.Array
+    deviation: jax.Array
+
+    @classmethod
+    def told(cls, numbers: jax.Array) -> "Normal":
+        """Means and logarithms of deviations, side by side, [N, 2 * style]."""
+        style = numbers.shape[-1] // 2
+        return cls(numbers[:, :style], jnp.exp(jnp.clip(numbers[:, style:], -5, 5)))
+
+    def divergence_from(self, other: "Normal") -> jax.Array:
+        """Kullback and Leibler's, [N], in nats."""
+        deviation = self.deviation / other.deviation
+        off = (self.mean - other.mean) / other.deviation
+        return ((jnp.square(deviation) + jnp.square(off) - 1) / 2 - jnp.log(deviation)).sum(-1)
+
+
+class StylePrior(nn.Module):
+    """Guides of a condition -> the styles that slices of such a map have."""
+
+    style: int
+
+    @nn.compact
+    def __call__(self, guides: list[jax.Array]) -> Normal:
+        if not self.style:
+            return Normal.told(jnp.zeros((len(guides[0]), 0)))
+        x = jnp.concatenate([guide.astype(jnp.float32).mean((1, 2)) for guide in guides], axis=-1)
+        x = nn.relu(nn.Dense(64, name="hidden")(x))
+        # Zeros, so that at first all maps expect N(0, 1).
+        return Normal.told(nn.Dense(2 * self.style, kernel_init=nn.initializers.zeros, name="style")(x))
 
 
 class StyleReader(nn.Module):
-    """Condition [N, S, S, K] and image [N, S, S, C] -> mean and deviation of the style, [N, style] each."""
+    """Condition [N, S, S, K] and image [N, S, S, C] -> the style of the image, as far as it can be read."""
 
     style: int
     levels: int
@@ -80,18 +121,17 @@ class StyleReader(nn.Module):
     dtype: Dtype
 
     @nn.compact
-    def __call__(self, condition: jax.Array, image: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def __call__(self, condition: jax.Array, image: jax.Array) -> Normal:
         x = jnp.concatenate([condition.astype(self.dtype), image.astype(self.dtype)], axis=-1)
         for i in range(self.levels):
             maps = 2 ** min(i, 2) * self.width
             x = Conv(maps, 3, stride=2, dtype=self.dtype, kernel_init=_he, name=f"conv_{i}")(x)
             x = nn.leaky_relu(x, 0.2)
-        told = nn.Dense(2 * self.style, name="style")(x.astype(jnp.float32).mean((1, 2)))
-        return told[:, : self.style], jnp.exp(jnp.clip(told[:, self.style :], -5, 5))
+        return Normal.told(nn.Dense(2 * self.style, name="style")(x.astype(jnp.float32).mean((1, 2))))
 
 
 class Painter(nn.Module):
-    """The network that paints: condition [N, S, S, K], style [N, Z] -> image [N, S, S, out_channels]."""
+    """The network that paints: guides of a condition, style [N, style] -> image [N, S, S, out_channels]."""
 
     out_channels: int
     width: int
@@ -100,31 +140,37 @@ class Painter(nn.Module):
     ghost_ratio: int
     dtype: Dtype
 
-    @nn.compact
-    def __call__(self, condition: jax.Array, style: jax.Array) -> jax.Array:
-        if condition.shape[1] % 2**self.levels or condition.shape[2] % 2**self.levels:
-            raise ValueError(f"{condition.shape[1:3]} is not a multiple of 2**{self.levels} levels")
+    def setup(self) -> None:
         features = [min(self.most, 2**i * self.width) for i in range(self.levels + 1)]
-
-        x = condition
-        guides = []
-        for i, width in enumerate(features):
-            x = GhostModule(
+        self.encoder = [
+            GhostModule(
                 width,
                 ratio=self.ghost_ratio,
                 stride=1 if i == 0 else 2,
                 norm="none" if i in (0, self.levels) else "instance",
                 dtype=self.dtype,
-                name=f"encoder_{i}",
-            )(x)
-            guides.append(x)  # [N, S / 2**i, same, width]
-
-        for i in reversed(range(self.levels)):
-            x = GuidedGhost(features[i], ratio=self.ghost_ratio, dtype=self.dtype, name=f"decoder_{i}")(
-                x, guides[i], style
             )
-        x = Conv(self.out_channels, 3, dtype=self.dtype, name="image")(x)
-        return nn.sigmoid(x.astype(jnp.float32))
+            for i, width in enumerate(features)
+        ]
+        self.decoder = [
+            GuidedGhost(width, ratio=self.ghost_ratio, dtype=self.dtype) for width in features[:-1]
+        ]
+        self.image = Conv(self.out_channels, 3, dtype=self.dtype)
+
+    def guides(self, condition: jax.Array) -> list[jax.Array]:
+        """Condition [N, S, S, K] -> features [N, S / 2**i, same, width] of each scale i."""
+        if condition.shape[1] % 2**self.levels or condition.shape[2] % 2**self.levels:
+            raise ValueError(f"{condition.shape[1:3]} is not a multiple of 2**{self.levels} levels")
+        guides = [condition]
+        for module in self.encoder:
+            guides.append(module(guides[-1]))
+        return guides[1:]
+
+    def __call__(self, guides: list[jax.Array], style: jax.Array) -> jax.Array:
+        *others, x = guides
+        for module, guide in zip(reversed(self.decoder), reversed(others), strict=True):
+            x = module(x, guide, style)
+        return nn.sigmoid(self.image(x).astype(jnp.float32))
 
 
 class GuidedGhost(nn.Module):

@@ -79,9 +79,9 @@ def make_task(
     bce: what the generator minimises: "adversarial" (that loss), "pixel" (BCE of images), "both" or "none".
     adversarial: weight of the adversarial loss in what the generator minimises.
     ssim, l1, mse: weights of 1 - SSIM, L1 and MSE beside it; a term of weight 0 is not computed.
-    kl: weight of the divergence of styles from N(0, 1), for generators that `reconstruct`: the first half of
-        a batch is painted in styles read off the real images and compared with them; the other half's are
-        drawn, as in sampling, and are the discriminator's alone to judge.
+    kl: weight of the divergence of the styles that are read from those that are drawn, for generators that
+        `reconstruct`: the first half of a batch is painted in styles read off the real images and compared
+        with them; the other half's are drawn, as in sampling, and are the discriminator's alone to judge.
     r1: gamma of the penalty on the discriminator's slope at real images, in every `r1_every`th step.
     path_length: weight of path length regularisation in every `path_every`th step, for generators that have
         `styles` and `paint`.
