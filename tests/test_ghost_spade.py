@@ -136,6 +136,30 @@ def test_styles_are_drawn_from_what_their_map_expects(variables):
         np.testing.assert_allclose(np.linalg.norm(wide) / np.linalg.norm(narrow), np.e, rtol=0.1)
 
 
+def test_what_a_map_expects_is_learnt_from_what_is_read_alone(variables):
+    """No image moves the prior, not the drawn ones' either; the divergence does."""
+    rng = np.random.default_rng(4)
+    condition = jnp.asarray(rng.integers(0, 2, (3, 16, 16, 3)), jnp.float32)
+    images = jnp.asarray(rng.random((2, 16, 16, 1)), jnp.float32)
+
+    def told(params):
+        rngs = {"noise": jax.random.key(0)}
+        painted, divergence = SMALL.apply(
+            {"params": params}, condition, images, rngs=rngs, method="reconstruct"
+        )
+        return jnp.square(painted).sum(), divergence.sum()
+
+    def slopes(i):
+        """The largest of each leaf."""
+        gradient = jax.jit(jax.grad(lambda params: told(params)[i]))(variables["params"])
+        return jax.tree.map(lambda x: float(np.abs(x).max()), gradient)
+
+    by_images, by_divergence = slopes(0), slopes(1)
+    assert max(jax.tree.leaves(by_images["prior"])) == 0 < min(jax.tree.leaves(by_images["painter"]))
+    assert min(jax.tree.leaves(by_divergence["prior"])) > 0
+    assert max(jax.tree.leaves(by_divergence["painter"]["image"])) == 0
+
+
 def test_repainting_takes_the_mean_of_the_style_that_is_read(variables):
     rng = np.random.default_rng(1)
     condition = jnp.asarray(rng.integers(0, 2, (2, 16, 16, 3)), jnp.float32)

@@ -67,7 +67,9 @@ class GhostSPADE(nn.Module):
         guides, read = self.painter.guides(condition), self.reader(condition[: len(images)], images)
         expected = self.prior(guides)
         first = Normal(*(of[: len(images)] for of in expected))
-        style = Normal(*(jnp.concatenate([a, b[len(images) :]]) for a, b in zip(read, expected, strict=True)))
+        # What is expected is learnt from what is read alone: a discriminator would pull it elsewhere.
+        others = (jax.lax.stop_gradient(of[len(images) :]) for of in expected)
+        style = Normal(*(jnp.concatenate(both) for both in zip(read, others, strict=True)))
         return self.painter(guides, self._drawn(style)), read.divergence_from(first)
 
     def repaint(self, condition: jax.Array, images: jax.Array) -> jax.Array:
