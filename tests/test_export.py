@@ -188,6 +188,7 @@ CONFIGS = {
     "batch norm": lambda f: runs.config(f, **{"model__generator__norm": "batch"}),
     "dcgan": labelled,
     "stylegan2": lambda f: labelled(f, model__generator=STYLEGAN2),
+    "ghost_spade": lambda f: runs.preset(f, "ghost_spade"),
     "segmenter": lambda f: runs.preset(f, "segmenter"),
     "classifier": lambda f: runs.preset(f, "classifier"),
     "super_resolution": lambda f: runs.preset(f, "super_resolution"),
