@@ -69,7 +69,10 @@ def test_what_reads_styles_is_also_given_the_slices_own(tmp_path_factory):
     real = arrays.images.astype(np.float32) / 255
     made = [
         network.apply(
-            variables, one[None], image[None], method=lambda m, *x: m.painter(x[0], m.reader(*x)[0])
+            variables,
+            one[None],
+            image[None],
+            method=lambda m, *x: m.painter(m.painter.guides(x[0]), m.reader(*x).mean),
         )
         for one, image in zip(condition, real, strict=True)
     ]
