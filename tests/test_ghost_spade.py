@@ -33,6 +33,10 @@ def expected_of(module: GhostSPADE, condition):
     return module.prior(module.painter.guides(condition))
 
 
+def painted_in(module: GhostSPADE, condition, style):
+    return module.painter(module.painter.guides(condition), style)
+
+
 def test_size_by_hand():
     """Width 16, six scales, 7 classes: the encoder's ghost modules, the decoder's with their guides, the
     reader of styles, and the styles that a map expects."""
@@ -123,9 +127,7 @@ def test_styles_are_drawn_from_what_their_map_expects(variables):
         prior = sure["params"]["prior"]["style"]
         prior["kernel"][:, SMALL.style :] = 0
         prior["bias"][SMALL.style :] = log_deviation
-        middle = SMALL.apply(
-            sure, condition, method=lambda m, c: m.painter(m.painter.guides(c), expected.mean)
-        )
+        middle = SMALL.apply(sure, condition, expected.mean, method=painted_in)
         rngs = {"noise": jax.random.key(0)}
         beside, _ = SMALL.apply(sure, condition, images, rngs=rngs, method="reconstruct")
         draws = [PAINT(sure, condition, jax.random.key(k)) - middle for k in (0, 1)]
@@ -166,9 +168,7 @@ def test_repainting_takes_the_mean_of_the_style_that_is_read(variables):
     images = jnp.asarray(rng.random((2, 16, 16, 1)), jnp.float32)
     painted = SMALL.apply(variables, condition, images, method="repaint")
     mean, _ = SMALL.apply(variables, condition, images, method=lambda m, *x: m.reader(*x))
-    expected = SMALL.apply(
-        variables, condition, mean, method=lambda m, c, z: m.painter(m.painter.guides(c), z)
-    )
+    expected = SMALL.apply(variables, condition, mean, method=painted_in)
     np.testing.assert_allclose(painted, expected, rtol=1e-5)
     other = SMALL.apply(variables, condition, images.at[1].multiply(0.5), method="repaint")
     assert (np.abs(painted - other).max((1, 2, 3)) > 1e-3).tolist() == [False, True]
@@ -185,9 +185,7 @@ def test_each_pixel_of_the_map_tells_its_place(variables):
     of them."""
     rng = np.random.default_rng(9)
     style = jnp.asarray(rng.normal(size=(1, SMALL.style)), jnp.float32)
-    paint = jax.jit(
-        lambda c: SMALL.apply(variables, c, style, method=lambda m, c, z: m.painter(m.painter.guides(c), z))
-    )
+    paint = jax.jit(lambda condition: SMALL.apply(variables, condition, style, method=painted_in))
     condition = rng.integers(0, 2, (1, 16, 16, 3)).astype(np.float32)
     before = np.asarray(paint(condition))
     near, far = [], []
