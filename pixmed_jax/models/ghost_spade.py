@@ -53,7 +53,7 @@ class GhostSPADE(nn.Module):
 
     def __call__(self, condition: jax.Array, *, train: bool) -> jax.Array:
         guides = self.painter.guides(condition)
-        images = self.painter(guides, self._drawn(self.prior(guides)))
+        images = self.painter(guides, self._drawn(self.prior(summary(guides))))
         if self.is_initializing() and self.style:
             self.reader(condition, images)
         return images
@@ -65,7 +65,7 @@ class GhostSPADE(nn.Module):
         drawn. The divergence is that of each style read from those expected of its map, in nats.
         """
         guides, read = self.painter.guides(condition), self.reader(condition[: len(images)], images)
-        expected = self.prior(guides)
+        expected = self.prior(summary(guides))
         first = Normal(*(of[: len(images)] for of in expected))
         # What is expected is learnt from what is read alone: a discriminator would pull it elsewhere.
         others = (jax.lax.stop_gradient(of[len(images) :]) for of in expected)
@@ -75,6 +75,14 @@ class GhostSPADE(nn.Module):
     def repaint(self, condition: jax.Array, images: jax.Array) -> jax.Array:
         """Condition [N, ...], the real image of each -> images in the style that is read off it."""
         return self.painter(self.painter.guides(condition), self.reader(condition, images).mean)
+
+    def readings(self, condition: jax.Array, images: jax.Array) -> tuple[jax.Array, "Normal"]:
+        """Condition [N, ...], the real image of each -> all that `expected` needs, [N, F], and the styles."""
+        return summary(self.painter.guides(condition)), self.reader(condition, images)
+
+    def expected(self, summaries: jax.Array) -> "Normal":
+        """Summaries of conditions [N, F] -> the styles that slices of such maps have."""
+        return self.prior(summaries)
 
     def _drawn(self, of: "Normal") -> jax.Array:
         return of.mean + of.deviation * jax.random.normal(self.make_rng("noise"), of.mean.shape)
@@ -99,17 +107,21 @@ class Normal(NamedTuple):
         return ((jnp.square(deviation) + jnp.square(off) - 1) / 2 - jnp.log(deviation)).sum(-1)
 
 
+def summary(guides: list[jax.Array]) -> jax.Array:
+    """Guides of a condition -> their means over the slice, [N, F] float32."""
+    return jnp.concatenate([guide.astype(jnp.float32).mean((1, 2)) for guide in guides], axis=-1)
+
+
 class StylePrior(nn.Module):
-    """Guides of a condition -> the styles that slices of such a map have."""
+    """Summaries of conditions [N, F] -> the styles that slices of such maps have."""
 
     style: int
 
     @nn.compact
-    def __call__(self, guides: list[jax.Array]) -> Normal:
+    def __call__(self, summaries: jax.Array) -> Normal:
         if not self.style:
-            return Normal.told(jnp.zeros((len(guides[0]), 0)))
-        x = jnp.concatenate([guide.astype(jnp.float32).mean((1, 2)) for guide in guides], axis=-1)
-        x = nn.relu(nn.Dense(64, name="hidden")(x))
+            return Normal.told(jnp.zeros((len(summaries), 0)))
+        x = nn.relu(nn.Dense(64, name="hidden")(summaries))
         # Zeros, so that at first all maps expect N(0, 1).
         return Normal.told(nn.Dense(2 * self.style, kernel_init=nn.initializers.zeros, name="style")(x))
 

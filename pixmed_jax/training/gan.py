@@ -22,6 +22,7 @@ from pixmed_jax.data.augment import seen_by_discriminator
 from pixmed_jax.data.augment_settings import Settings, check_discriminator
 from pixmed_jax.data.pipeline import Batch
 from pixmed_jax.errors import PixmedError
+from pixmed_jax.training import settle
 from pixmed_jax.training.task import Metrics, Task, averaged, follow, skip_if_not_finite, streams
 
 Params = Any
@@ -316,6 +317,7 @@ def make_task(
         score=score,
         predicts="images",
         repaint=repaint if kl else None,
+        settle=settle.styles_of(generator) if kl else None,
     )
 
 

@@ -27,6 +27,7 @@ from pixmed_jax.training import mesh as meshes
 from pixmed_jax.training.feed import Feed
 from pixmed_jax.training.heldout import HeldOut
 from pixmed_jax.training.records import Bar, Records
+from pixmed_jax.training.settle import training_slices
 from pixmed_jax.training.task import Task
 
 _ADVICE = "lower train.batch_size, raise train.accumulate, or lower data.size; what was saved is intact"
@@ -222,6 +223,8 @@ def _run(run: Run, state: Any, steps: int, interrupt: Interrupt) -> int:
                 values["images_per_second"] = bar.report(step, _headline(values))
                 records.scalars(step, values)
                 _stop_when_lost(state, config, dataset, feed)
+            if step == steps and run.task.settle:
+                state = _settled(run, state, records)
             draw, save = step % log["grid_every"] == 0, step % config["checkpoint"]["every"] == 0
             if draw or save or last:
                 score = look(step, draw=draw or last)
@@ -240,6 +243,16 @@ def _run(run: Run, state: Any, steps: int, interrupt: Interrupt) -> int:
         writer.close()  # may raise: of a save that fails at the end nobody else would tell
     _tell(f"trained {steps} steps in {workdir}")
     return 0
+
+
+def _settled(run: Run, state: Any, records: Records) -> Any:
+    """The state after the last step, its average settled."""
+    assert run.task.settle
+    variables, metrics = run.task.settle(state.ema, training_slices(run.dataset), state.key)
+    values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+    records.scalars(int(state.step), {f"settled/{name}": value for name, value in values.items()})
+    _tell("settled: " + "  ".join(f"{name} {value:.3f}" for name, value in values.items()))
+    return state._replace(ema=jax.device_put(variables, meshes.replicated(run.mesh)))
 
 
 def _show_augmentation(config: dict[str, Any], dataset: Dataset, folder: Path, records: Records) -> None:

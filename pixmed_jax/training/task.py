@@ -4,7 +4,7 @@ The loop knows tasks, never networks. Whatever a task needs from one step to the
 every random number is derived from (state.key, state.step), so a state determines all that follows.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -41,6 +41,8 @@ class Task(NamedTuple):
     and `score(outputs, batch)` says how good each is: {name: [N]}, the more the better. The best checkpoint
     is that with the highest first score; where a task has none, it is the newest. `repaint(variables, inputs,
     images)`, of a generator that reads styles, makes images in the style of the given ones.
+    `settle(variables, batches of training slices, key)` -> (variables, metrics) is done once, to a state's
+    `ema`, when its last step is over.
     """
 
     init: Callable[[jax.Array, Batch], Any]
@@ -50,6 +52,7 @@ class Task(NamedTuple):
     score: Callable[[jax.Array, Batch], Metrics]
     predicts: str
     repaint: Callable[[Any, jax.Array, jax.Array], jax.Array] | None = None
+    settle: Callable[[Any, Iterable[Batch], jax.Array], tuple[Any, Metrics]] | None = None
 
 
 def skip_if_not_finite(
