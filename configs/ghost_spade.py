@@ -23,7 +23,7 @@ QUICK = merged(ADVERSARIAL, {
                             "style": 8},
               "discriminator": {"name": "multiscale_patchgan", "scales": 2, "width": 24, "layers": 2,
                                 "norm": "instance", "spectral": True}},
-    "loss": {"ssim": 4.0, "kl": 0.03},
+    "loss": {"ssim": 4.0, "kl": 0.01},
     "optimizer": {"learning_rate": 5e-4},
 })
 LONG = {

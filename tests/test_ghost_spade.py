@@ -8,7 +8,7 @@ from conftest import drawn
 from scipy import stats
 
 from pixmed_jax.models import count
-from pixmed_jax.models.ghost_spade import GhostSPADE
+from pixmed_jax.models.ghost_spade import GhostSPADE, summary
 
 SMALL = GhostSPADE(width=4, levels=2, most=8)
 
@@ -30,7 +30,7 @@ PAINT = jax.jit(
 
 
 def expected_of(module: GhostSPADE, condition):
-    return module.prior(module.painter.guides(condition))
+    return module.expected(summary(module.painter.guides(condition)))
 
 
 def painted_in(module: GhostSPADE, condition, style):
