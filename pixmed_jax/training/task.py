@@ -14,6 +14,7 @@ import optax
 from pixmed_jax.data.pipeline import Batch
 
 Metrics = dict[str, jax.Array]
+Settle = Callable[[Any, Iterable[Batch], Iterable[Batch], jax.Array], tuple[Any, Metrics]]
 
 
 class TrainState(Protocol):
@@ -41,8 +42,8 @@ class Task(NamedTuple):
     and `score(outputs, batch)` says how good each is: {name: [N]}, the more the better. The best checkpoint
     is that with the highest first score; where a task has none, it is the newest. `repaint(variables, inputs,
     images)`, of a generator that reads styles, makes images in the style of the given ones.
-    `settle(variables, batches of training slices, key)` -> (variables, metrics) is done once, to a state's
-    `ema`, when its last step is over.
+    `settle(variables, batches of all training slices, of all validation slices, key)` -> (variables, metrics)
+    is done once, to a state's `ema`, when its last step is over.
     """
 
     init: Callable[[jax.Array, Batch], Any]
@@ -52,7 +53,7 @@ class Task(NamedTuple):
     score: Callable[[jax.Array, Batch], Metrics]
     predicts: str
     repaint: Callable[[Any, jax.Array, jax.Array], jax.Array] | None = None
-    settle: Callable[[Any, Iterable[Batch], jax.Array], tuple[Any, Metrics]] | None = None
+    settle: Settle | None = None
 
 
 def skip_if_not_finite(
