@@ -167,7 +167,8 @@ def test_the_keys_and_the_floor(sets):
     assert set(got) == {"kid", "fid", "precision", "recall", "density", "coverage"}
     for name in ("kid", "fid"):
         of = got[name]
-        assert set(of) == {"value", "low", "high", "floor", "halves", "features", "n", "n_floor", "n_halves"}
+        keys = {"value", "low", "high", "floor", "halves", "features", "n", "n_floor", "n_halves"}
+        assert set(of) == keys | ({"draws"} if name == "kid" else set())
         assert of["low"] <= of["value"] <= of["high"]
         assert (of["features"], of["n"], of["n_floor"], of["n_halves"]) == ("numbers", 64, 64, 32)
     assert got["kid"]["value"] == pytest.approx(distribution.kid(patients(16, 4, seed=2)[0], real))
@@ -219,6 +220,20 @@ def test_the_interval_is_by_patient(sets):
         of = compare(generated, sets, groups=groups)["kid"]
         width.append(of["high"] - of["low"])
     assert width[0] > 1.3 * width[1]
+
+
+def test_draws_of_two_systems_are_of_the_same_patients(sets):
+    """So two that are nearly alike differ by next to nothing, however much each varies; the interval is that
+    of the draws, around the value."""
+    good = patients(16, 4, seed=2)[0]
+    better, worse = (compare(good + shift, sets)["kid"] for shift in (0, 0.01))
+    a, b = np.array(worse["draws"]), np.array(better["draws"])
+    assert len(b) == 300 and (a - b).std() < 0.1 * b.std()
+    for of, draws in ((worse, a), (better, b)):
+        around = of["value"] + np.percentile(draws - draws.mean(), [2.5, 97.5])
+        np.testing.assert_allclose((of["low"], of["high"]), around, rtol=1e-3)
+    # Each is the distance with some patients more than once: their mean is near it, and none is the same.
+    assert len(set(b)) > 290 and abs(b.mean() - better["value"]) < 2 * b.std()
 
 
 def test_too_few():

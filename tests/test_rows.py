@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pixmed_jax.evaluation.rows import (
     Row,
     Run,
+    above_the_lowest,
     arm,
     cell,
     doubts,
@@ -155,6 +157,30 @@ def test_the_evidence_of_several_seeds():
     assert line["artefacts"] == "seams (1 of 3), tilt (2 of 3)"
     assert line["new"] == "yes (1 of 3), no (1 of 3), not measured (1 of 3)"
     assert (line["copies"], line["audited"]) == (2, 100)
+
+
+def test_how_far_a_system_is_above_the_lowest():
+    """Draw by draw, of the means over seeds: a's are 0.3 or 0.5 above b's, however both vary together."""
+    shared = np.tile([-1.0, 0.0, 1.0, 2.0], 25)  # of patients
+    apart = np.repeat([0.3, 0.5], 50)
+
+    def row(name, kids, draws, **more):
+        of = [judged(name, kid=kid) for kid in kids]
+        for each, drawn in zip(of, draws, strict=True):
+            each.evaluation["kid"]["draws"] = drawn.tolist()
+            each.evaluation["seed"] = 0
+            each.evaluation.update(more)
+        return Row(name, tuple(of))
+
+    b = row("b", [0.1, 0.3], [shared - 0.1, shared + 0.1])
+    a = row("a", [0.7], [shared + apart])
+    above = {"kid_above": 0.5, "kid_above_low": 0.4, "kid_above_high": 0.6}
+    assert above_the_lowest([a, b]) == [pytest.approx(above), {}]
+    assert above_the_lowest([b, a]) == [{}, pytest.approx(above)]
+    # Not where others were drawn, or nobody.
+    assert above_the_lowest([a, row("b", [0.1], [shared], seed=1)]) == [{}, {}]
+    assert above_the_lowest([a, row("b", [0.1], [shared[:50]])]) == [{}, {}]
+    assert above_the_lowest([a, Row("c", (judged("c"),))]) == [{}, {}]
 
 
 def test_what_was_not_measured():

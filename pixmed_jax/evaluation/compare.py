@@ -34,6 +34,7 @@ from pixmed_jax.evaluation.rows import (
     EVIDENCE,
     JUDGED,
     Row,
+    above_the_lowest,
     column,
     doubts,
     evidence_numbers,
@@ -59,7 +60,10 @@ def compare(paths: Sequence[str | Path], output: Path) -> Path:
     rows = grouped(runs)
     systems = [row for row in rows if row.first.generates]
     judges = [row for row in rows if not row.first.generates]
-    evidence = [[evidence_numbers(row) for row in alike] for alike in judged_alike(systems)]
+    evidence = [
+        [evidence_numbers(row) | above for row, above in zip(alike, above_the_lowest(alike), strict=True)]
+        for alike in judged_alike(systems)
+    ]
     tables = {
         "systems.csv": [system_numbers(row) for row in systems],
         "evidence.csv": [line for lines in evidence for line in lines],

@@ -14,7 +14,7 @@ None means anything alone. Beside each stands its floor: whole training patients
 images, as many slices, against the same test patients; and two halves of the test patients.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -174,7 +174,8 @@ def compare(
             why = f"{n} slices do not determine the covariance of {dims} features; {least} are needed"
             result[name] = {**nothing(why), **told_of}
             continue
-        value, low, high = _with_interval(of(generated, real), groups, rng, name)
+        value, draws = _resampled(of(generated, real), groups, rng, name)
+        low, high = interval(value, draws)
         ones = [of(train[rows], real)(np.ones(len(rows)), np.ones(n)) for rows in others]
         split = [of(real[a], real[b])(np.ones(len(a)), np.ones(len(b))) for a, b in halves]
         result[name] = {
@@ -185,6 +186,8 @@ def compare(
             "halves": float(np.mean(split)) if n // 2 >= least else None,
             **told_of,
         }
+        if name == "kid":
+            result[name]["draws"] = [float(f"{draw:.5g}") for draw in draws]
     found = neighbours(generated, real)
     floors = [neighbours(train[rows], real) for rows in others if len(rows) > max(NEIGHBOURS.values())]
     for name, k in NEIGHBOURS.items():
@@ -206,25 +209,33 @@ def nothing(why: str) -> dict[str, Any]:
     return {"value": None, "low": None, "high": None, "floor": None, "halves": None, "why": why}
 
 
-def _with_interval(
+def _resampled(
     statistic: Statistic, groups: np.ndarray, rng: np.random.Generator, what: str
-) -> tuple[float, float, float]:
-    """(value, low, high): a 95 % bootstrap interval over patients, both sets drawn together.
+) -> tuple[float, list[float]]:
+    """(value, bootstrap draws): patients are drawn, both sets of each together.
 
-    A patient who is drawn twice makes a set more uniform than it is, which moves all draws the same way: so
-    the draws' spread is set around the value.
+    Draw k is of the same patients in every evaluation of the same slices by the same seed, so the draws of
+    two systems may be subtracted.
     """
     _, patient = np.unique(groups, return_inverse=True)
     count = patient.max() + 1
     ones = np.ones(len(groups))
-    value = statistic(ones, ones)
     draws = []
     for _ in watched(range(_DRAWS), _DRAWS, f"resampling patients for {what}"):
         times = np.bincount(rng.integers(0, count, count), minlength=count)[patient].astype(float)
         if (times > 0).sum() > 1:
             draws.append(statistic(times, times))
+    return statistic(ones, ones), draws
+
+
+def interval(value: float, draws: Sequence[float]) -> tuple[float, float]:
+    """The 95 % interval of a value, or of a difference, of which there are draws.
+
+    A patient who is drawn twice makes a set more uniform than it is, which moves all draws the same way: so
+    the draws' spread is set around the value.
+    """
     low, high = np.percentile(draws, [2.5, 97.5]) - np.mean(draws)
-    return value, float(value + low), float(value + high)
+    return float(value + low), float(value + high)
 
 
 def whole_patients(groups: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
