@@ -38,7 +38,7 @@ class Reads(nn.Module):
         return Normal.told(self.prior(summaries))
 
 
-def slices(seed: int, count: int = 640) -> tuple[Batch, np.ndarray]:
+def slices(seed: int, count: int = 6400) -> tuple[Batch, np.ndarray]:
     """Maps of two kinds, all -1 and all 1; to be read are N(-1, 0.3) and N(2, 0.3), and N(0, 1) of both."""
     rng = np.random.default_rng(seed)
     kind = rng.integers(0, 2, count)
@@ -53,8 +53,8 @@ def slices(seed: int, count: int = 640) -> tuple[Batch, np.ndarray]:
 def settled():
     batch, _ = slices(0)
     variables = Reads().init(jax.random.key(0), batch.condition)
-    parts = [jax.tree.map(lambda x, i=i: x[i : i + 64], batch) for i in range(0, 640, 64)]
-    return variables, settle.styles_of(Reads())(variables, parts, [slices(1)[0]], jax.random.key(1))
+    parts = [jax.tree.map(lambda x, i=i: x[i : i + 640], batch) for i in range(0, 6400, 640)]
+    return variables, settle.styles_of(Reads())(variables, parts, jax.random.key(1))
 
 
 def test_what_a_map_expects_is_what_is_read_of_such_maps(settled):
@@ -76,29 +76,29 @@ def divergence(variables: Any, batch: Batch) -> float:
 
 
 def test_the_divergence_is_told_before_and_after(settled):
-    """That of the slices that it was not fitted to."""
     variables, (after, metrics) = settled
     for name, of in (("divergence_before", variables), ("divergence", after)):
-        assert float(metrics[name]) == pytest.approx(divergence(of, slices(1)[0]), rel=1e-4)
+        assert float(metrics[name]) == pytest.approx(divergence(of, slices(0)[0]), rel=1e-4)
     assert metrics["divergence"] < metrics["divergence_before"]
 
 
-def test_what_is_known_by_heart_is_not_kept():
-    """Six slices, whose styles say little of others': of all rounds that counts which tells others best."""
-    few, others = slices(3, 6)[0], slices(4)[0]
-    few.images[:, 0, 1] *= 0.1  # the second number seems sure
-    variables = Reads().init(jax.random.key(0), few.condition)
-    after, metrics = settle.styles_of(Reads())(variables, [few], [others], jax.random.key(1))
-    to_the_end, _ = settle.styles_of(Reads())(variables, [few], [few], jax.random.key(1))
-    assert metrics["divergence"] < 0.8 * divergence(to_the_end, others)
-    assert metrics["divergence"] < metrics["divergence_before"]
-    # And nothing at all, where nothing is better than what there was, or nothing is a number.
-    _, metrics = settle.styles_of(Reads())(after, [few], [others], jax.random.key(1))
-    assert metrics["divergence"] <= metrics["divergence_before"]
-    few.images[0] = np.nan
-    lost, metrics = settle.styles_of(Reads())(after, [few], [others], jax.random.key(1))
-    assert metrics["divergence"] == metrics["divergence_before"]
-    assert jax.tree.all(jax.tree.map(jnp.array_equal, lost, after))
+def test_few_slices_are_not_looked_at_oftener():
+    """60 times each, 64 at once, as many are: 18 steps of Adam, of 0.001 at most, for 20 slices."""
+    batch, _ = slices(3, 20)
+    variables = Reads().init(jax.random.key(0), batch.condition)
+    after, _ = settle.styles_of(Reads())(variables, [batch], jax.random.key(1))
+    moved = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), after, variables)["params"]
+    assert max(jax.tree.leaves(moved["other"])) == 0
+    assert 0.005 < max(jax.tree.leaves(moved["prior"])) < 0.018
+
+
+def test_nothing_is_kept_of_a_fit_that_is_not_finite():
+    batch, _ = slices(3, 20)
+    variables = Reads().init(jax.random.key(0), batch.condition)
+    batch.images[5] = np.nan
+    after, metrics = settle.styles_of(Reads())(variables, [batch], jax.random.key(1))
+    assert np.isnan(metrics["divergence"])
+    assert jax.tree.all(jax.tree.map(jnp.array_equal, after, variables))
 
 
 def test_training_slices_as_they_are(tmp_path_factory, monkeypatch):
@@ -108,14 +108,14 @@ def test_training_slices_as_they_are(tmp_path_factory, monkeypatch):
     rows = dataset.rows["train"]
     whole, _ = dataset.load(rows, dataset.size)
     expected = {np.asarray(x).tobytes() for x in whole.images}
-    (batch,) = settle.slices_of(dataset, "train")
+    (batch,) = settle.training_slices(dataset)
     assert len(batch.images) == len(rows) <= settle._LOOK
     found = {np.rint(255 * x).astype(np.uint8).tobytes() for x in batch.images}
     assert found == expected
     monkeypatch.setattr(settle, "_LOOK", 5)
-    assert [len(of.images) for of in settle.slices_of(dataset, "train")] == [5] * (len(rows) // 5)
+    assert [len(of.images) for of in settle.training_slices(dataset)] == [5] * (len(rows) // 5)
     monkeypatch.setattr(settle, "_SLICES", 11)
-    assert [len(of.images) for of in settle.slices_of(dataset, "train")] == [5, 5]
+    assert [len(of.images) for of in settle.training_slices(dataset)] == [5, 5]
 
 
 @pytest.mark.slow
@@ -130,7 +130,7 @@ def test_a_run_settles_at_its_end_alone(tmp_path, tmp_path_factory):
     assert told["step"] == 4
 
     dataset = open_dataset(**config["data"], seed=config["seed"])
-    (batch,) = settle.slices_of(dataset, "val")
+    (batch,) = settle.training_slices(dataset)
     generator, _ = networks(config)
 
     @jax.jit
@@ -140,12 +140,12 @@ def test_a_run_settles_at_its_end_alone(tmp_path, tmp_path_factory):
 
     last = runs.state(run)
     np.testing.assert_allclose(off(last.ema), told["settled/divergence"], rtol=1e-4)
-    assert told["settled/divergence"] < told["settled/divergence_before"] / 2
-    assert off(last.generator) > 2 * told["settled/divergence"]
+    assert told["settled/divergence"] < told["settled/divergence_before"] - 0.5
+    assert off(last.generator) > told["settled/divergence"] + 0.5
 
     shutil.copytree(run, killed)
     shutil.rmtree(killed / "checkpoints" / "4")
-    assert off(runs.state(killed).ema) > 2 * told["settled/divergence"]
+    assert off(runs.state(killed).ema) > told["settled/divergence"] + 0.5
     assert train(config, killed) == 0
     assert checkpoint.sha256_of_tree(runs.state(killed)) == checkpoint.sha256_of_tree(last)
 

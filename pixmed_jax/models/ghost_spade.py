@@ -13,7 +13,7 @@ from what slices of such a map may have, a normal distribution that the network 
 divergence of what is read from what would be drawn holds the two together, so that to be near one slice and
 to differ from draw to draw are not at odds (a conditional variational autoencoder, Sohn et al., NeurIPS 2015;
 SPADE's image encoder has one distribution for all maps, and a style of one plane's slices does not suit
-another's).
+another's). What a map expects is settled when all else is trained (training/settle.py).
 """
 
 from typing import NamedTuple

@@ -27,7 +27,7 @@ from pixmed_jax.training import mesh as meshes
 from pixmed_jax.training.feed import Feed
 from pixmed_jax.training.heldout import HeldOut
 from pixmed_jax.training.records import Bar, Records
-from pixmed_jax.training.settle import slices_of
+from pixmed_jax.training.settle import training_slices
 from pixmed_jax.training.task import Task
 
 _ADVICE = "lower train.batch_size, raise train.accumulate, or lower data.size; what was saved is intact"
@@ -248,8 +248,7 @@ def _run(run: Run, state: Any, steps: int, interrupt: Interrupt) -> int:
 def _settled(run: Run, state: Any, records: Records) -> Any:
     """The state after the last step, its average settled."""
     assert run.task.settle
-    train, val = (slices_of(run.dataset, split) for split in ("train", "val"))
-    variables, metrics = run.task.settle(state.ema, train, val, state.key)
+    variables, metrics = run.task.settle(state.ema, training_slices(run.dataset), state.key)
     values = {name: float(value) for name, value in jax.device_get(metrics).items()}
     records.scalars(int(state.step), {f"settled/{name}": value for name, value in values.items()})
     _tell("settled: " + "  ".join(f"{name} {value:.3f}" for name, value in values.items()))

@@ -14,7 +14,7 @@ import optax
 from pixmed_jax.data.pipeline import Batch
 
 Metrics = dict[str, jax.Array]
-Settle = Callable[[Any, Iterable[Batch], Iterable[Batch], jax.Array], tuple[Any, Metrics]]
+Settle = Callable[[Any, Iterable[Batch], jax.Array], tuple[Any, Metrics]]
 
 
 class TrainState(Protocol):
@@ -42,8 +42,8 @@ class Task(NamedTuple):
     and `score(outputs, batch)` says how good each is: {name: [N]}, the more the better. The best checkpoint
     is that with the highest first score; where a task has none, it is the newest. `repaint(variables, inputs,
     images)`, of a generator that reads styles, makes images in the style of the given ones.
-    `settle(variables, batches of all training slices, of all validation slices, key)` -> (variables, metrics)
-    is done once, to a state's `ema`, when its last step is over.
+    `settle(variables, batches of training slices, key)` -> (variables, metrics) is done once, to a state's
+    `ema`, when its last step is over.
     """
 
     init: Callable[[jax.Array, Batch], Any]
