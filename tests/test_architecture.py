@@ -34,7 +34,7 @@ LAYERS = (
         "enhancement.upscaler",
     ),  # stages
     ("judges",),
-    ("build", "gan", "supervised"),  # tasks
+    ("build", "gan", "supervised", "settle"),  # tasks
     ("task", "checkpoint", "quiet", "export.folder", "feed", "mesh", "records"),
     ("models", "losses", "data", "metrics", "enhancement"),
     ("models.layers",),
