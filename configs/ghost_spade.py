@@ -10,8 +10,9 @@
                                                           256x256 by the paper's schedule: a GPU
     python launch.py --config=configs/ghost_spade.py:demo the weights behind --mode=demo: 128x128, phantoms
 A sixtieth of the paper's parameters, no transposed convolutions, and another slice at each draw of a map, in
-a style that such maps have (see models/ghost_spade.py), against PatchGANs at two scales. docs/results.md says
-what each part is worth.
+a style that such maps have (see models/ghost_spade.py), against PatchGANs at two scales. After the last step
+these styles are settled (training/settle.py); to settle a run that was stopped before, give as train.steps
+the step it stopped at plus one. docs/results.md says what each part is worth.
 """
 
 from pixmed_jax.defaults import ADVERSARIAL, experiment, merged
