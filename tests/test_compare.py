@@ -75,7 +75,8 @@ def test_runs_of_other_judges_are_set_apart(pair, tmp_path):
     other = Path(shutil.copytree(pair[0], tmp_path / "other"))
     evaluation = json.loads((other / "evaluation.json").read_text())
     evaluation["kid"]["floor"] = 0.123456
-    (other / "evaluation.json").write_text(json.dumps({**evaluation, "judged_by": "f" * 16}))
+    evaluation |= {"judged_by": "f" * 16, "split": "val"}
+    (other / "evaluation.json").write_text(json.dumps(evaluation))
     (other / "config.json").write_text(json.dumps({**read(other).config, "name": "other"}))
     page = compare([pair[0], other], tmp_path / "out").read_text()
     told = Page(page).text
@@ -84,7 +85,11 @@ def test_runs_of_other_judges_are_set_apart(pair, tmp_path):
     assert [re.findall(r"<tr><td>(\w+)</td>", one) for one in tables] == [["one"], ["other"]]
     assert "0.123" in tables[1] and "0.123" not in tables[0]
     lines = table(tmp_path / "out" / "evidence.csv")
-    assert [line["judged_by"] for line in lines] == [evaluation["judged_by"], "f" * 16]
+    own = read(pair[0]).evaluation["judged_by"]
+    assert [(line["judged_by"], line["split"]) for line in lines] == [(own, "test"), ("f" * 16, "val")]
+    on = f"slices of {evaluation['patients']} patients; "
+    for split in ("test", "val"):
+        assert f"{evaluation['n']} {split} {on}" in told
 
 
 def test_the_same_masks_are_those_that_all_were_tested_on(pair):

@@ -26,6 +26,7 @@ from pixmed_jax.data.pipeline import batch_rows
 from pixmed_jax.judges.kept import digest, kept
 from pixmed_jax.models.layers import Conv
 from pixmed_jax.progress import watched
+from pixmed_jax.training.task import jit_init
 
 NAME = "encoder of the real training slices"
 WIDTHS = (8, 8, 16, 16, 16)  # filters of each level, 64 features in all
@@ -108,7 +109,7 @@ def _train(images: np.ndarray, seed: int) -> Any:
     optimizer = optax.adam(optax.cosine_decay_schedule(2e-3, steps))
     images = _evened(images.astype(np.float32))
     size = images.shape[1]
-    params = jax.jit(_Encoder().init)(jax.random.PRNGKey(seed), jnp.zeros((1, size, size)))["params"]
+    params = jit_init(_Encoder().init)(jax.random.PRNGKey(seed), jnp.zeros((1, size, size)))["params"]
     state = optimizer.init(params)
     for i in watched(range(steps), steps, "training the encoder of slices"):
         rows = batch_rows(seed, i, _BATCH, len(images))

@@ -25,7 +25,7 @@ from pixmed_jax.metrics import bootstrap, segmentation
 from pixmed_jax.models.segmenter import Segmenter
 from pixmed_jax.progress import watched
 from pixmed_jax.training import supervised
-from pixmed_jax.training.task import Task
+from pixmed_jax.training.task import Task, jit_init
 
 _NAME = "segmenter"  # of its file
 _NETWORK: dict[str, Any] = {"classes": 1, "width": 8, "levels": 4, "norm": "instance"}
@@ -150,7 +150,7 @@ def _task(steps: int) -> Task:
 @lru_cache(4)
 def _jitted(steps: int) -> tuple[Callable, Callable]:
     task = _task(steps)
-    return jax.jit(task.init), jax.jit(task.step, donate_argnums=0)
+    return jit_init(task.init), jax.jit(task.step, donate_argnums=0)
 
 
 def _train(images: np.ndarray, masks: np.ndarray, seed: int) -> Any:

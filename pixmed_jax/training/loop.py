@@ -28,7 +28,7 @@ from pixmed_jax.training.feed import Feed
 from pixmed_jax.training.heldout import HeldOut
 from pixmed_jax.training.records import Bar, Records
 from pixmed_jax.training.settle import training_slices
-from pixmed_jax.training.task import Task
+from pixmed_jax.training.task import Task, jit_init
 
 _ADVICE = "lower train.batch_size, raise train.accumulate, or lower data.size; what was saved is intact"
 
@@ -121,7 +121,7 @@ def _start(run: Run) -> Any:
     batch = inference.example_batch(run.config, len(run.dataset.classes))
     saved = checkpoint.newest_intact(run.workdir / "checkpoints")
     if saved is None:
-        return build.start(run.config, jax.jit(run.task.init, out_shardings=sharding)(key, batch))
+        return build.start(run.config, jit_init(run.task.init, out_shardings=sharding)(key, batch))
     _tell(f"resuming {run.workdir} from step {saved.step}")
     return checkpoint.restore(saved, meshes.like(jax.eval_shape(run.task.init, key, batch), sharding))
 
