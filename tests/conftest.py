@@ -8,7 +8,6 @@ channels of an NHWC image is one, in this code and in Flax.
 import os
 from collections import Counter
 from collections.abc import Callable
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -22,10 +21,6 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-# Compiles in less than half the time; what it compiles is slower, which tiny networks do not feel. Newer
-# versions do not know the flag, and XLA ends a process that is given one it does not know.
-if version("jaxlib").startswith("0.10."):
-    os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
