@@ -57,7 +57,7 @@ class Task(NamedTuple):
 
 
 def jit_init(init: Callable, **options: Any) -> Any:
-    """`init` jitted, the values to the bit as by plain jit, in a third of the time to compile.
+    """`init` jitted, on a CPU the values to the bit as by plain jit, in a third of the time to compile.
 
     What draws parameters is hundreds of small loops of random numbers, run once, within milliseconds: fully
     optimised they take as long to compile as the training step (BUILD_NOTES).
