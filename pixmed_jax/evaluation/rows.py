@@ -136,6 +136,11 @@ def cell(row: Row, *keys: str, interval: Sequence[str] = ()) -> Cell:
     return Cell(float(np.mean(values)), spread, low, high, len(values))
 
 
+def _whom(row: Row) -> dict[str, Any]:
+    """On whom a row's numbers are, and over how many seeds."""
+    return {key: row.first.evaluation[key] for key in ("split", "n", "patients")} | {"seeds": len(row.runs)}
+
+
 def system_numbers(row: Row) -> dict[str, Any]:
     """One line of systems.csv: flat, numbers in SI units."""
     run = row.first
@@ -156,10 +161,7 @@ def system_numbers(row: Row) -> dict[str, Any]:
         "macs": generator["macs"],
         "step_bytes": environment.get("step_bytes"),
         "images_per_second": float(np.median(speeds)) if speeds else None,
-        "split": run.evaluation["split"],
-        "n": run.evaluation["n"],
-        "patients": run.evaluation["patients"],
-        "seeds": len(row.runs),
+        **_whom(row),
     }
     for where, value in ssim.items():
         numbers |= {f"ssim_{where}": value.mean, f"ssim_{where}_sd": value.spread}
@@ -178,10 +180,7 @@ def judge_numbers(row: Row) -> dict[str, Any]:
         "arm": arm(run),
         "real_slices": run.evaluation["trained_on"]["real"],
         "synthetic_slices": run.evaluation["trained_on"]["synthetic"],
-        "split": run.evaluation["split"],
-        "n": run.evaluation["n"],
-        "patients": run.evaluation["patients"],
-        "seeds": len(row.runs),
+        **_whom(row),
     }
     for name in JUDGED:
         value = cell(row, name)
@@ -233,10 +232,7 @@ def evidence_numbers(row: Row) -> dict[str, Any]:
         "judged_by": judged_by,
         "features": features,
         "train_slices": len(run.split["train"]),
-        "split": run.evaluation["split"],
-        "n": run.evaluation["n"],
-        "patients": run.evaluation["patients"],
-        "seeds": len(row.runs),
+        **_whom(row),
     }
     for name, (value, interval, real) in EVIDENCE.items():
         of = cell(row, *value, interval=interval)
