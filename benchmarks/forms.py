@@ -1,9 +1,9 @@
 """Which form of a layer is fast on this device: python benchmarks/forms.py [--batch 64 --dtype bfloat16].
 
 A convolution is one of three functions of two arrays (module convolutions): along its output, its image or
-its kernel. Each is timed as XLA has it, and as the matrix products that the forms for CPUs are made of, for
-the layers of the networks here in which one side has few channels: that is where XLA's own were found slow,
-on CPUs and on a GPU. Forms must agree before one is timed. Beside the times stand the least that the layer
+its kernel. Each is timed as XLA has it and in the forms of modules products and convolutions, for the layers
+of the networks here in which one side has few channels, where XLA's own were found slow on CPUs and on a GPU,
+and for some with many. Forms must agree before one is timed. Beside the times stand the least that the layer
 could take by its bytes and by its operations, at this machine's measured rates. The last line is the time of
 all layers as XLA has them, over that of the fastest form of each: what choosing would gain at most. In a step
 XLA fuses what stands around a form, and may turn the order: `profile_step.py` has the last word.
@@ -45,7 +45,12 @@ LAYERS = (
     Layer("GhostSPADE's last", 256, 16, 1, 3, 1),
     Layer("GhostSPADE's maps", 256, 7, 8, 3, 1),
     Layer("its PatchGAN's first", 256, 8, 48, 4, 2),
-    Layer("U-Net's second", 128, 64, 256, 4, 2),  # one with many channels, to see the difference
+    Layer("U-Net's decoder 2", 128, 64, 256, 4, 2),
+    Layer("U-Net's decoder 3", 64, 128, 512, 4, 2),
+    Layer("U-Net's decoder 4", 32, 256, 1024, 4, 2),
+    Layer("U-Net's encoder 2", 128, 64, 64, 3, 2),
+    Layer("PatchGAN's second", 128, 64, 128, 4, 2),
+    Layer("PatchGAN's third", 64, 128, 256, 4, 2),
 )
 
 
@@ -54,15 +59,17 @@ def forms(layer: Layer) -> dict[str, dict[str, Callable]]:
     side, size = layer.side, layer.size
     if layer.stride == 2:
         how = convolutions.halving(side, side, size)
-        ours = {
-            "output": {"patches": products.down},
+        ours: dict[str, dict[str, Callable]] = {
+            "output": {"patches": products.down, "blocks": convolutions.of_blocks},
             "image": {
                 "stamps": partial(products.up, kernel_first=False),
                 "stamps, kernel first": partial(products.up, kernel_first=True),
+                "phases": convolutions.by_phases,
             },
             "kernel": {
                 "patches": partial(products.down_kernel, size=size, whole=True),
                 "by taps": partial(products.down_kernel, size=size, whole=False),
+                "blocks": partial(convolutions.of_blocks_kernel, size=size),
             },
         }
     else:

@@ -104,15 +104,15 @@ def ssim_map(a: jax.Array, b: jax.Array) -> jax.Array:
     if min(height, width) < WINDOW:
         raise ValueError(f"SSIM needs images of at least {WINDOW}x{WINDOW} pixels, got {height}x{width}")
 
-    def blur(x: jax.Array) -> jax.Array:
-        return jax.lax.platform_dependent(x, cpu=_blurred_cpu, default=_blurred_by_shifts)
-
-    return dm_pix.ssim(
-        a.astype(jnp.float32), b.astype(jnp.float32), max_val=1.0, filter_fn=blur, return_map=True
-    )
+    a, b = a.astype(jnp.float32), b.astype(jnp.float32)
+    return jax.lax.platform_dependent(a, b, cpu=_ssim_map_cpu, default=_ssim_map_by_shifts)
 
 
-def _blurred_cpu(x: jax.Array) -> jax.Array:
+def _ssim_map_cpu(a: jax.Array, b: jax.Array) -> jax.Array:
+    return dm_pix.ssim(a, b, max_val=1.0, filter_fn=_blurred, return_map=True)
+
+
+def _blurred(x: jax.Array) -> jax.Array:
     """The window over [N, H, W, C] as two banded matrices.
 
     HIGHEST wherever it runs: variances are differences of near-equal numbers, which tf32 would drown.
@@ -121,31 +121,69 @@ def _blurred_cpu(x: jax.Array) -> jax.Array:
     return jnp.einsum("ih,nhwc,jw->nijc", rows, x, columns, precision=jax.lax.Precision.HIGHEST)
 
 
+# On a GPU exact products take thrice as long as eleven weighted shifts along each axis, and autodiff's gradient
+# of shifts is 22 padded arrays for each windowed mean. Columns and channels are one axis here. Barriers say
+# what is written to memory: else it is made again for each of the eleven that read it.
 @jax.custom_vjp
-def _blurred_by_shifts(x: jax.Array) -> jax.Array:
-    """The same as eleven weighted shifts along each axis; exact products take twice as long on a GPU.
-
-    The window is symmetric, so its gradient is the window over the cotangent with a border of zeros. Left to
-    autodiff it is eleven padded arrays along each axis. The barrier keeps it out of the kernels that read it.
-    """
-    return _shifted(x)
+def _ssim_map_by_shifts(a: jax.Array, b: jax.Array) -> jax.Array:
+    return _similarity_and_slopes(a, b)[0]
 
 
-def _shifted(x: jax.Array) -> jax.Array:
+def _similarity_and_slopes(a: jax.Array, b: jax.Array) -> tuple[jax.Array, tuple]:
+    n, height, _, channels = a.shape
+    rows = list(zip(*(_shifts(x.reshape(n, height, -1), 1) for x in (a, b)), strict=True))
+    of_rows = [
+        _weighted([x for x, _ in rows]),
+        _weighted([y for _, y in rows]),
+        _weighted([x * x + y * y for x, y in rows]),
+        _weighted([x * y for x, y in rows]),
+    ]
+    means = [_weighted(_shifts(x, 2, channels)) for x in jax.lax.optimization_barrier(of_rows)]
+    similarity, slopes = _similarity(*means)
+    return similarity.reshape(n, height - WINDOW + 1, -1, channels), (a, b, slopes)
+
+
+def _along_images(saved: tuple, g: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The window is symmetric, so its gradient is the window over a cotangent with a border of zeros."""
+    a, b, slopes = saved
+    channels, border = a.shape[-1], WINDOW - 1
+    pads = ((0, 0), (border, border), (border * channels, border * channels))
+    x = [jnp.pad(g.reshape(slope.shape) * slope, pads) for slope in slopes]
+    x = [_weighted(_shifts(padded, 1)) for padded in jax.lax.optimization_barrier(x)]
+    x = [_weighted(_shifts(rows, 2, channels)) for rows in jax.lax.optimization_barrier(x)]
+    along_a, along_b, squares, product = (along.reshape(a.shape) for along in x)
+    return along_a + 2 * a * squares + b * product, along_b + 2 * b * squares + a * product
+
+
+_ssim_map_by_shifts.defvjp(_similarity_and_slopes, _along_images)
+
+
+def _shifts(x: jax.Array, axis: int, step: int = 1) -> list[jax.Array]:
+    length = x.shape[axis] - (WINDOW - 1) * step
+    return [jax.lax.slice_in_dim(x, i * step, i * step + length, axis=axis) for i in range(WINDOW)]
+
+
+def _weighted(parts: list[jax.Array]) -> jax.Array:
     weights = gaussian_band(WINDOW)[0].tolist()
-    for axis in (1, 2):
-        length = x.shape[axis] - WINDOW + 1
-        shifts = (jax.lax.slice_in_dim(x, i, i + length, axis=axis) for i in range(WINDOW))
-        x = sum((weight * part for weight, part in zip(weights, shifts, strict=True)), jnp.zeros(()))
-    return x
+    return sum((w * x for w, x in zip(weights[1:], parts[1:], strict=True)), weights[0] * parts[0])
 
 
-def _unshifted(_: None, cotangent: jax.Array) -> tuple[jax.Array]:
-    border = (WINDOW - 1, WINDOW - 1)
-    return (jax.lax.optimization_barrier(_shifted(jnp.pad(cotangent, ((0, 0), border, border, (0, 0))))),)
+def _similarity(
+    mean_a: jax.Array, mean_b: jax.Array, squares: jax.Array, product: jax.Array
+) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+    """SSIM (its Eq. 13) by the windowed means of a, b, a a + b b and a b; its slopes along these four."""
+    c1, c2 = 0.01**2, 0.03**2
+    of_means, of_squares = mean_a * mean_b, mean_a * mean_a + mean_b * mean_b
+    below_light, below_rest = of_squares + c1, squares - of_squares + c2
+    light, rest = (2 * of_means + c1) / below_light, (2 * (product - of_means) + c2) / below_rest
 
+    def along(mean: jax.Array, other: jax.Array) -> jax.Array:
+        of_light, of_rest = (other - mean * light) / below_light, (mean * rest - other) / below_rest
+        return 2 * (of_light * rest + light * of_rest)
 
-_blurred_by_shifts.defvjp(lambda x: (_shifted(x), None), _unshifted)
+    similarity = light * rest
+    slopes = along(mean_a, mean_b), along(mean_b, mean_a), -similarity / below_rest, 2 * light / below_rest
+    return similarity, slopes
 
 
 def ssim(a: jax.Array, b: jax.Array) -> jax.Array:

@@ -1,9 +1,13 @@
 """What was freed stays with the process: touching a large block a second time faults no pages in."""
 
+import os
 import subprocess
 import sys
+from importlib.metadata import EntryPoint
 
 import pytest
+
+from pixmed_jax import allocator
 
 PROGRAM = """
 import ctypes, resource, sys
@@ -35,3 +39,22 @@ def test_a_freed_block_is_used_again_without_page_faults():
         pytest.skip("no glibc")
     assert int(count) < 100
     assert int(faults("leave")[1]) > 100  # at least one for each huge page of 2 MB
+
+
+@pytest.mark.parametrize(
+    ("platforms", "plugins", "cores", "expected"),
+    [
+        ("", [], 2, True),
+        ("", [], 8, True),
+        ("", [], 16, False),  # threads that compile would wait for each other
+        ("", ["xla_cuda12"], 2, False),
+        ("cpu", ["xla_cuda12"], 2, True),
+        ("cuda,cpu", ["xla_cuda12"], 2, False),
+    ],
+)
+def test_it_helps_on_a_cpu_of_few_cores(monkeypatch, platforms, plugins, cores, expected):
+    monkeypatch.setenv("JAX_PLATFORMS", platforms)
+    found = [EntryPoint(name, f"jax_plugins.{name}", "jax_plugins") for name in plugins]
+    monkeypatch.setattr(allocator, "entry_points", lambda group: found if group == "jax_plugins" else [])
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    assert allocator.helps() == expected

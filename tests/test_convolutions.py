@@ -341,21 +341,82 @@ def test_both_forms_of_depthwise_agree(size, multiplier, dtype, tolerance):
     assert_all_close(found, exact, tolerance)
 
 
+# ---------------------------------------------------------------- forms for a GPU
+@pytest.mark.parametrize(("dtype", "tolerance"), [(jnp.float32, 1e-5), (jnp.bfloat16, 2e-2)])
+@pytest.mark.parametrize(
+    ("how", "channels", "features"),
+    [
+        (convolutions.halving(8, 12, 3), 3, 5),
+        (convolutions.halving(8, 12, 3), 8, 5),
+        (convolutions.halving(8, 12, 3), 9, 5),
+        (convolutions.halving(8, 12, 4), 4, 5),
+        (convolutions.halving(8, 12, 4), 5, 7),
+        (convolutions.halving(8, 12, 4), 9, 2),
+        (convolutions.Geometry((8, 11), 4, 1, (1, 1)), 6, 1),
+        (convolutions.Geometry((8, 11), 3, 1, (0, 0)), 3, 4),
+        (convolutions.Geometry((8, 11), 3, 1, (1, 1)), 3, 5),
+        (convolutions.Geometry((8, 11), 7, 2, (3, 3)), 3, 2),
+    ],
+)
+def test_forms_for_a_gpu_are_xlas_own(how, channels, features, dtype, tolerance):
+    """Along output, image and kernel; sides differ and kernels have no symmetry."""
+    x, kernel = normal(0, 2, *how.sides, channels), normal(1, how.size, how.size, channels, features)
+    y = normal(2, 2, *how.outputs, features)
+    x, kernel, y = (jnp.asarray(part, dtype) for part in (x, kernel, y))
+    for made, form, inputs in (
+        ("output", convolutions._output_cuda, (x, kernel)),
+        ("image", convolutions._to_image_cuda, (y, kernel)),
+        ("kernel", convolutions._to_kernel_cuda, (x, y)),
+    ):
+        found = jax.jit(partial(form, how=how))(*inputs)
+        assert found.dtype == dtype
+        exact = convolutions.STOCK[made](*(part.astype(jnp.float32) for part in inputs), how)
+        assert_all_close((found,), (exact,), tolerance)
+
+
+# ---------------------------------------------------------------- by platform
+WIDE_UP, WIDE_DOWN = (convolutions.up, (4, 4, 9, 16)), (convolutions.down, (3, 3, 16, 4))
+
+
+def lowered(operation: Callable, kernel: tuple[int, ...], platform: str) -> str:
+    traced = jax.jit(operation).trace(normal(0, 1, 10, 10, 16), normal(1, *kernel))
+    return traced.lower(lowering_platforms=(platform,)).as_text()
+
+
 @pytest.mark.parametrize(
     ("operation", "kernel", "stock"),
     [
-        (convolutions.up, (4, 4, 3, 8), "lhs_dilate = [2, 2]"),
-        (convolutions.down, (3, 3, 8, 4), "stride = [2, 2]"),
-        (convolutions.depthwise, (3, 3, 1, 8), "feature_group_count = 8"),
-        (plain(1, 1), (3, 3, 8, 4), "stablehlo.convolution"),
-        (plain(1, 0), (1, 1, 8, 9), "stablehlo.convolution"),
+        (*WIDE_UP, "lhs_dilate = [2, 2]"),
+        (*WIDE_DOWN, "stride = [2, 2]"),
+        (convolutions.depthwise, (3, 3, 1, 16), "feature_group_count = 16"),
+        (plain(1, 0), (1, 1, 16, 9), "stablehlo.convolution"),
     ],
 )
 def test_the_form_is_chosen_where_it_is_compiled(operation, kernel, stock):
     """A GPU gets the operation that cuDNN knows, a CPU its own form."""
-    traced = jax.jit(operation).trace(normal(0, 1, 10, 10, 8), normal(1, *kernel))
-    assert stock in traced.lower(lowering_platforms=("cuda",)).as_text()
-    assert stock not in traced.lower(lowering_platforms=("cpu",)).as_text()
+    assert stock in lowered(operation, kernel, "cuda")
+    assert stock not in lowered(operation, kernel, "cpu")
+
+
+@pytest.mark.parametrize(
+    ("operation", "kernel", "stock", "ours"),
+    [
+        (convolutions.up, (4, 4, 8, 16), "lhs_dilate = [2, 2]", "stablehlo.convolution"),
+        (convolutions.up, (3, 3, 4, 16), "lhs_dilate = [2, 2]", "dot_general"),
+        (
+            lambda x, k: convolutions.down(x[..., :8], k),
+            (3, 3, 8, 5),
+            "stride = [2, 2]",
+            "stablehlo.convolution",
+        ),
+        (plain(1, 1), (3, 3, 16, 4), "stablehlo.convolution", "dot_general"),
+    ],
+)
+def test_a_cuda_gpu_gets_other_forms_where_channels_are_few(operation, kernel, stock, ours):
+    """Of those where the image that halves has 8 or fewer, or what is made 4 or fewer; other GPUs do not."""
+    assert stock not in lowered(operation, kernel, "cuda")
+    assert ours in lowered(operation, kernel, "cuda")
+    assert stock in lowered(operation, kernel, "rocm")
 
 
 # ---------------------------------------------------------------- branches and loops

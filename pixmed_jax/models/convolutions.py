@@ -1,9 +1,9 @@
 """Convolutions as operations on arrays, each in the form that is fast where it is compiled for.
 
 Layout NHWC; kernels HWIO, in the dtype of what they are applied to. XLA's stock lowerings of the strided and
-transposed convolution's gradients and of the depthwise convolution are slow on CPUs (BUILD_NOTES.md has the
-timings), so each has further forms there, chosen when the computation is lowered; the results agree to
-rounding.
+transposed convolution's gradients and of the depthwise convolution are slow on CPUs, and on CUDA GPUs those
+of few channels (BUILD_NOTES.md has the timings), so each has further forms there, chosen when the computation
+is lowered; the results agree to rounding.
 
 <convolution(x, kernel), y> is linear in each of the three, so it has three gradients: along y, which is the
 convolution itself, along x and along the kernel. Each of them is linear in the other two, and what the three
@@ -31,6 +31,7 @@ _FEW_ROWS = 64  # up to here, images together, a product reads its kernel faster
 _WHOLE_PIXELS = 256  # up to here a kernel's gradient is one product, above it one for each tap ...
 _FEW_CHANNELS = 8  # ... unless the input has so few channels that each would be a sliver
 _FEW_FEATURES = 4  # up to here a convolution of stride 1, or an enlarging one, is one product, then sums
+_NARROW = 8  # up to here cuDNN is slow at channels of the larger image
 # Minimal filtering pays from so many channels, pixels of all images (half along a kernel's gradient), and
 # multiply-adds of the plain convolution; below those what it saves in a training is spent on compiling it.
 _FILTERED_CHANNELS, _FILTERED_ROWS, _FILTERED_WORK = 32, 512, 2**27
@@ -134,7 +135,7 @@ def _to_image_cpu(y: jax.Array, kernel: jax.Array, how: Geometry) -> jax.Array:
     few = isinstance(n, int) and n * height * width <= _FEW_ROWS
     if few or (many and channels <= _FEW_FEATURES):
         return products.up(y, kernel, kernel_first=True)
-    return _by_phases(y, kernel) if many else products.up(y, kernel, kernel_first=False)
+    return by_phases(y, kernel) if many else products.up(y, kernel, kernel_first=False)
 
 
 def _to_kernel_cpu(x: jax.Array, y: jax.Array, how: Geometry) -> jax.Array:
@@ -184,7 +185,7 @@ def _by_images(x: jax.Array, y: jax.Array, how: Geometry) -> jax.Array:
     return made.transpose(1, 2, 0, 3)
 
 
-def _by_phases(y: jax.Array, kernel: jax.Array) -> jax.Array:
+def by_phases(y: jax.Array, kernel: jax.Array) -> jax.Array:
     """The four phases of an image twice as large are 2x2 convolutions of y, computed as one."""
     n, h, w, c = y.shape
     size, features = kernel.shape[0], kernel.shape[2]
@@ -198,22 +199,89 @@ def _by_phases(y: jax.Array, kernel: jax.Array) -> jax.Array:
     return products.interleaved([[blocks[:, a : a + h, b : b + w, a, b] for b in (0, 1)] for a in (0, 1)])
 
 
+# ---------------------------------------------------------------- forms for a CUDA GPU
+# cuDNN pads few channels to many. Blocks of 2x2 pixels have four times as many, and what halves an image is a
+# 2x2 convolution of stride 1 over its blocks.
+def _output_cuda(x: jax.Array, kernel: jax.Array, how: Geometry) -> jax.Array:
+    _, _, channels, features = kernel.shape
+    if _few(features, how):
+        return products.to_few(x, kernel, how.pad[0])
+    if _narrow(channels, how):
+        return of_blocks(x, kernel)
+    return _output_stock(x, kernel, _even_pads(how))
+
+
+def _to_image_cuda(y: jax.Array, kernel: jax.Array, how: Geometry) -> jax.Array:
+    _, _, channels, features = kernel.shape
+    if _few(features, how):
+        return products.from_few(y, kernel, how.sides, how.pad[0])
+    if _narrow(channels, how):
+        if channels > _FEW_FEATURES:
+            return by_phases(y, kernel)
+        # Behind the barrier, what makes y is not computed once more within the product.
+        return products.up(lax.optimization_barrier(y), kernel, kernel_first=True)
+    return _to_image_stock(y, kernel, _even_pads(how))
+
+
+def _to_kernel_cuda(x: jax.Array, y: jax.Array, how: Geometry) -> jax.Array:
+    if _few(y.shape[-1], how):
+        return products.few_kernel(x, y, how.size, how.pad[0])
+    if _narrow(x.shape[-1], how) and x.shape[-1] < _NARROW:  # eight are enough here
+        return of_blocks_kernel(x, y, how.size)
+    return _to_kernel_stock(x, y, _even_pads(how))
+
+
+def _narrow(channels: int, how: Geometry) -> bool:
+    return how.halves and channels <= _NARROW
+
+
+def _even_pads(how: Geometry) -> Geometry:
+    """A 3x3 kernel that halves never reads a second border, but cuDNN takes equal ones without a copy."""
+    return how._replace(pad=(1, 1)) if how.halves else how
+
+
+def of_blocks(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """`down`, of stride 1 over blocks: x [N, 2H, 2W, I], kernel [3 or 4, same, I, O] -> [N, H, W, O]."""
+    size, _, channels, features = kernel.shape
+    kernel = jnp.pad(kernel, ((0, 4 - size), (0, 4 - size), (0, 0), (0, 0)))
+    kernel = kernel.reshape(2, 2, 2, 2, channels, features).transpose(0, 2, 1, 3, 4, 5)
+    kernel = kernel.reshape(2, 2, 4 * channels, features)
+    return lax.conv_general_dilated(_blocks(x), kernel, (1, 1), "VALID", dimension_numbers=_NHWC)
+
+
+def of_blocks_kernel(x: jax.Array, y: jax.Array, size: int) -> jax.Array:
+    """The gradient of <of_blocks(x, kernel), y> along the kernel."""
+    blocks, channels, features = _blocks(x), x.shape[-1], y.shape[-1]
+    made = _to_kernel_stock(blocks, y, Geometry((blocks.shape[1], blocks.shape[2]), 2, 1, (0, 0)))
+    made = made.reshape(2, 2, 2, 2, channels, features).transpose(0, 2, 1, 3, 4, 5)
+    return made.reshape(4, 4, channels, features)[:size, :size]
+
+
+def _blocks(x: jax.Array) -> jax.Array:
+    """[N, 2H, 2W, C], padded by 1 -> [N, H + 1, W + 1, 4C]: of each 2x2 pixels one."""
+    n, height, width, channels = x.shape
+    x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    x = x.reshape(n, height // 2 + 1, 2, width // 2 + 1, 2, channels)
+    return x.transpose(0, 1, 3, 2, 4, 5).reshape(n, height // 2 + 1, width // 2 + 1, 4 * channels)
+
+
 # ---------------------------------------------------------------- the three, and their gradients
-def _chosen(cpu: Callable, stock: Callable) -> Callable:
+def _chosen(made: str, cpu: Callable, cuda: Callable) -> Callable:
     """By platform, when it is lowered; differentiable by the rules below."""
 
     @partial(jax.custom_vjp, nondiff_argnums=(2,))
     def operation(first: jax.Array, second: jax.Array, how: Geometry) -> jax.Array:
+        forms = {"cpu": cpu, "cuda": cuda, "default": STOCK[made]}
         return lax.platform_dependent(
-            first, second, cpu=partial(cpu, how=how), default=partial(stock, how=how)
+            first, second, **{platform: partial(form, how=how) for platform, form in forms.items()}
         )
 
     return operation
 
 
-_output = _chosen(_output_cpu, STOCK["output"])
-_to_image = _chosen(_to_image_cpu, STOCK["image"])
-_to_kernel = _chosen(_to_kernel_cpu, STOCK["kernel"])
+_output = _chosen("output", _output_cpu, _output_cuda)
+_to_image = _chosen("image", _to_image_cpu, _to_image_cuda)
+_to_kernel = _chosen("kernel", _to_kernel_cpu, _to_kernel_cuda)
 
 
 def _rule(operation: Any, gradients: Callable) -> None:

@@ -1,4 +1,4 @@
-"""Convolutions as matrix products, and sums of what comes of them: forms for CPUs.
+"""Convolutions as matrix products, and sums of what comes of them: forms for CPUs, some for GPUs as well.
 
 Layout NHWC, kernels HWIO. A product of all pixels takes one of three orders: patches of the image by the
 kernel (im2col); pixels by the kernel as it lies in memory, whose stamps are added where they overlap; or the
