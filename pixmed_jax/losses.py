@@ -121,8 +121,8 @@ def _blurred(x: jax.Array) -> jax.Array:
     return jnp.einsum("ih,nhwc,jw->nijc", rows, x, columns, precision=jax.lax.Precision.HIGHEST)
 
 
-# On a GPU exact products take thrice as long as eleven weighted shifts along each axis, and autodiff's gradient
-# of shifts is 22 padded arrays for each windowed mean. Columns and channels are one axis here. Barriers say
+# On a GPU exact products take thrice as long as eleven weighted shifts along each axis; the gradient of those
+# by autodiff is 22 padded arrays for each windowed mean. Columns and channels are one axis here. Barriers say
 # what is written to memory: else it is made again for each of the eleven that read it.
 @jax.custom_vjp
 def _ssim_map_by_shifts(a: jax.Array, b: jax.Array) -> jax.Array:

@@ -189,6 +189,7 @@ def test_one_step_descends_both_players_losses(batch, plain, settings, weights):
     assert plain(moved("discriminator"), every)[1][0][0] < d_loss
 
 
+@pytest.mark.slow
 def test_a_step_with_another_adversarial_loss(batch):
     """Least squares: each player's update is its own loss's gradient, written plainly."""
     g, d = generator(norm="instance"), discriminator(norm="instance")
@@ -213,6 +214,7 @@ def test_a_step_with_another_adversarial_loss(batch):
     )
 
 
+@pytest.mark.slow
 def test_half_of_a_batch_is_painted_in_the_style_of_its_real_images():
     """That half alone is compared with them; the discriminator judges all; the divergence is a term."""
     batch = make_batch(3)
@@ -285,6 +287,7 @@ def dot(a: Any, b: Any) -> float:
     return sum(float(np.vdot(np.asarray(x, np.float64), np.asarray(y, np.float64))) for x, y in pairs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("conditioned", ["mask", "class"])
 def test_r1_updates_the_discriminator_in_every_third_step(batch, conditioned):
     """Three times its gradient, in an update of its own; of any discriminator, batch norm included."""
@@ -345,6 +348,7 @@ def styled(batch: Batch) -> tuple[gan.GANState, Callable, Batch]:
     return jax.jit(task.init)(jax.random.PRNGKey(1), batch), jax.jit(task.step), batch
 
 
+@pytest.mark.slow
 def test_the_mean_path_length_lives_in_the_state(styled):
     """It follows by 0.01 in every second step; the penalty is measured from where it was."""
     state, step, batch = styled
@@ -365,6 +369,7 @@ def test_the_mean_path_length_lives_in_the_state(styled):
     assert float(step(between, batch)[0].lazy[names[1]]) != float(new.lazy[names[1]])
 
 
+@pytest.mark.slow
 def test_path_length_updates_the_generator(batch):
     """By its gradient alone, twice in every second step; found by differences of the told penalty."""
     batch = labelled(batch)

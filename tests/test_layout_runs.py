@@ -288,6 +288,7 @@ def test_a_model_of_planes_draws_by_plane(run, of_planes, data, tmp_path, monkey
         sample(run, layout=str(of_planes), number=4, plane="oblique", output=str(tmp_path / "no"))
 
 
+@pytest.mark.slow
 def test_an_exported_model_draws_the_same(run, of_planes, tmp_path, monkeypatch):
     """Models alone, without a slice or a checkpoint of theirs, make the pairs that the runs make."""
     pytest.importorskip("onnxruntime")

@@ -37,6 +37,7 @@ def fill(disk: Path) -> None:
             file.write(bytes(4096))
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_before_a_save(disk, tmp_path_factory, monkeypatch):
     """Steps 2 and 4 are saved, then the disk is full: step 6 is named, and what is there stays."""
     look = loop.HeldOut.look
