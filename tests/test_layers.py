@@ -14,6 +14,18 @@ def normal(seed: int, *shape: int) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
+@pytest.mark.parametrize(("dtype", "tolerance"), [(jnp.float32, 1e-6), (jnp.bfloat16, 1e-2)])
+@pytest.mark.parametrize("features", [3, 8])
+def test_the_gradient_of_a_bias_is_the_sum_over_pixels(features, dtype, tolerance):
+    """For more columns than channels and for fewer, by cotangents that differ from pixel to pixel."""
+    module = layers.Conv(features, 3, dtype=dtype)
+    params = {"kernel": normal(1, 3, 3, 2, features), "bias": normal(2, features)}
+    x, g = normal(0, 2, 7, 5, 2), normal(3, 2, 7, 5, features)
+    _, pull = jax.vjp(lambda params: module.apply({"params": params}, x), params)
+    found = pull(jnp.asarray(g, dtype))[0]["bias"]
+    np.testing.assert_allclose(found, g.sum((0, 1, 2)), rtol=tolerance, atol=10 * tolerance)
+
+
 @pytest.mark.parametrize("pad", [0, 1])
 def test_a_convolution_of_stride_1_correlates_and_adds_its_bias(pad):
     x, kernel, bias = normal(0, 1, 6, 6, 3), normal(1, 4, 4, 3, 2), normal(2, 2)

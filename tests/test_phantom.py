@@ -4,6 +4,7 @@ dataset on disk equal to the generator whatever happened to the process that wro
 import signal
 import subprocess
 import sys
+import tempfile
 
 import numpy as np
 import pytest
@@ -213,6 +214,14 @@ def shard(data_dir):
     return file
 
 
+def test_a_start_leaves_no_temporary_folder(tmp_path, monkeypatch):
+    """TFDS, left to itself, leaves an empty one each time."""
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    phantom_builder.source(data_dir=str(tmp_path / "data"), **SMALL)
+    assert not list((tmp_path / "temporary").iterdir())
+
+
 def test_dataset_equals_the_generator_and_is_made_once(tmp_path, monkeypatch):
     assert_equals_generator(phantom_builder.source(data_dir=str(tmp_path), **SMALL))
     written = shard(tmp_path).stat().st_mtime_ns
@@ -289,6 +298,7 @@ def test_a_number_too_small_is_refused(tmp_path, key, value):
 
 USED = """
 import sys
+import tempfile
 from pixmed_jax.data import phantom
 assert "tensorflow_datasets" not in sys.modules
 from pixmed_jax.data import phantom_builder

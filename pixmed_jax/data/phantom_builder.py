@@ -66,9 +66,12 @@ class HeadPhantom(tfds.core.GeneratorBasedBuilder):
             "patient": tfds.features.Scalar(np.int32),
             "slice": tfds.features.Scalar(np.int32),
         }
-        return self.dataset_info_from_configs(
+        info = self.dataset_info_from_configs(
             description=__doc__, features=tfds.features.FeaturesDict(features)
         )
+        # TFDS asks no bucket for what it knows, yet makes a temporary folder for the answer, which stays.
+        info.initialize_from_bucket = lambda: None
+        return info
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
         return {"train": self._generate_examples()}
