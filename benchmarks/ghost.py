@@ -13,6 +13,7 @@ from train_step import paper
 from pixmed_jax import inference
 from pixmed_jax.training.build import make_task, networks
 from pixmed_jax.training.dry_run import network_sizes
+from pixmed_jax.training.task import jit_init
 
 LEVELS = {"plain": (), "ghost 1-4": (1, 2, 3, 4), "ghost 1-8": (1, 2, 3, 4, 5, 6, 7, 8)}
 
@@ -28,7 +29,7 @@ def main() -> None:
         config = configs[side]
         generator, _ = networks(config)
         batch = inference.example_batch(config, 1, options.batch)
-        variables = jax.jit(make_task(config).init)(jax.random.PRNGKey(0), batch).generator
+        variables = jit_init(make_task(config).init)(jax.random.PRNGKey(0), batch).generator
         run = jax.jit(lambda v, c: generator.apply(v, c, train=False, noise=False))
         measure.serve(lambda: run(variables, batch.condition).block_until_ready())
         return

@@ -20,6 +20,7 @@ from train_step import nchw, paper
 
 from pixmed_jax import inference
 from pixmed_jax.training.build import make_task, networks
+from pixmed_jax.training.task import jit_init
 
 TORCH = {"torch NCHW": (False, False), "torch channels_last": (True, False), "torch compiled": (True, True)}
 TOLERANCE = 1e-4
@@ -29,7 +30,7 @@ def ours(config: dict[str, Any]) -> tuple[Callable[[np.ndarray], np.ndarray], An
     """(condition -> image, the weights, a condition), NHWC."""
     generator, _ = networks(config)
     batch = inference.example_batch(config, 1)
-    variables = jax.jit(make_task(config).init)(jax.random.PRNGKey(0), batch).generator
+    variables = jit_init(make_task(config).init)(jax.random.PRNGKey(0), batch).generator
     size = config["data"]["size"]
     condition = np.zeros(batch.condition.shape, np.float32)
     condition[:, size // 3 : size // 2, size // 3 : size // 2] = 1

@@ -22,6 +22,7 @@ from pixmed_jax.training import mesh as meshes
 from pixmed_jax.training.build import make_task
 from pixmed_jax.training.feed import Feed
 from pixmed_jax.training.loop import jit_step
+from pixmed_jax.training.task import jit_init
 
 BASE = {"size": 64, "batch": 8, "accumulate": 1, "devices": 1, "slices": 64}
 VARIED = {
@@ -65,7 +66,7 @@ def serve(size: int, batch: int, accumulate: int, devices: int, slices: int) -> 
     config.train.batch_size, config.train.accumulate = batch, accumulate
     plain = configs.plain(config)
     task, mesh = make_task(plain), meshes.make_mesh(batch)
-    state = jax.jit(task.init, out_shardings=meshes.replicated(mesh))(
+    state = jit_init(task.init, out_shardings=meshes.replicated(mesh))(
         jax.random.PRNGKey(0), inference.example_batch(plain, 1)
     )
     feed = Feed(made_up(slices, size), mesh, seed=0, batch_size=batch, resident=CAP)

@@ -27,6 +27,7 @@ from pixmed_jax.training import mesh as meshes
 from pixmed_jax.training.build import make_task, networks
 from pixmed_jax.training.dry_run import network_sizes
 from pixmed_jax.training.loop import jit_step
+from pixmed_jax.training.task import jit_init
 
 PARITY = "parity"  # the process that compares both sides' numbers
 TOLERANCE = 5e-3  # relative, by norm: rounding moves a few activations across the kink of a leaky ReLU
@@ -92,7 +93,7 @@ def assert_parity(config: dict[str, Any], arrays: Arrays, rows: np.ndarray) -> N
     config["train"]["dtype"] = "float32"
     task = gan.make_task(*networks(config), optax.sgd(1.0), **config["loss"])
     batch = example(config, arrays, rows)
-    state = jax.jit(task.init)(jax.random.PRNGKey(0), batch)
+    state = jit_init(task.init)(jax.random.PRNGKey(0), batch)
     after, metrics = jax.jit(task.step)(state, batch)
     peer = peer_step(config, state, 0.0)
     values = peer.losses(nchw(batch.condition), nchw(batch.images))
@@ -135,7 +136,7 @@ def serve_ours(config: dict[str, Any], arrays: Arrays, rows: np.ndarray) -> None
     task, mesh = make_task(config), meshes.make_mesh(len(rows))
     arrays = jax.device_put(arrays, meshes.replicated(mesh))
     batch = inference.example_batch(config, 1)
-    state = jax.jit(task.init, out_shardings=meshes.replicated(mesh))(jax.random.PRNGKey(0), batch)
+    state = jit_init(task.init, out_shardings=meshes.replicated(mesh))(jax.random.PRNGKey(0), batch)
     step = jit_step(task, config, 1, mesh).lower(state, arrays, rows).compile()
 
     def call() -> None:

@@ -27,6 +27,7 @@ from pixmed_jax.enhancement.interpolation import METHODS
 from pixmed_jax.enhancement.tiles import tiled
 from pixmed_jax.enhancement.upscaler import upscaler
 from pixmed_jax.training.build import make_task, restorer
+from pixmed_jax.training.task import jit_init
 
 SIDES = (64, 128, 256, 512, 1024)
 GENERATED = (64, 128)  # before x2
@@ -52,7 +53,7 @@ def generator(side: int) -> Callable[[], np.ndarray]:
     config["model"]["generator"]["levels"] = side.bit_length() - 1
     task, classes = make_task(config), 7
     batch = inference.example_batch(config, classes)
-    variables = jax.jit(task.init)(jax.random.PRNGKey(0), batch).ema
+    variables = jit_init(task.init)(jax.random.PRNGKey(0), batch).ema
     run = jax.jit(lambda condition, keys: task.predict(variables, condition, keys))
     return lambda: np.asarray(run(batch.condition, jax.random.split(jax.random.key(0), 1)))[0]
 
