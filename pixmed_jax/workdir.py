@@ -41,9 +41,14 @@ class InUseError(PixmedError):
     """Somebody else works on it."""
 
 
+def draft_of(path: Path) -> Path:
+    """Where this process writes `path` before it is renamed: several starts of one study write the same."""
+    return path.with_name(f"{path.name}.{os.getpid()}.draft")
+
+
 def write_text(path: Path, text: str) -> None:
     """UTF-8, whole or not at all: to a draft beside it, then renamed."""
-    draft = path.with_name(path.name + ".draft")
+    draft = draft_of(path)
     try:
         draft.write_text(text, encoding="utf-8")
         draft.replace(path)

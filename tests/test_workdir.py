@@ -1,6 +1,8 @@
 """The folder of a run: made, resumed or refused, and never more deleted than a run wrote."""
 
 import json
+import os
+from pathlib import Path
 
 import pytest
 
@@ -31,6 +33,21 @@ def trained(folder):
     (folder / "checkpoints" / "1").mkdir(parents=True)
     (folder / "checkpoints" / "1" / "manifest.json").write_text("{}")
     return folder
+
+
+def test_two_processes_may_write_one_file_at_once(tmp_path, monkeypatch):
+    """As two starts of a utility experiment do at its end: one writes while the other is about to rename."""
+    rename = Path.replace
+
+    def interrupted(draft: Path, target: Path) -> Path:
+        monkeypatch.setattr(Path, "replace", rename)
+        monkeypatch.setattr(os, "getpid", lambda: -1)
+        workdir.write_text(tmp_path / "page.html", "theirs")
+        return rename(draft, target)
+
+    monkeypatch.setattr(Path, "replace", interrupted)
+    workdir.write_text(tmp_path / "page.html", "ours")
+    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("page.html", "ours")]
 
 
 def test_a_new_run(tmp_path):

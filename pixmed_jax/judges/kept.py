@@ -15,6 +15,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from pixmed_jax.errors import PixmedError
+from pixmed_jax.workdir import draft_of
 
 
 def digest(*parts: Any) -> str:
@@ -43,8 +44,8 @@ def kept(folder: Path | None, name: str, key: str, like: Any, make: Callable[[],
     try:
         folder.mkdir(exist_ok=True)
         for old in folder.glob(f"{name}-*.npz"):
-            old.unlink()
-        draft = path.with_name(path.name + ".draft")
+            old.unlink(missing_ok=True)  # another process may have been quicker
+        draft = draft_of(path)
         draft.write_bytes(data.getvalue())
         draft.replace(path)
     except OSError as error:

@@ -9,7 +9,6 @@ of it is kept in `~/.cache/pixmed_jax/weights`, so that this is done once.
 import hashlib
 import importlib.metadata
 import io
-import os
 import tarfile
 import zipfile
 from collections.abc import Callable, Mapping
@@ -24,6 +23,7 @@ from pixmed_jax import tensors
 from pixmed_jax.errors import PixmedError
 from pixmed_jax.judges import pickled
 from pixmed_jax.models import inception, lpips
+from pixmed_jax.workdir import draft_of
 
 KEY = "--evaluate.weights"
 _LAYOUT = 1  # of the kept files: to be raised with every change of `converted`
@@ -179,7 +179,7 @@ def _kept(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> Arrays | None:
 
 
 def _keep(path: Path, arrays: Arrays) -> None:
-    draft = path.with_name(f"{path.name}.{os.getpid()}.draft")
+    draft = draft_of(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         tensors.write(draft, arrays)
