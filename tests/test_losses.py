@@ -267,7 +267,23 @@ def test_both_forms_of_ssim_agree(shape):
     assert forms[0][0].shape == (shape[0], shape[1] - 10, shape[2] - 10, shape[3])
     for one, other in zip(*forms, strict=True):
         assert np.abs(one).max() > 1e-2
-        np.testing.assert_allclose(one, other, rtol=0, atol=2e-6)
+        np.testing.assert_allclose(one, other, rtol=0, atol=2e-6)  # an ulp of a mean, over a variance
+
+
+def test_both_forms_of_the_window_agree():
+    """With their gradients."""
+
+    def by_shifts(x: jax.Array) -> jax.Array:
+        return losses._weighted(losses._shifts(losses._weighted(losses._shifts(x, 1)), 2))
+
+    x = np.random.default_rng(0).uniform(size=(2, 13, 20, 3)).astype(np.float32)
+    forms = []
+    for form in (losses._blurred, by_shifts):
+        value, pull = jax.vjp(form, x)
+        forms.append((value, *pull(jnp.cos(jnp.arange(value.size).reshape(value.shape)))))
+    assert forms[0][0].shape == (2, 3, 10, 3)
+    for one, other in zip(*forms, strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-6)
 
 
 def test_the_form_of_ssim_is_chosen_where_it_is_compiled():

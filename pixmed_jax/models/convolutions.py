@@ -74,8 +74,13 @@ def _to_image_stock(y: jax.Array, kernel: jax.Array, how: Geometry) -> jax.Array
 
 
 def _to_kernel_stock(x: jax.Array, y: jax.Array, how: Geometry) -> jax.Array:
-    like = jax.ShapeDtypeStruct((how.size, how.size, x.shape[-1], y.shape[-1]), x.dtype)
-    (made,) = jax.linear_transpose(lambda kernel: _output_stock(x, kernel, how), like)(y)
+    return _along_kernel(partial(_output_stock, how=how), x, y, how.size)
+
+
+def _along_kernel(output: Callable, x: jax.Array, y: jax.Array, size: int) -> jax.Array:
+    """The gradient of <output(x, kernel), y> along the kernel."""
+    like = jax.ShapeDtypeStruct((size, size, x.shape[-1], y.shape[-1]), x.dtype)
+    (made,) = jax.linear_transpose(lambda kernel: output(x, kernel), like)(y)
     return made
 
 
@@ -188,15 +193,21 @@ def _by_images(x: jax.Array, y: jax.Array, how: Geometry) -> jax.Array:
 def by_phases(y: jax.Array, kernel: jax.Array) -> jax.Array:
     """The four phases of an image twice as large are 2x2 convolutions of y, computed as one."""
     n, h, w, c = y.shape
-    size, features = kernel.shape[0], kernel.shape[2]
-    if size == 3:  # the missing fourth tap is zero
-        kernel = jnp.pad(kernel, ((0, 1), (0, 1), (0, 0), (0, 0)))
-    weights = kernel[::-1, ::-1].reshape(2, 2, 2, 2, features, c)  # [t, phase y, s, phase x, out, in]
+    features = kernel.shape[2]
+    weights = _of_four(kernel)[::-1, ::-1].reshape(
+        2, 2, 2, 2, features, c
+    )  # [t, phase y, s, phase x, out, in]
     weights = weights.transpose(0, 2, 5, 1, 3, 4).reshape(2, 2, c, 4 * features)
     padded = jnp.pad(y, ((0, 0), (1, 1), (1, 1), (0, 0)))
     blocks = lax.conv_general_dilated(padded, weights, (1, 1), "VALID", dimension_numbers=_NHWC)
     blocks = blocks.reshape(n, h + 1, w + 1, 2, 2, features)
     return products.interleaved([[blocks[:, a : a + h, b : b + w, a, b] for b in (0, 1)] for a in (0, 1)])
+
+
+def _of_four(kernel: jax.Array) -> jax.Array:
+    """[3 or 4, same, I, O] -> [4, 4, I, O]: a missing fourth tap is zero."""
+    missing = (0, 4 - len(kernel))
+    return jnp.pad(kernel, (missing, missing, (0, 0), (0, 0)))
 
 
 # ---------------------------------------------------------------- forms for a CUDA GPU
@@ -226,7 +237,7 @@ def _to_image_cuda(y: jax.Array, kernel: jax.Array, how: Geometry) -> jax.Array:
 def _to_kernel_cuda(x: jax.Array, y: jax.Array, how: Geometry) -> jax.Array:
     if _few(y.shape[-1], how):
         return products.few_kernel(x, y, how.size, how.pad[0])
-    if _narrow(x.shape[-1], how) and x.shape[-1] < _NARROW:  # eight are enough here
+    if how.halves and x.shape[-1] < _NARROW:  # as many are enough here
         return of_blocks_kernel(x, y, how.size)
     return _to_kernel_stock(x, y, _even_pads(how))
 
@@ -242,19 +253,14 @@ def _even_pads(how: Geometry) -> Geometry:
 
 def of_blocks(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """`down`, of stride 1 over blocks: x [N, 2H, 2W, I], kernel [3 or 4, same, I, O] -> [N, H, W, O]."""
-    size, _, channels, features = kernel.shape
-    kernel = jnp.pad(kernel, ((0, 4 - size), (0, 4 - size), (0, 0), (0, 0)))
-    kernel = kernel.reshape(2, 2, 2, 2, channels, features).transpose(0, 2, 1, 3, 4, 5)
+    _, _, channels, features = kernel.shape
+    kernel = _of_four(kernel).reshape(2, 2, 2, 2, channels, features).transpose(0, 2, 1, 3, 4, 5)
     kernel = kernel.reshape(2, 2, 4 * channels, features)
     return lax.conv_general_dilated(_blocks(x), kernel, (1, 1), "VALID", dimension_numbers=_NHWC)
 
 
 def of_blocks_kernel(x: jax.Array, y: jax.Array, size: int) -> jax.Array:
-    """The gradient of <of_blocks(x, kernel), y> along the kernel."""
-    blocks, channels, features = _blocks(x), x.shape[-1], y.shape[-1]
-    made = _to_kernel_stock(blocks, y, Geometry((blocks.shape[1], blocks.shape[2]), 2, 1, (0, 0)))
-    made = made.reshape(2, 2, 2, 2, channels, features).transpose(0, 2, 1, 3, 4, 5)
-    return made.reshape(4, 4, channels, features)[:size, :size]
+    return _along_kernel(of_blocks, x, y, size)
 
 
 def _blocks(x: jax.Array) -> jax.Array:
