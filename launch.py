@@ -44,8 +44,8 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from pixmed_jax import allocator
 from pixmed_jax import config as configs
+from pixmed_jax.allocator import keep_freed_memory
 from pixmed_jax.errors import PixmedError
 from pixmed_jax.signals import Interrupt, Stopped
 
@@ -204,8 +204,7 @@ def _dispatch() -> int:
         raise UsageError("--data and --against belong to --mode=check_data; training takes --config.data.dir")
     if FLAGS.mode not in FOLDERS and (FLAGS.input or FLAGS.output):
         raise UsageError(f"--input and --output belong to --mode={' and --mode='.join(FOLDERS)}")
-    if allocator.helps():
-        allocator.keep_freed_memory()  # before JAX starts its threads
+    keep_freed_memory()  # before JAX starts its threads
     # JAX takes seconds to import; it is not needed for --help or for a mistyped flag. What it compiles is
     # kept, so that a second start of the same network trains at once.
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path.home() / ".cache" / "pixmed_jax"))

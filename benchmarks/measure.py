@@ -29,8 +29,8 @@ from pixmed_jax import allocator
 _CONTENDER = "CONTENDER"  # the environment variable that makes a benchmark's process one of its contenders
 
 # pixmed_jax/allocator.py in glibc's own variables, for every side: PyTorch gains by it too.
-_ALLOCATOR = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1)}
-_ALLOCATOR = _ALLOCATOR if allocator.helps() else {}
+_ONE_ARENA = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1)}
+_ALLOCATOR = _ONE_ARENA if allocator.helps() else {}
 _CPU = {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": ""}
 # Sides share a GPU: none may take most of its memory beforehand.
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")

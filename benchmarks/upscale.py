@@ -22,7 +22,7 @@ import numpy as np
 
 from pixmed_jax import config as configs
 from pixmed_jax import inference
-from pixmed_jax.allocator import helps, keep_freed_memory
+from pixmed_jax.allocator import keep_freed_memory
 from pixmed_jax.enhancement.interpolation import METHODS
 from pixmed_jax.enhancement.tiles import tiled
 from pixmed_jax.enhancement.upscaler import upscaler
@@ -69,8 +69,7 @@ def seconds(call: Callable[[], Any], rounds: int) -> np.ndarray:
 
 
 def main() -> None:
-    if helps():  # as launch.py does
-        keep_freed_memory()
+    keep_freed_memory()  # as launch.py does
     options = measure.arguments(__doc__, rounds=15)
     print(measure.machine())
     ways: dict[str, Callable[[np.ndarray], np.ndarray]] = {

@@ -30,7 +30,10 @@ def helps() -> bool:
 
 
 def keep_freed_memory() -> bool:
-    """Of this whole process, so for a program to call, not for a library; False where there is no glibc."""
+    """Where it helps. Of this whole process, so for a program to call, not for a library; False where not
+    all was taken, as without glibc."""
+    if not helps():
+        return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
         return False
