@@ -298,7 +298,6 @@ def test_a_number_too_small_is_refused(tmp_path, key, value):
 
 USED = """
 import sys
-import tempfile
 from pixmed_jax.data import phantom
 assert "tensorflow_datasets" not in sys.modules
 from pixmed_jax.data import phantom_builder

@@ -25,7 +25,7 @@ import scipy.io
 import tensorflow_datasets as tfds
 
 from pixmed_jax.data import arrays, download, intensity, mat
-from pixmed_jax.data.phantom_builder import quiet
+from pixmed_jax.data.phantom_builder import dataset_info, quiet
 from pixmed_jax.data.slices import Source
 from pixmed_jax.errors import PixmedError, listing
 from pixmed_jax.progress import watched
@@ -74,7 +74,8 @@ class BrainTumorMri(tfds.core.GeneratorBasedBuilder):
             "number": tfds.features.Scalar(np.int32),
             "fold": tfds.features.Scalar(np.int32),
         }
-        return self.dataset_info_from_configs(
+        return dataset_info(
+            self,
             description=__doc__,
             features=tfds.features.FeaturesDict(features),
             homepage="https://doi.org/10.6084/m9.figshare.1512427",

@@ -13,6 +13,7 @@ import io
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -66,12 +67,7 @@ class HeadPhantom(tfds.core.GeneratorBasedBuilder):
             "patient": tfds.features.Scalar(np.int32),
             "slice": tfds.features.Scalar(np.int32),
         }
-        info = self.dataset_info_from_configs(
-            description=__doc__, features=tfds.features.FeaturesDict(features)
-        )
-        # TFDS asks no bucket for what it knows, yet makes a temporary folder for the answer, which stays.
-        info.initialize_from_bucket = lambda: None
-        return info
+        return dataset_info(self, description=__doc__, features=tfds.features.FeaturesDict(features))
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
         return {"train": self._generate_examples()}
@@ -94,6 +90,13 @@ def _png(pixels: np.ndarray) -> bytes:
 
 def _pixels(png: bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(png)))
+
+
+def dataset_info(builder: tfds.core.DatasetBuilder, **about: Any) -> tfds.core.DatasetInfo:
+    """TFDS's own, but for the temporary folder that it would leave: no bucket is asked, so none is needed."""
+    info = builder.dataset_info_from_configs(**about)
+    info.initialize_from_bucket = lambda: None
+    return info
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import tensorflow_datasets as tfds
 
-from pixmed_jax.data.phantom_builder import quiet
+from pixmed_jax.data.phantom_builder import dataset_info, quiet
 from pixmed_jax.data.samples import Samples
 from pixmed_jax.data.synthetic import MANIFEST
 
@@ -53,9 +53,7 @@ class PixmedSamples(tfds.core.GeneratorBasedBuilder):
         }
         features["label"] = tfds.features.ClassLabel(names=self._samples.label_names)
         features |= {name: tfds.features.Text() for name in ("file", "patient_group")}
-        return self.dataset_info_from_configs(
-            description=__doc__, features=tfds.features.FeaturesDict(features)
-        )
+        return dataset_info(self, description=__doc__, features=tfds.features.FeaturesDict(features))
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
         return {"train": self._generate_examples()}
