@@ -78,7 +78,7 @@ STAGES: dict[str, dict[str, Any]] = {
     "audit": {"number": 500, "split": "test", "samples": "", "seed": 0, "step": "newest"},
     "utility": {
         "segmenter": "quick", "classifier": "quick", "shares": (10, 25, 50, 100), "seeds": 3, "number": 600,
-        "edit": "auto", "split": "val+test", "steps": 0,
+        "edit": "auto", "split": "val+test+spare", "steps": 0,
     },
     "reader": {
         "number": 60, "split": "test", "samples": "", "seed": 0, "step": "newest", "answers": "",

@@ -23,6 +23,7 @@ from pixmed_jax.errors import PixmedError, listing
 from pixmed_jax.evaluation.audit import audit
 from pixmed_jax.evaluation.evaluate import evaluate
 from pixmed_jax.sampling import MANIFEST, sample
+from pixmed_jax.training import checkpoint
 from pixmed_jax.training.loop import total_steps, train
 
 _PATIENCE = 5.0  # seconds between looks at parts that others work on
@@ -121,7 +122,7 @@ def is_done(part: Part) -> bool:
 def _run(part: Part) -> int:
     """Do what is missing of a part."""
     if not (part.split and _evaluated(part)):
-        status = train(part.config, part.workdir)
+        status = 0 if _trained(part) else train(part.config, part.workdir)
         if status:
             return status
         if part.split:
@@ -131,6 +132,12 @@ def _run(part: Part) -> int:
     if part.samples is not None and not _sampled(part):
         sample(part.workdir, **part.samples)
     return 0
+
+
+def _trained(part: Part) -> bool:
+    """Whether the run's last step is there, if it was evaluated on other patients, or not at all."""
+    last, saved = _last_step(part), checkpoint.newest_intact(part.workdir / "checkpoints")
+    return saved is not None and saved.step == last
 
 
 def _evaluated(part: Part) -> bool:

@@ -8,7 +8,8 @@
 With each share of the training patients and each seed, every network is trained once in each arm, with the
 same patients, optimiser steps, batch size and seed. The seed also draws the patients of a share, so it stands
 for the luck of who was at hand. A generator sees the patients of its arm and no others. The split of WORKDIR
-is kept; as nothing is chosen by validation here, validation and test patients together are tested on.
+is kept; as nothing is chosen by validation here, validation and test patients together are tested on, and
+with them the training patients that are spare, most of all where the share is small.
 
 It resumes, and several processes may share it: see `parts`.
 """
@@ -38,7 +39,7 @@ def utility(
     seeds: int = 3,
     number: int = 600,
     edit: str = "auto",
-    split: str = "val+test",
+    split: str = "val+test+spare",
     steps: int = 0,
     fresh: bool = False,
 ) -> int:
@@ -61,14 +62,14 @@ def utility(
     for line in told:
         print(line)
     folder = workdir / "utility"
-    # More seeds or shares are more of the same.
+    # More seeds or shares are more of the same, and other patients to test on train nothing anew.
     prepare(
         folder,
         experiment.told(),
         "utility experiment",
         fresh=fresh,
         contents=("generators", "networks"),
-        may_change=("seeds", "shares"),
+        may_change=("seeds", "shares", "split"),
     )
     done = 0
     while done < seeds:  # seed by seed, so that what is there already says something

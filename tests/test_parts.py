@@ -8,6 +8,7 @@ import time
 from types import SimpleNamespace
 
 import pytest
+import states
 
 from pixmed_jax import parts as module
 from pixmed_jax.errors import PixmedError
@@ -113,6 +114,14 @@ def test_what_is_missing_is_made(done, counted, change, expected):
     part = changed if isinstance(changed, Part) else done
     assert module.is_done(part) is (not expected)
     assert module._run(part) == 0 if expected else True
+    assert counted == expected
+
+
+@pytest.mark.parametrize(("step", "expected"), [(6, ["train", "evaluate"]), (7, ["evaluate"])])
+def test_what_has_its_last_checkpoint_is_not_trained_to_be_tested_on_others(done, counted, step, expected):
+    part = done._replace(split="val+test")
+    states.write(part.workdir / "checkpoints", {3: 0.0, step: 0.0})
+    assert module._run(part) == 0
     assert counted == expected
 
 

@@ -310,7 +310,7 @@ def test_the_folds_of_the_brain_tumor_dataset():
 
 @settings(max_examples=30, deadline=None)
 @given(keep=st.floats(0.05, 0.95), seed=st.integers(0, 99), keep_seed=st.integers(0, 99))
-def test_a_share_of_the_training_patients_stays_and_the_others_are_nowhere(keep, seed, keep_seed):
+def test_a_share_of_the_training_patients_stays_and_the_others_are_spare(keep, seed, keep_seed):
     """Patients stay whole, and who validates and tests does not depend on it."""
     data = patients([3] * 60, 3)
     whole = splits.split(data, seed=seed)
@@ -320,6 +320,8 @@ def test_a_share_of_the_training_patients_stays_and_the_others_are_nowhere(keep,
     assert set(some["train"]) < set(whole["train"])
     kept = {data.groups[row] for row in some["train"]}
     assert some["train"].tolist() == [row for row in whole["train"] if data.groups[row] in kept]
+    assert some["spare"].tolist() == [row for row in whole["train"] if data.groups[row] not in kept]
+    assert "spare" not in whole
     again = splits.split(data, seed=seed, keep=keep, keep_seed=keep_seed)
     assert again["train"].tolist() == some["train"].tolist()
 

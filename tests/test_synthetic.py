@@ -11,6 +11,7 @@ from PIL import Image
 from pixmed_jax.data import phantom
 from pixmed_jax.data.sources import open_dataset
 from pixmed_jax.errors import PixmedError
+from pixmed_jax.evaluation import facts
 
 OPTIONS = {"size": 32, "load_scale": 1.0, "channels": 1, "seed": 0}
 SPLIT = {"train": (0, 1, 2, 3), "val": (4,), "test": (5,)}  # patients
@@ -101,6 +102,35 @@ def test_synthetic_slices_train_only(root, tmp_path, how, capsys):
     # What the next generator would be trained on is on record.
     assert set(both.description()["behind"].values()) == {"p0", "p1", "p2", "p3"}
     assert "behind" not in alone.description()
+
+
+def test_spare_patients_behind_synthetic_slices_are_not_tested_on(root, tmp_path):
+    """Training does not mind whose slices the generator saw among them; a score on them would be void."""
+    half = {"split": {"by": "patient", "keep": 0.5}}
+    alone = opened(root, **half)
+    kept, spare = ({alone.source.groups[i] for i in alone.rows[name]} for name in ("train", "spare"))
+    assert (len(kept), len(spare)) == (2, 2)
+    for patients in (kept, kept | spare):
+        who = sorted(int(name.removeprefix("p")) for name in patients)
+        sampled = write(tmp_path / f"s{len(who)}", [row(0, who=who[0], tumor=who[0])], trained_on=who)
+        workdir = tmp_path / f"run{len(who)}"
+        workdir.mkdir()
+        (workdir / "split.json").write_text(json.dumps(opened(root, sampled, **half).description()))
+        data = {**OPTIONS, **half, "source": "folder", "dir": str(root), "split_column": "part"}
+        config = {"seed": data.pop("seed"), "data": {**data, "synthetic_dir": str(sampled)}}
+        assert set(facts.open_data(workdir, config, "val+test").of("test")) == set(alone.of("test"))
+        if patients == kept:
+            tested = facts.open_data(workdir, config, "val+test+spare").of("val+test+spare")
+            assert len(tested) == 2 * (1 + 1 + 2)
+        else:
+            with pytest.raises(PixmedError, match=r"come from 2 patients of this run's spare split"):
+                facts.open_data(workdir, config, "spare")
+
+
+def test_where_all_train_nobody_is_spare(root):
+    dataset = opened(root)
+    assert dataset.of("val+test+spare").tolist() == dataset.of("val+test").tolist()
+    assert "spare" not in dataset.description()
 
 
 def test_real_slices_in_the_place_of_synthetic_ones(root, tmp_path, capsys):

@@ -1,6 +1,7 @@
 """Utility: what the arms are, who is trained and tested on, what scores come to, a small one from nothing."""
 
 import csv
+import inspect
 import json
 import runpy
 import shutil
@@ -218,11 +219,14 @@ GAINS = {
 }
 
 
-def write_cases(folder, dice):
+HELD_OUT = (("c.png", "p2"), ("a.png", "p1"), ("b.png", "p1"))
+
+
+def write_cases(folder, dice, slices=HELD_OUT):
     with (folder / "cases.csv").open("w", newline="") as file:
         table = csv.writer(file)
         table.writerow(("file", "patient_group", "label", "dice", "hausdorff95"))
-        for name, group, value in zip(("c.png", "a.png", "b.png"), ("p2", "p1", "p1"), dice, strict=True):
+        for (name, group), value in zip(slices, dice, strict=True):
             table.writerow((name, group, "x", value, ""))
 
 
@@ -245,12 +249,53 @@ def test_scores_and_differences_by_hand(finished):
     assert PRIMARY == ("both", "augmented")
     assert of["power"]["variance"]["patients"] == pytest.approx(0, abs=1e-12)
     assert of["power"]["variance"]["seeds"] == pytest.approx(np.var([0.05, 0.1], ddof=1))
-    assert (result["patients"], result["n"], result["comparisons"]) == (2, 3, 1)
+    assert result["tested_on"] == {"100": {"patients": 2, "slices": 3}} and result["comparisons"] == 1
     assert result["trained_on"] == {"100": {"patients": [2, 2], "slices": [2, 2]}}
     page = (workdir / "report" / "utility.html").read_text()
     assert "<strong>yes.</strong>" in page and "+0.075" in page and "Not finished" not in page
     results.write(workdir, experiment._replace(seeds=1), complete=False)
     assert "Not finished" in (workdir / "report" / "utility.html").read_text()
+
+
+def test_a_share_is_judged_by_the_patients_that_all_of_its_seeds_tested(finished):
+    """Each seed spares others: q2 is spare in both, q1 and q3 in one. p1 has 0.2, p2 0.6 and q2 0.7, so the
+    mean is 0.5; with q1 and q3 it would not be.
+    """
+    workdir, experiment = finished
+    spare = ((("d.png", "q1"), ("e.png", "q2")), (("e.png", "q2"), ("f.png", "q3")))
+    of_spare = ((0.9, 0.7), (0.7, 0.0))
+    for seed in range(2):
+        for arm in ARMS:
+            folder = results.folder_of(workdir, "segmenter", 100, arm, seed)
+            dice = [value + GAINS[arm][seed] for value in (0.6, 0.1, 0.3, *of_spare[seed])]
+            write_cases(folder, dice, (*HELD_OUT, *spare[seed]))
+    result = results.write(workdir, experiment, complete=True)
+    assert result["tested_on"] == {"100": {"patients": 3, "slices": 4}}
+    of = result["networks"]["segmenter"]["measures"]["dice"]["100"]
+    for arm, gains in GAINS.items():
+        assert of["scores"][arm]["of_seeds"] == pytest.approx(np.add(0.5, gains))
+    assert "4 slices of 3 patients" in (workdir / "report" / "utility.html").read_text()
+    one = results.write(workdir, experiment._replace(seeds=1), complete=False)
+    assert one["tested_on"] == {"100": {"patients": 4, "slices": 5}}
+
+
+def test_seeds_that_have_one_patient_in_common(finished):
+    workdir, experiment = finished
+    for arm in ARMS:
+        write_cases(results.folder_of(workdir, "segmenter", 100, arm, 1), [0.5], HELD_OUT[:1])
+    with pytest.raises(PixmedError, match=r"1 patients were tested with all 2 seeds of 100 %; give fewer"):
+        results.write(workdir, experiment, complete=True)
+
+
+def test_other_patients_to_test_on_train_nothing_anew(workdir):
+    """Spare ones are the default; an experiment without them goes on, and is tested once more."""
+    segmenter = {"segmenter": NETWORKS["segmenter"]}
+    options = {key: value for key, value in OPTIONS.items() if key != "split"}
+    default = inspect.signature(utility).parameters["split"].default
+    before, now = (plan(workdir, networks=segmenter, **options, split=s)[0] for s in ("val+test", default))
+    made = [[part._replace(split="") for part in parts(of, workdir)] for of in (before, now)]
+    assert made[0] == made[1]
+    assert {part.split for part in parts(now, workdir) if not part.samples} == {"val+test+spare"}
 
 
 def spoilt(folder, **splits):
@@ -278,7 +323,7 @@ def spoilt(folder, **splits):
             "trained on other slices than its generator",
         ),
         (
-            lambda w: spoilt(w / "networks" / "segmenter-100-both-seed1", val={}),
+            lambda w: write_cases(w / "networks" / "segmenter-100-both-seed1", [0.1, 0.2], HELD_OUT[:2]),
             "was tested on other slices than the rest",
         ),
     ],
@@ -303,7 +348,9 @@ def test_values_of_a_classifier():
 # ---------------------------------------------------------------- all of it
 @pytest.mark.slow
 def test_an_experiment_from_nothing_and_gone_on_with(tmp_path_factory, tmp_path, capsys):
-    """One share, a segmenter: every run is real. The same command again trains nothing."""
+    """One share, a segmenter: every run is real. The same command again trains nothing, and with spare
+    patients to test on it tests once more.
+    """
     workdir = tmp_path / "run"
     shutil.copytree(runs.trained(tmp_path_factory), workdir)
     networks = {"segmenter": NETWORKS["segmenter"]}
@@ -313,7 +360,8 @@ def test_an_experiment_from_nothing_and_gone_on_with(tmp_path_factory, tmp_path,
     said = capsys.readouterr().out
     assert "part 7 of 7" in said and "Helps?" in said
     result = json.loads((workdir / "utility.json").read_text())
-    assert result["complete"] and result["patients"] == 4 and result["trained_on"]["50"]["patients"] == [4]
+    assert result["complete"] and result["tested_on"]["50"]["patients"] == 4
+    assert result["trained_on"]["50"]["patients"] == [4]
     counts = {}
     for arm in ARMS:
         folder = results.folder_of(workdir, "segmenter", 50, arm, 0)
@@ -327,5 +375,11 @@ def test_an_experiment_from_nothing_and_gone_on_with(tmp_path_factory, tmp_path,
     assert "https://" not in page and page.count("data:image/png") == 1 and "data:image/svg" in page
     assert utility(workdir, networks=networks, **options) == 0
     assert "part 1" not in capsys.readouterr().out
+    trained = {path: path.read_bytes() for path in (workdir / "utility").rglob("manifest.json")}
+    assert utility(workdir, networks=networks, **{**options, "split": "val+test+spare"}) == 0
+    result = json.loads((workdir / "utility.json").read_text())
+    assert result["tested_on"]["50"]["patients"] == 4 + 4
+    assert "8 patients and 1 seed" in capsys.readouterr().out
+    assert trained == {path: path.read_bytes() for path in (workdir / "utility").rglob("manifest.json")}
     with pytest.raises(PixmedError, match=r"holds a utility experiment with another config \(number\)"):
         utility(workdir, networks=networks, **{**options, "number": 7})

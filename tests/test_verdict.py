@@ -191,7 +191,9 @@ def test_helps(found, answer):
         f"{found[0]['value']:+.3f} ({found[0]['low']:+.3f} to {found[0]['high']:+.3f}) with 10 %"
         in one.sentence
     )
-    assert "39 patients and 3 seeds would show 0.040" in one.sentence
+    assert "; 39 patients and 3 seeds would show 0.040" in one.sentence
+    others = {**utility, "found": [{**f, "patients": 39 + i} for i, f in enumerate([*found, gain()])]}
+    assert f"; 39 to {39 + len(found)} patients and 3 seeds" in told("Helps", {"utility": others}).sentence
     assert "not finished" not in one.sentence
     assert "not finished" in told("Helps", {"utility": {**utility, "complete": False}}).sentence
     unlike = {**utility, "found": [*found, gain(detectable=0.125, share=5)]}
@@ -210,4 +212,7 @@ def test_only_the_experiment_of_this_config_counts(tmp_path):
     assert (found["network"], found["measure"], found["share"], found["detectable"]) == (
         *("segmenter", "dice", 10, 0.02),
     )
+    assert found["patients"] == 39
+    (tmp_path / "utility.json").write_text(json.dumps(result | {"tested_on": {"10": {"patients": 120}}}))
+    assert verdict.used(tmp_path, "abc")["found"][0]["patients"] == 120
     assert "of another config" in verdict.used(tmp_path, "abd")["why"]

@@ -18,6 +18,7 @@ from pixmed_jax.data.reader import tell
 from pixmed_jax.data.regions import MAPS, class_names, label_map
 from pixmed_jax.data.slices import PLANES, Slices, Source, load, plane_values
 from pixmed_jax.data.slices import faulty as faulty_rows
+from pixmed_jax.data.splits import SPARE
 from pixmed_jax.data.splits import split as split_rows
 from pixmed_jax.data.synthetic import join
 from pixmed_jax.enhancement.methods import prepared
@@ -68,11 +69,11 @@ class Dataset(NamedTuple):
         return self.condition in MAPS
 
     def of(self, split: str) -> np.ndarray:
-        """Rows of a split, or of several written with a plus: "val+test"."""
-        names = split.split("+")
-        if unknown := [name for name in names if name not in self.rows]:
-            raise PixmedError(f"split={split!r}: {unknown[0]!r} is not one of {', '.join(self.rows)}")
-        return np.sort(np.concatenate([self.rows[name] for name in names]))
+        """Rows of a split, or of several: "val+test". Where all train, nobody is spare."""
+        names, rows = split.split("+"), {**self.rows, SPARE: self.rows.get(SPARE, np.zeros(0, np.int64))}
+        if unknown := [name for name in names if name not in rows]:
+            raise PixmedError(f"split={split!r}: {unknown[0]!r} is not one of {', '.join(rows)}")
+        return np.sort(np.concatenate([rows[name] for name in names]))
 
     def check(self) -> None:
         """Read every slice of every split once; PixmedError with all that cannot be used."""

@@ -2,7 +2,8 @@
 
 Slices of one patient look alike, so a patient belongs to one split only; `by="slice"` gives that up, with a
 warning. A split is {"train", "val", "test"} -> sorted row numbers of the `Source` (int64), and depends on
-names, labels and the seed alone, not on the order of the rows. Folds that the data bring are called by the
+names, labels and the seed alone, not on the order of the rows. Where only a share of the training patients
+trains, "spare" has the others, who can be tested on as well. Folds that the data bring are called by the
 names in their column, and counted from 0 in the order of these: numbers as numbers.
 Errors: PixmedError.
 """
@@ -18,6 +19,7 @@ from pixmed_jax.data.slices import Source
 from pixmed_jax.errors import PixmedError, listing
 
 SPLITS = ("train", "val", "test")
+SPARE = "spare"
 TRIALS = 8  # random orders tried; more gain little on 169 patients
 
 
@@ -44,8 +46,8 @@ def split(
            `fold`, so over all folds each slice is tested once. Where folds are given, these are the parts.
     crossing: what becomes of patients with slices in several given folds: "error", or "move", each to the
            fold that has most of its slices (the first of equals), with a warning.
-    keep:  the share of the training patients (of slices, by slice) that train; the others are in no split.
-           Drawn by `keep_seed`, each label keeping its share. Validation and test do not depend on it.
+    keep:  the share of the training patients (of slices, by slice) that train, drawn by `keep_seed`, each
+           label keeping its share; the others are "spare". Validation and test do not depend on it.
     A fraction of 0 leaves its split empty.
     """
     if by not in ("patient", "slice"):
@@ -87,7 +89,7 @@ def split(
             chosen = _assign(units, _check_fractions(fractions, len(units), by), seed)[unit_of_row]
     rows = {name: np.flatnonzero(chosen == i) for i, name in enumerate(SPLITS)}
     if keep != 1:
-        rows["train"] = _kept(rows["train"], names, source, keep, keep_seed)
+        rows["train"], rows[SPARE] = _kept(rows["train"], names, source, keep, keep_seed)
     check_disjoint({name: names[r].tolist() for name, r in rows.items()})
     return rows
 
@@ -100,14 +102,17 @@ def _units(names: np.ndarray, source: Source) -> tuple[np.ndarray, np.ndarray]:
     return units, unit_of_row
 
 
-def _kept(rows: np.ndarray, names: np.ndarray, source: Source, keep: float, seed: int) -> np.ndarray:
-    """The training rows whose units are drawn to stay."""
+def _kept(
+    rows: np.ndarray, names: np.ndarray, source: Source, keep: float, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The training rows whose units are drawn to stay, and the others."""
     if not 0 < keep < 1:
         raise PixmedError(f"data.split.keep={keep}: give a share above 0 and up to 1")
     units, unit_of_row = _units(names[rows], source.take(rows.tolist()))
     if len(units) < 2:
         raise PixmedError(f"data.split.keep={keep}: there is one training patient; set it to 1")
-    return rows[_assign(units, np.array([keep, 1 - keep]), seed)[unit_of_row] == 0]
+    stays = _assign(units, np.array([keep, 1 - keep]), seed)[unit_of_row] == 0
+    return rows[stays], rows[~stays]
 
 
 def check_disjoint(groups_by_split: Mapping[str, Sequence[str]]) -> None:

@@ -65,7 +65,7 @@ def join(
         raise PixmedError(f"data.synthetic={how!r} is unknown; use one of {', '.join(HOW)}")
     root = Path(directory)
     made = read(root, real.label_names, labelled=labelled, masked=real.masked and not labelled, trust=trust)
-    _refuse_leaks(root, made.behind, real, rows, by)
+    refuse_leaks(root, made.behind, real, {name: rows[name] for name in ("test", "val")}, by)
     if how == "oversample":
         again = _again(root, real, rows["train"], made.source.labels)
         print(f"{root}: {len(again)} real slices train once more", file=sys.stderr, flush=True)
@@ -217,9 +217,10 @@ def _read(
     return image, (mask > 0) * np.uint8(labels[row] + 1)
 
 
-def _refuse_leaks(
-    root: Path, behind: Mapping[str, str], real: Source, rows: Mapping[str, np.ndarray], by: str
+def refuse_leaks(
+    root: Path, behind: Mapping[str, str], real: Source, tested: Mapping[str, np.ndarray], by: str
 ) -> None:
+    """PixmedError, if who is behind the folder's slices is among the rows of a split that is tested on."""
     by_file = by == "slice" or real.groups == real.files
     if by_file and not set(real.files) & set(behind):
         warnings.warn(
@@ -229,8 +230,8 @@ def _refuse_leaks(
         )
     ours = real.files if by_file else real.groups
     theirs = set(behind) if by_file else set(behind.values()) - {""}
-    for split in ("test", "val"):
-        shared = sorted({ours[row] for row in rows[split]} & theirs)
+    for split, rows in tested.items():
+        shared = sorted({ours[row] for row in rows} & theirs)
         if shared:
             what = "slices" if by_file else "patients"
             raise PixmedError(

@@ -153,7 +153,8 @@ def of_utility(utility: Mapping[str, Any]) -> list[Row]:
     """Of a utility experiment: what synthetic slices gain beside augmentation, each share of the patients."""
     rows: list[Row] = []
     for of in utility["found"]:
-        title = f"{of['network']}'s {of['measure']}, {of['share']} % of the patients: gain"
+        trained, tested = f"{of['share']} % of the patients", f"{of['patients']} unseen ones"
+        title = f"{of['network']}'s {of['measure']}, {trained}, on {tested}: gain"
         least = {"the least that would be seen": of["detectable"]}
         rows += row(title, of["value"], (of["low"], of["high"]), better="more", **least)
     return rows

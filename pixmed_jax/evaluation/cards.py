@@ -199,7 +199,7 @@ def _reason(found: Mapping[str, Any]) -> str:
 def _utility(utility: Mapping[str, Any]) -> dict[str, Any]:
     if not utility.get("found"):
         return missing("utility", _reason(utility))
-    facts = {key: utility[key] for key in ("patients", "seeds", "split", "complete")}
+    facts = {key: utility[key] for key in ("seeds", "split", "complete")}
     return {**facts, "rows": [row._asdict() for row in card_rows.of_utility(utility)]}
 
 

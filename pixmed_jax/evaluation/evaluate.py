@@ -17,7 +17,6 @@ from pixmed_jax import workdir as run_folder
 from pixmed_jax.data.pipeline import Arrays
 from pixmed_jax.data.regions import known_heads
 from pixmed_jax.data.slices import Slices
-from pixmed_jax.data.sources import open_dataset
 from pixmed_jax.errors import PixmedError
 from pixmed_jax.evaluation import (
     cards,
@@ -75,8 +74,7 @@ def evaluate(
     inception = published.inception(weights) if features == "inception" else None
     distance = published.lpips(lpips, weights) if lpips != "none" else None
     generator = inference.load(workdir, step)
-    # Synthetic slices only train, and whatever judges or stands beside is made of real ones alone.
-    dataset = open_dataset(**{**config["data"], "synthetic_dir": ""}, seed=config["seed"])
+    dataset = facts.open_data(workdir, config, split)
     arrays, slices = dataset.load(dataset.of(split), dataset.size)
     train, train_slices = dataset.load(dataset.rows["train"], dataset.size)
 

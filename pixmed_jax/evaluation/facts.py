@@ -1,10 +1,32 @@
-"""What every evaluation.json begins with: on whom a run was judged, at which step, under which config."""
+"""On whom a run is judged: the data of its config, and what every evaluation.json begins with."""
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from pixmed_jax import config as configs
-from pixmed_jax.data.sources import Dataset
+from pixmed_jax import workdir as run_folder
+from pixmed_jax.data.sources import Dataset, open_dataset
+from pixmed_jax.data.splits import SPARE
+from pixmed_jax.data.synthetic import refuse_leaks
+
+
+def open_data(workdir: Path, config: Mapping[str, Any], split: str) -> Dataset:
+    """Real slices alone: synthetic ones only train, so that their folder need not be there any more.
+
+    Spare patients may be behind those: a folder that was sampled hides the run's val and test patients from
+    its generator, not these.
+    """
+    data = config["data"]
+    dataset = open_dataset(**{**data, "synthetic_dir": ""}, seed=config["seed"])
+    path = workdir / run_folder.SPLIT
+    if SPARE in split.split("+") and path.exists():
+        behind = json.loads(path.read_text(encoding="utf-8")).get("behind")
+        if behind:
+            tested = {SPARE: dataset.of(SPARE)}
+            refuse_leaks(Path(data["synthetic_dir"]), behind, dataset.source, tested, data["split"]["by"])
+    return dataset
 
 
 def of(config: Mapping[str, Any], dataset: Dataset, split: str, step: int) -> dict[str, Any]:

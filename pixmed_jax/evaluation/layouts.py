@@ -23,7 +23,7 @@ from pixmed_jax import workdir as run_folder
 from pixmed_jax.data import plausible
 from pixmed_jax.data.regions import is_tumor
 from pixmed_jax.data.slices import plane_values
-from pixmed_jax.data.sources import Dataset, open_dataset
+from pixmed_jax.data.sources import Dataset
 from pixmed_jax.errors import PixmedError
 from pixmed_jax.evaluation import cards, facts
 from pixmed_jax.metrics.memorisation import Found, Real, measure
@@ -36,7 +36,7 @@ _PERCENTILES = (5, 50, 95)
 def evaluate(workdir: Path, config: Mapping[str, Any], *, split: str, seed: int, step: str) -> dict[str, Any]:
     """Score a checkpoint of `workdir` on the maps of `split`; returns what evaluation.json holds."""
     model = models.load(workdir, step)
-    dataset = open_dataset(**{**config["data"], "synthetic_dir": ""}, seed=config["seed"])
+    dataset = facts.open_data(workdir, config, split)
     held_out, train = (of_patients(dataset, name) for name in (split, "train"))
     values = tumor_values(held_out.images, len(model.tumors))
     planes, known = (_planes(dataset, name) for name in (split, "train"))

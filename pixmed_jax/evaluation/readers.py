@@ -35,9 +35,9 @@ from pixmed_jax import config as configs
 from pixmed_jax import inference, pages, pictures
 from pixmed_jax import workdir as run_folder
 from pixmed_jax.data import decode, tables
-from pixmed_jax.data.sources import Dataset, open_dataset
+from pixmed_jax.data.sources import Dataset
 from pixmed_jax.errors import PixmedError, listing
-from pixmed_jax.evaluation import cards, pairs, verdict
+from pixmed_jax.evaluation import cards, facts, pairs, verdict
 from pixmed_jax.evaluation.evaluate import grey_floats
 from pixmed_jax.metrics import bootstrap
 from pixmed_jax.metrics.diversity import spread_rows
@@ -73,7 +73,7 @@ def prepare(
         raise PixmedError(f"reader.split={split}: these patients were trained on; give test, val or val+test")
     generator = inference.load(workdir, step)
     config = generator.config
-    dataset = open_dataset(**{**config["data"], "synthetic_dir": ""}, seed=config["seed"])
+    dataset = facts.open_data(workdir, config, split)
     rng = np.random.default_rng(seed)
     real, made = _slices(generator, dataset, split, samples, seed, number // 2, rng)
     count = min(len(real), len(made))

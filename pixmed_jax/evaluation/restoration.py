@@ -20,7 +20,7 @@ from pixmed_jax import workdir as run_folder
 from pixmed_jax.data.pipeline import Arrays, whole_batch
 from pixmed_jax.data.regions import heads
 from pixmed_jax.data.slices import Slices
-from pixmed_jax.data.sources import Dataset, open_dataset
+from pixmed_jax.data.sources import Dataset
 from pixmed_jax.enhancement.interpolation import METHODS, enlarge
 from pixmed_jax.evaluation import cards, cost, facts, report, supervised
 from pixmed_jax.judges import features
@@ -48,8 +48,7 @@ def evaluate(
     lpips: the name of a published network, and its distance.
     """
     restorer = inference.load_restorer(workdir, step)
-    # Synthetic slices only train, so that their folder need not be there any more.
-    dataset = open_dataset(**{**config["data"], "synthetic_dir": ""}, seed=config["seed"])
+    dataset = facts.open_data(workdir, config, split)
     arrays, slices = dataset.load(dataset.of(split), dataset.size)
     train, train_slices = dataset.load(dataset.rows["train"], dataset.size)
     given, real, groups = _given(dataset, arrays), _grey(arrays.images), np.array(slices.groups)

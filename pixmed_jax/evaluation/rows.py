@@ -313,8 +313,8 @@ def doubts(runs: Sequence[Run]) -> list[str]:
     told = []
     tests: dict[frozenset[str], list[str]] = {}
     for run in runs:
-        files = frozenset(name for split in run.evaluation["split"].split("+") for name in run.split[split])
-        tests.setdefault(files, []).append(run.path.name)
+        of_splits = [run.split.get(name, {}) for name in run.evaluation["split"].split("+")]
+        tests.setdefault(frozenset().union(*of_splits), []).append(run.path.name)
     if len(tests) > 1:
         sets = "; ".join(f"{listing(names, 4)} on {len(files)} slices" for files, names in tests.items())
         told.append(f"The runs were tested on different slices ({sets}): compare only those within one set.")

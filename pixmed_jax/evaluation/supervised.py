@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from pixmed_jax import inference, pictures
 from pixmed_jax import workdir as run_folder
 from pixmed_jax.data.slices import Slices
-from pixmed_jax.data.sources import Dataset, open_dataset
+from pixmed_jax.data.sources import Dataset
 from pixmed_jax.data.synthetic import PREFIX
 from pixmed_jax.evaluation import cards, cost, facts, report
 from pixmed_jax.metrics import bootstrap, classification, segmentation
@@ -62,8 +62,7 @@ class Judged(NamedTuple):
 def evaluate(workdir: Path, config: Mapping[str, Any], *, split: str, step: str) -> dict[str, Any]:
     """Score a checkpoint of `workdir` on `split`; returns what evaluation.json holds."""
     network = inference.load_network(workdir, step)
-    # Synthetic slices only train, so that their folder need not be there any more.
-    dataset = open_dataset(**{**config["data"], "synthetic_dir": ""}, seed=config["seed"])
+    dataset = facts.open_data(workdir, config, split)
     arrays, slices = dataset.load(dataset.of(split), dataset.size)
     logits = network(np.asarray(arrays.images))
     judge = _judge_labels if network.predicts == "labels" else _judge_masks

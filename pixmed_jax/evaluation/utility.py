@@ -2,7 +2,8 @@
 
 Reads `cases.csv` of every network; writes `utility.json` and `report/utility.html` into the run's folder, and
 the entry "utility" into evaluation.json, for the verdict. Scores are means over a patient's slices, then over
-patients, then over seeds.
+patients, then over seeds. With a share of the training patients the others are spare, and other ones for each
+seed: a share is judged by those patients that were tested with all of its seeds.
 """
 
 import csv
@@ -30,7 +31,7 @@ def folder_of(workdir: Path, network: str, share: int, arm: str, seed: int) -> P
 
 def write(workdir: Path, experiment: Experiment, *, complete: bool) -> dict[str, Any]:
     """Judge an experiment whose parts are all done; returns what utility.json holds."""
-    held_out, trained = _check_patients(workdir, experiment)
+    tested, trained = _check_patients(workdir, experiment)
     networks, comparisons = {}, len(experiment.networks) * len(experiment.shares)
     for name, config in experiment.networks.items():
         predicts = "labels" if config["data"]["condition"] == "label" else "masks"
@@ -40,7 +41,9 @@ def write(workdir: Path, experiment: Experiment, *, complete: bool) -> dict[str,
             "measures": {
                 measure: {
                     str(share): _judged(
-                        _scores(workdir, experiment, name, share, measure, held_out), comparisons, measure
+                        _scores(workdir, experiment, name, share, measure, tested[share]),
+                        comparisons,
+                        measure,
                     )
                     for share in experiment.shares
                 }
@@ -54,8 +57,10 @@ def write(workdir: Path, experiment: Experiment, *, complete: bool) -> dict[str,
         "condition": experiment.config["data"]["condition"],
         "complete": complete,
         "split": experiment.split,
-        "patients": len(held_out),
-        "n": sum(map(len, held_out.values())),
+        "tested_on": {
+            str(share): {"patients": len(files), "slices": sum(map(len, files.values()))}
+            for share, files in tested.items()
+        },
         "size": experiment.config["data"]["size"],
         "seeds": experiment.seeds,
         "shares": list(experiment.shares),
@@ -82,49 +87,67 @@ def summary(result: Mapping[str, Any]) -> str:
 # ---------------------------------------------------------------- who was trained and tested on
 def _check_patients(
     workdir: Path, experiment: Experiment
-) -> tuple[dict[str, list[str]], dict[str, dict[str, list[int]]]]:
-    """{held-out patient: files}, and how many patients and slices each share trained on, seed by seed.
+) -> tuple[dict[int, dict[str, list[str]]], dict[str, dict[str, list[int]]]]:
+    """{share: {patient: files} that it is judged by}, and how many patients and slices each share trained on,
+    seed by seed.
 
-    Every arm was tested on the same patients, no generator has seen one of them, and each was trained on the
-    patients of its arms and on nobody else.
+    With one share and seed every arm was tested on the same patients, the generator has seen none of them,
+    and each was trained on the patients of its arms and on nobody else.
     """
-    tested: dict[str, list[str]] = {}
-    trained: dict[str, dict[str, list[int]]] = {
-        str(share): {"patients": [], "slices": []} for share in experiment.shares
-    }
-    names = experiment.split.split("+")
+    tested: dict[int, dict[str, list[str]]] = {}
+    trained: dict[str, dict[str, list[int]]] = {}
     for share in experiment.shares:
-        for seed in range(experiment.seeds):
-            made = _split(workdir / "utility" / "generators" / f"{share}-seed{seed}")["train"]
-            trained[str(share)]["patients"].append(len(set(made.values())))
-            trained[str(share)]["slices"].append(len(made))
-            for network in experiment.networks:
-                for arm in ARMS:
-                    folder = folder_of(workdir, network, share, arm, seed)
-                    split = _split(folder)
-                    here: dict[str, list[str]] = {}
-                    for file, group in sorted((f, g) for name in names for f, g in split[name].items()):
-                        here.setdefault(group, []).append(file)
-                    tested = tested or here
-                    if here != tested:
-                        raise PixmedError(
-                            f"{folder}: was tested on other slices than the rest; delete it and rerun"
-                        )
-                    if seen := sorted(set(here) & set(made.values())):
-                        raise PixmedError(
-                            f"{folder}: its generator has seen {len(seen)} of the patients it is tested on "
-                            f"({listing(seen)}); delete {workdir / 'utility'} and rerun"
-                        )
-                    own = {f for f in split["train"] if not f.startswith(PREFIX)}
-                    if not own <= set(made) or (ARMS[arm].synthetic != "replace" and own != set(made)):
-                        raise PixmedError(
-                            f"{folder}: trained on other slices than its generator; delete it and rerun"
-                        )
+        seeds = [_check_seed(workdir, experiment, share, seed) for seed in range(experiment.seeds)]
+        common = set.intersection(*(set(here) for here, _ in seeds))
+        if len(common) < 2:
+            raise PixmedError(
+                f"{workdir / 'utility'}: {len(common)} patients were tested with all {len(seeds)} seeds of "
+                f"{share} %; give fewer utility.seeds, or validation and test patients in utility.split"
+            )
+        first = seeds[0][0]
+        tested[share] = {patient: first[patient] for patient in sorted(common)}
+        trained[str(share)] = {
+            "patients": [len(set(made.values())) for _, made in seeds],
+            "slices": [len(made) for _, made in seeds],
+        }
     return tested, trained
+
+
+def _check_seed(
+    workdir: Path, experiment: Experiment, share: int, seed: int
+) -> tuple[dict[str, list[str]], dict[str, str]]:
+    """{patient: files} tested on, and {file: patient} that the generator was trained on."""
+    made = _split(workdir / "utility" / "generators" / f"{share}-seed{seed}")["train"]
+    tested: dict[str, list[str]] = {}
+    for network in experiment.networks:
+        for arm in ARMS:
+            folder = folder_of(workdir, network, share, arm, seed)
+            here: dict[str, list[str]] = {}
+            for case in _cases(folder):
+                here.setdefault(case["patient_group"], []).append(case["file"])
+            tested = tested or here
+            if here != tested:
+                raise PixmedError(f"{folder}: was tested on other slices than the rest; delete it and rerun")
+            if seen := sorted(set(here) & set(made.values())):
+                raise PixmedError(
+                    f"{folder}: its generator has seen {len(seen)} of the patients it is tested on "
+                    f"({listing(seen)}); delete {workdir / 'utility'} and rerun"
+                )
+            own = {file for file in _split(folder)["train"] if not file.startswith(PREFIX)}
+            if not own <= set(made) or (ARMS[arm].synthetic != "replace" and own != set(made)):
+                raise PixmedError(
+                    f"{folder}: trained on other slices than its generator; delete it and rerun"
+                )
+    return tested, made
 
 
 def _split(folder: Path) -> dict[str, dict[str, str]]:
     return json.loads((folder / run_folder.SPLIT).read_text(encoding="utf-8"))
+
+
+def _cases(folder: Path) -> list[dict[str, str]]:
+    with (folder / run_folder.CASES).open(newline="", encoding="utf-8") as table:
+        return list(csv.DictReader(table))
 
 
 # ---------------------------------------------------------------- scores
@@ -134,17 +157,16 @@ def _scores(
     network: str,
     share: int,
     measure: str,
-    held_out: Mapping[str, list[str]],
+    tested: Mapping[str, list[str]],
 ) -> dict[str, np.ndarray]:
-    """{arm: [S, P]}, patients in the order of `held_out`."""
+    """{arm: [S, P]}, patients in the order of `tested`."""
     found = {}
     for arm in ARMS:
         rows = []
         for seed in range(experiment.seeds):
-            path = folder_of(workdir, network, share, arm, seed) / run_folder.CASES
-            with path.open(newline="", encoding="utf-8") as table:
-                cases = {case["file"]: _value(case, measure) for case in csv.DictReader(table)}
-            rows.append([np.mean([cases[file] for file in files]) for files in held_out.values()])
+            table = _cases(folder_of(workdir, network, share, arm, seed))
+            cases = {case["file"]: _value(case, measure) for case in table}
+            rows.append([np.mean([cases[file] for file in files]) for files in tested.values()])
         found[arm] = np.array(rows)
     return found
 

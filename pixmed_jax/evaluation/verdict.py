@@ -95,7 +95,10 @@ def used(workdir: Path, config: str) -> dict[str, Any]:
 
 
 def told_of_utility(result: Mapping[str, Any]) -> dict[str, Any]:
-    """What the verdict needs of utility.json: the one comparison that was fixed beforehand."""
+    """What the verdict needs of utility.json: the one comparison that was fixed beforehand.
+
+    Where utility.json does not say who was tested with each share, it was the same patients with all.
+    """
     a, b = result["primary"]
     found = []
     for network, told in result["networks"].items():
@@ -106,11 +109,12 @@ def told_of_utility(result: Mapping[str, Any]) -> dict[str, Any]:
                     "network": network,
                     "measure": measure,
                     "share": int(share),
+                    "patients": result.get("tested_on", {}).get(share, result)["patients"],
                     **{k: v for k, v in of["differences"][f"{a}-{b}"].items() if k != "of_seeds"},
                     "detectable": of["power"]["detectable"],
                 }
             )
-    facts = {key: result[key] for key in ("patients", "seeds", "split", "complete")}
+    facts = {key: result[key] for key in ("seeds", "split", "complete")}
     return {**facts, "found": found}
 
 
@@ -269,10 +273,12 @@ def helps(utility: Mapping[str, Any]) -> Answer:
         ]
         told.append(f"a {network}'s {own[0]['measure']} by {', '.join(parts)} of the patients")
     limits = dict.fromkeys(f"{of(f['detectable'] for f in found):.3f}" for of in (min, max))
+    tested = [f.get("patients", utility.get("patients")) for f in found]
+    patients = dict.fromkeys(str(of(tested)) for of in (min, max))
     seen = f"of {len(found)} comparisons {len(better)} show a gain and {len(worse)} a loss beyond chance"
     sentence = f"beside classical augmentation, synthetic slices change {', '.join(told)}"
     seeds = f"{utility['seeds']} seed{'s' if utility['seeds'] != 1 else ''}"
-    power = f"{utility['patients']} patients and {seeds} would show {' to '.join(limits)} at the least"
+    power = f"{' to '.join(patients)} patients and {seeds} would show {' to '.join(limits)} at the least"
     unfinished = "" if utility["complete"] else "the experiment is not finished"
     return Answer(question, grade, _sentence(sentence, seen, power, unfinished), "utility.html")
 
