@@ -13,7 +13,7 @@ import numpy as np
 
 from pixmed_jax.data import augment_settings, classes, folder, tables
 from pixmed_jax.data import degrade as degrading
-from pixmed_jax.data.pipeline import Arrays
+from pixmed_jax.data.pipeline import Arrays, Batch, whole_batch
 from pixmed_jax.data.reader import tell
 from pixmed_jax.data.regions import MAPS, class_names, label_map
 from pixmed_jax.data.slices import PLANES, Slices, Source, load, plane_values
@@ -62,6 +62,10 @@ class Dataset(NamedTuple):
         )
         labels = plane_values([self.source.planes[row] for row in rows]) if self.planes else slices.labels
         return Arrays(slices.images, maps, labels), slices
+
+    def batch(self, arrays: Arrays) -> Batch:
+        """What a network is given of loaded slices, neither cropped nor changed."""
+        return whole_batch(arrays, classes=len(self.classes), channels=self.channels, degrade=self.degrade)
 
     @property
     def masked(self) -> bool:

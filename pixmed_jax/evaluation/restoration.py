@@ -17,7 +17,7 @@ import numpy as np
 
 from pixmed_jax import inference, pictures
 from pixmed_jax import workdir as run_folder
-from pixmed_jax.data.pipeline import Arrays, whole_batch
+from pixmed_jax.data.pipeline import Arrays
 from pixmed_jax.data.regions import heads
 from pixmed_jax.data.slices import Slices
 from pixmed_jax.data.sources import Dataset
@@ -109,9 +109,7 @@ def _given(dataset: Dataset, arrays: Arrays) -> np.ndarray:
 
     @jax.jit
     def degraded(part: Arrays) -> jax.Array:
-        return whole_batch(
-            part, classes=len(dataset.classes), channels=dataset.channels, degrade=dataset.degrade
-        ).condition
+        return dataset.batch(part).condition
 
     rows = range(0, len(arrays.images), _BATCH)
     parts = (Arrays(*(np.asarray(x)[start : start + _BATCH] for x in arrays)) for start in rows)

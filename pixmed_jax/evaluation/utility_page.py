@@ -44,7 +44,7 @@ def write(workdir: Path, experiment: Experiment, result: Mapping[str, Any]) -> P
             for measure, of in told["measures"].items()
         },
         sheets=[(share, pictures.data_uri(_sheet(of))) for share, of in samples if of.is_dir()],
-        tested=", ".join({"val": "validation"}.get(s, s) for s in result["split"].split("+")),
+        tested=" and ".join({"val": "validation"}.get(s, s) for s in result["split"].split("+")),
     )
     path = workdir / "report" / "utility.html"
     path.parent.mkdir(exist_ok=True)

@@ -275,7 +275,8 @@ def helps(utility: Mapping[str, Any]) -> Answer:
     limits = dict.fromkeys(f"{of(f['detectable'] for f in found):.3f}" for of in (min, max))
     tested = [f.get("patients", utility.get("patients")) for f in found]
     patients = dict.fromkeys(str(of(tested)) for of in (min, max))
-    seen = f"of {len(found)} comparisons {len(better)} show a gain and {len(worse)} a loss beyond chance"
+    count = f"{len(found)} comparison{'s' if len(found) != 1 else ''}"
+    seen = f"of {count} {len(better)} show a gain and {len(worse)} a loss beyond chance"
     sentence = f"beside classical augmentation, synthetic slices change {', '.join(told)}"
     seeds = f"{utility['seeds']} seed{'s' if utility['seeds'] != 1 else ''}"
     power = f"{' to '.join(patients)} patients and {seeds} would show {' to '.join(limits)} at the least"

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from pixmed_jax import inference, pictures
-from pixmed_jax.data.pipeline import Arrays, Batch, whole_batch
+from pixmed_jax.data.pipeline import Arrays
 from pixmed_jax.data.sources import Dataset
 from pixmed_jax.training.task import Task
 
@@ -26,15 +26,9 @@ class HeldOut:
         self._images, self._maps, self._labels = (np.asarray(x) for x in arrays)
         self._dataset, self._task = dataset, task
         self._seeds = inference.image_seeds(0, len(rows))
-
-        def batch_of(arrays: Arrays) -> Batch:
-            return whole_batch(
-                arrays, classes=len(dataset.classes), channels=dataset.channels, degrade=dataset.degrade
-            )
-
-        self._predict = inference.jit_predict(task, lambda arrays: task.inputs(batch_of(arrays)))
-        self._score = jax.jit(lambda outputs, arrays: task.score(outputs, batch_of(arrays)))
-        self._given = jax.jit(lambda arrays: batch_of(arrays).condition)
+        self._predict = inference.jit_predict(task, lambda arrays: task.inputs(dataset.batch(arrays)))
+        self._score = jax.jit(lambda outputs, arrays: task.score(outputs, dataset.batch(arrays)))
+        self._given = jax.jit(lambda arrays: dataset.batch(arrays).condition)
 
     def look(self, variables: Any) -> tuple[dict[str, float], Callable[[], Image.Image]]:
         """The mean of each score, and a function that draws the picture."""

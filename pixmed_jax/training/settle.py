@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from pixmed_jax.data.pipeline import Batch, whole_batch
+from pixmed_jax.data.pipeline import Batch
 from pixmed_jax.data.sources import Dataset
 from pixmed_jax.progress import watched
 from pixmed_jax.training.task import Metrics, Settle
@@ -33,10 +33,7 @@ def training_slices(dataset: Dataset) -> Iterator[Batch]:
         parts.pop()  # another shape would be compiled for it
     for part in watched(parts, len(parts), "settling"):
         arrays, _ = dataset.load(part, dataset.size)
-        batch = whole_batch(
-            arrays, classes=len(dataset.classes), channels=dataset.channels, degrade=dataset.degrade
-        )
-        yield jax.device_get(batch)  # of no device, so that several processes may use it
+        yield jax.device_get(dataset.batch(arrays))  # of no device, so that several processes may use it
 
 
 def styles_of(generator: nn.Module) -> Settle:
