@@ -12,7 +12,7 @@
 A sixtieth of the paper's parameters, no transposed convolutions, and another slice at each draw of a map, in
 a style that such maps have (see models/ghost_spade.py), against PatchGANs at two scales. After the last step
 these styles are settled (training/settle.py); to settle a run that was stopped before, give as train.steps
-the step it stopped at plus one. docs/results.md says what each part is worth.
+the step it stopped at plus one. docs/ablations.md says what each part is worth.
 """
 
 from pixmed_jax.defaults import ADVERSARIAL, experiment, merged
