@@ -52,18 +52,23 @@ def prepare(
     fresh: bool,
     contents: Sequence[str],
     may_change: Sequence[str] = (),
+    may_come: Sequence[str] = (),
 ) -> None:
     """Make `folder` that of this work: new, gone on with under the same config, or emptied by `fresh`.
 
     contents: what the work writes there, and all that `fresh` deletes. may_change: keys that may differ.
+    may_come: tables whose entries may come later and be left out, but not differ.
     """
-    old = _read(folder / run_folder.CONFIG)
-    changed = sorted(set(differences(old, config)) - set(may_change)) if old else []
-    if changed and not fresh:
-        raise PixmedError(
-            f"{folder}: holds a {what} with another config ({listing(changed)}); give another --workdir, "
-            "or --fresh to start over in this one"
-        )
+    old = {} if fresh else _read(folder / run_folder.CONFIG)
+    if old:
+        config = {**config, **{table: {**old[table], **config[table]} for table in may_come}}
+        come = tuple(f"{table}.{name}." for table in may_come for name in config[table].keys() - old[table])
+        changed = [k for k in differences(old, config) if k not in may_change and not k.startswith(come)]
+        if changed:
+            raise PixmedError(
+                f"{folder}: holds a {what} with another config ({listing(changed)}); give another --workdir, "
+                "or --fresh to start over in this one"
+            )
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if fresh:

@@ -62,7 +62,7 @@ def utility(
     for line in told:
         print(line)
     folder = workdir / "utility"
-    # More seeds or shares are more of the same, and other patients to test on train nothing anew.
+    # More seeds, shares or networks are more of the same, and other patients to test on train nothing anew.
     prepare(
         folder,
         experiment.told(),
@@ -70,6 +70,7 @@ def utility(
         fresh=fresh,
         contents=("generators", "networks"),
         may_change=("seeds", "shares", "split"),
+        may_come=("networks",),
     )
     done = 0
     while done < seeds:  # seed by seed, so that what is there already says something

@@ -59,6 +59,21 @@ def as_sampled(part):
     (part.workdir / "samples" / "manifest.csv").write_text(f"{header}\n{part.samples['number'] * line}")
 
 
+def test_entries_of_a_table_come_later_and_are_left_out_but_stay_what_they_were(tmp_path):
+    options = {"fresh": False, "contents": (), "may_come": ("networks",)}
+    a, b, other = ({"steps": steps} for steps in (1, 2, 3))
+    prepare(tmp_path, {"seed": 0, "networks": {"a": a}}, "study", **options)
+    prepare(tmp_path, {"seed": 0, "networks": {"b": b}}, "study", **options)
+    prepare(tmp_path, {"seed": 0, "networks": {"a": a, "b": b}}, "study", **options)
+    for networks, key in (({"a": other}, "a.steps"), ({"a": a, "b": other, "ab": a}, "b.steps")):
+        with pytest.raises(PixmedError, match=rf"another config \(networks\.{key}\)"):
+            prepare(tmp_path, {"seed": 0, "networks": networks}, "study", **options)
+    with pytest.raises(PixmedError, match=r"another config \(seed\)"):
+        prepare(tmp_path, {"seed": 1, "networks": {"c": a}}, "study", **options)
+    prepare(tmp_path, {"seed": 1, "networks": {"a": other}}, "study", **{**options, "fresh": True})
+    assert json.loads((tmp_path / "config.json").read_text())["networks"] == {"a": other}
+
+
 @pytest.fixture
 def counted(monkeypatch):
     """Which of the stages are called, each by name; nothing is done."""
