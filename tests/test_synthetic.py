@@ -125,6 +125,9 @@ def test_spare_patients_behind_synthetic_slices_are_not_tested_on(root, tmp_path
         else:
             with pytest.raises(PixmedError, match=r"come from 2 patients of this run's spare split"):
                 facts.open_data(workdir, config, "spare")
+        (workdir / "split.json").unlink()
+        with pytest.raises(PixmedError, match=r"split\.json: missing or unreadable, so nobody knows"):
+            facts.open_data(workdir, config, "spare")
 
 
 def test_where_all_train_nobody_is_spare(root):

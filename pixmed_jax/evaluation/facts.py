@@ -1,6 +1,5 @@
 """On whom a run is judged: the data of its config, and what every evaluation.json begins with."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,20 +9,26 @@ from pixmed_jax import workdir as run_folder
 from pixmed_jax.data.sources import Dataset, open_dataset
 from pixmed_jax.data.splits import SPARE
 from pixmed_jax.data.synthetic import refuse_leaks
+from pixmed_jax.errors import PixmedError
+from pixmed_jax.evaluation import provenance
 
 
 def open_data(workdir: Path, config: Mapping[str, Any], split: str) -> Dataset:
     """Real slices alone: synthetic ones only train, so that their folder need not be there any more.
 
-    Spare patients may be behind those: a folder that was sampled hides the run's val and test patients from
-    its generator, not these.
+    Spare patients may be behind those, since only val and test were looked at when the run took their folder:
+    PixmedError then, and where the run's record of them is gone.
     """
     data = config["data"]
     dataset = open_dataset(**{**data, "synthetic_dir": ""}, seed=config["seed"])
-    path = workdir / run_folder.SPLIT
-    if SPARE in split.split("+") and path.exists():
-        behind = json.loads(path.read_text(encoding="utf-8")).get("behind")
-        if behind:
+    if SPARE in split.split("+") and data.get("synthetic_dir"):
+        record = provenance.read_split(workdir)
+        if record is None:
+            raise PixmedError(
+                f"{workdir / run_folder.SPLIT}: missing or unreadable, so nobody knows whether spare "
+                "patients are behind the synthetic slices; leave spare out of the split"
+            )
+        if behind := record.get("behind"):
             tested = {SPARE: dataset.of(SPARE)}
             refuse_leaks(Path(data["synthetic_dir"]), behind, dataset.source, tested, data["split"]["by"])
     return dataset

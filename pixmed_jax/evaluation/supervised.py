@@ -7,7 +7,6 @@ for a segmenter `dice` and `hausdorff95` (pixels; empty where a mask is).
 
 import csv
 import io
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,7 +19,7 @@ from pixmed_jax import workdir as run_folder
 from pixmed_jax.data.slices import Slices
 from pixmed_jax.data.sources import Dataset
 from pixmed_jax.data.synthetic import PREFIX
-from pixmed_jax.evaluation import cards, cost, facts, report
+from pixmed_jax.evaluation import cards, cost, facts, provenance, report
 from pixmed_jax.metrics import bootstrap, classification, segmentation
 
 _SHOWN = 12  # right ones and wrong ones, each
@@ -107,8 +106,7 @@ def summary(result: Mapping[str, Any]) -> str:
 
 
 def _trained_on(workdir: Path) -> dict[str, int]:
-    path = workdir / run_folder.SPLIT
-    files = json.loads(path.read_text()).get("train", {}) if path.exists() else {}
+    files = (provenance.read_split(workdir) or {}).get("train", {})
     made = sum(name.startswith(PREFIX) for name in files)
     return {"real": len(files) - made, "synthetic": made}
 
