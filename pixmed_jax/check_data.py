@@ -61,7 +61,8 @@ def check_data(
     names = [record.file for record in found.records]
     if second:
         other_names = [record.file for record in second.records]
-        tables["duplicates.csv"] = [COPY_COLUMNS, *_named(between, names, other_names)]
+        columns = ("file", "against", *COPY_COLUMNS[2:])
+        tables["duplicates.csv"] = [columns, *_named(between, names, other_names)]
         tables["duplicates_within.csv"] = [COPY_COLUMNS, *_named(within, names, names)]
     else:
         tables["duplicates.csv"] = [COPY_COLUMNS, *_named(within, names, names)]

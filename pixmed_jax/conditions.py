@@ -168,7 +168,13 @@ def _as_map(mask: np.ndarray, path: Path, label: str, generator: inference.Gener
         raise PixmedError(
             f"{path}: has values {sorted(values)}; this model knows 0 to {len(classes)}: {', '.join(classes)}"
         )
-    return mask_files.fitted(mask, generator.size)
+    fitted = mask_files.fitted(mask, generator.size)
+    if lost := [classes[value - 1] for value in sorted(set(np.unique(mask)) - set(np.unique(fitted)) - {0})]:
+        raise PixmedError(
+            f"{path}: loses its {listing(lost)} at this model's {generator.size} x {generator.size} pixels; "
+            "draw it larger or leave the file out"
+        )
+    return fitted
 
 
 def ordered(labels: Sequence[str], number: int, balance: bool) -> np.ndarray:

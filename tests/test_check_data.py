@@ -398,7 +398,7 @@ def test_against_another_folder(tmp_path, slices, classes):
     text = check_data(str(classes), str(tmp_path / "run"), against=str(other))
     assert text.splitlines()[0].endswith(f"3 are copies of others in it, 15 of images in {other}")
     out = tmp_path / "run" / "check_data"
-    between = {(r["file"], r["other"], r["transform"]) for r in table(out / "duplicates.csv")}
+    between = {(r["file"], r["against"], r["transform"]) for r in table(out / "duplicates.csv")}
     assert len(between) == 15
     assert ("Testing/notumor/01.jpg", "images/01.png", "identity") in between
     assert ("Training/glioma/20.png", "images/07.png", "flip_left_right") in between

@@ -129,3 +129,14 @@ def test_tinted_pictures_are_one_kind_with_the_others_where_grey_is_asked_for(tm
     images = load(source, range(5), 8).images
     assert images.shape == (5, 8, 8, 1) and (images[3] == 60).all()
     np.testing.assert_array_equal(source.read(4)[0], every)
+
+
+def test_a_name_that_is_no_utf_8(root):
+    put(root / "Training" / "glioma" / "m\udce9.png", 7)
+    assert "Training/glioma/m\udce9.png" in classes.source(root).files
+
+
+def test_a_validation_folder_without_a_test_folder_is_not_shuffled_in(root):
+    (root / "Testing").rename(root / "val")
+    with pytest.raises(PixmedError, match="none to test on; call the latter test"):
+        classes.source(root)

@@ -176,3 +176,28 @@ def test_files_over_the_limit_are_not_opened(tmp_path, monkeypatch):
 
 def test_size_is_height_before_width(tmp_path):
     assert decode.read_size(save(tmp_path / "a.png", GREY)) == (6, 8)
+
+
+@pytest.mark.parametrize("mode", ["P", "PA"])
+def test_black_is_the_background_of_a_palette_that_software_chose(tmp_path, mode):
+    """Of two colours pillow's quantize takes the brighter one as index 0."""
+    mask = np.zeros((6, 8), np.uint8)
+    mask[1:3, 2:5] = 255
+    chosen = Image.fromarray(mask).quantize(2)
+    assert chosen.getpalette()[:3] == [255, 255, 255] and (np.asarray(chosen) == (mask == 0)).all()
+    if mode == "PA":
+        chosen = chosen.convert("PA")
+    chosen.save(tmp_path / "a.tif" if mode == "PA" else tmp_path / "a.png")
+    (path,) = tmp_path.iterdir()
+    np.testing.assert_array_equal(decode.read_mask(path), mask)
+
+
+def test_a_palette_of_classes_without_black_in_front_is_refused(tmp_path):
+    image = Image.fromarray(np.array([[0, 1], [2, 2]], np.uint8), mode="P")
+    image.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 0])
+    image.save(tmp_path / "a.png")
+    with pytest.raises(PixmedError, match=r"black is not index 0 of its palette.*save it as grey"):
+        decode.read_mask(tmp_path / "a.png")
+    image.putpalette([0, 0, 0, 0, 255, 0, 0, 0, 0])  # black twice: index 0 is the background
+    image.save(tmp_path / "a.png")
+    assert decode.read_mask(tmp_path / "a.png").tolist() == [[0, 1], [2, 2]]

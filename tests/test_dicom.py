@@ -6,6 +6,7 @@ from volume_files import PLACES, decoded, dicom, nibabel, pydicom, series
 
 from pixmed_jax.data import dicom as dicom_files
 from pixmed_jax.data import volumes
+from pixmed_jax.errors import PixmedError
 
 
 def test_dicom_values(tmp_path):
@@ -83,3 +84,36 @@ def test_slices_of_a_series_that_are_scaled_differently(tmp_path):
     array = dicom_files.open_series(tmp_path, sorted(tmp_path.iterdir()))
     assert array.read()[0, 0].tolist() == [9, 39]
     assert (array.slope, array.intercept) == (1, 0)
+
+
+def placed(root, *slices) -> None:
+    """Slices of one series: (z, image orientation)."""
+    for i, (z, turn) in enumerate(slices):
+        dicom(
+            root / f"{i}.dcm",
+            np.full((4, 4), i, np.int16),
+            ImagePositionPatient=[0, 0, float(z)],
+            ImageOrientationPatient=turn,
+            PixelSpacing=[1, 1],
+        )
+
+
+AXIAL, CORONAL = [1, 0, 0, 0, 1, 0], [1, 0, 0, 0, 0, -1]
+
+
+@pytest.mark.parametrize(
+    ("slices", "told"),
+    [
+        ([(0, AXIAL), (1, AXIAL), (2, CORONAL)], "cut in several directions"),
+        ([(0, AXIAL), (1, AXIAL), (0, AXIAL), (1, AXIAL)], "several slices lie at one place"),
+    ],
+)
+def test_what_is_no_volume_is_refused(tmp_path, slices, told):
+    placed(tmp_path, *slices)
+    with pytest.raises(PixmedError, match=told):
+        dicom_files.open_series(tmp_path, sorted(tmp_path.iterdir()))
+
+
+def test_a_hair_of_tilt_is_a_volume_still(tmp_path):
+    placed(tmp_path, (0, AXIAL), (1, [1, 0, 1e-6, 0, 1, 0]), (2.5, AXIAL))
+    assert dicom_files.open_series(tmp_path, sorted(tmp_path.iterdir())).shape == (4, 4, 3)

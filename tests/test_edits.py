@@ -316,6 +316,8 @@ def test_impossible_edits_say_why_in_one_line(scene, edit, reason):
         (ill(TUMOR, plane="coronal"), "wrong plane"),
         (ill(TUMOR, plane="axial", where=survey(look=LOOK[::-1] * [1, -1])), "another plane or level"),
         (ill(TUMOR, where=survey(brain=disc(0, 0, -1))), "no brain found"),
+        # Where no head is found there is no look either (tissues.survey).
+        (ill(TUMOR, where=Survey(*np.zeros((3, SIZE, SIZE), bool), np.zeros(0, "f4"))), "no brain found"),
     ],
 )
 def test_partners_of_a_swap(other, reason):

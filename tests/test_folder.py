@@ -258,3 +258,44 @@ def test_a_split_column_is_read_and_a_leaking_patient_refused(root):
     with pytest.raises(PixmedError, match=r"p1 \(train \+ test\)"):
         split(index, given=index.given)
     assert "no column 'fold' (set data.split_column)" in fault(root, split_column="fold")
+
+
+def test_a_space_behind_a_name_is_no_other_patient_and_no_other_label(root):
+    (root / "meta.csv").write_text(META.replace("glioma,p2", "glioma ,p1 "))
+    source = folder.source(root)
+    assert source.label_names == ("glioma", "meningioma")
+    assert set(source.groups) == {"p1"}
+    (root / "meta.csv").write_text(META.replace("p2", " "))
+    assert "1 rows with an empty label, patient or split (c.png)" in fault(root)
+
+
+def test_masks_of_one_class_each_are_in_doubt(tmp_path):
+    for name, kind in (("a", "glioma"), ("b", "meningioma")):
+        put(tmp_path / "images" / f"{name}.png", image())
+        put(tmp_path / "masks" / f"{name}_{kind}.png", mask())
+    told = "2 images without the mask of a class (a.png lacks meningioma, b.png lacks glioma)"
+    assert told in fault(tmp_path)
+
+
+def test_classes_of_files_are_not_labels_of_the_table(tmp_path):
+    for name in "ab":
+        put(tmp_path / "images" / f"{name}.png", image())
+        put(tmp_path / "masks" / f"{name}_core.png", mask())
+        put(tmp_path / "masks" / f"{name}_edema.png", mask()[::-1])
+    (tmp_path / "meta.csv").write_text("file,label,patient_group\na.png,LGG,p1\nb.png,HGG,p2\n")
+    assert "name the classes core, edema, and the table's labels are HGG, LGG" in fault(tmp_path)
+    source = folder.source(tmp_path, label_column="")
+    assert (source.label_names, source.several) == (("core", "edema"), True)
+    assert source.groups == ("p1", "p2")
+
+
+def test_empty_masks_all_and_some(root, capsys):
+    for name in "abc":
+        put(root / "masks" / f"{name}.png", mask(0))
+    folder.source(root, allow_empty_masks=True)
+    assert "all 3 masks are empty; is it the folder" in capsys.readouterr().err
+    put(root / "masks" / "a.png", mask(2) + mask(1)[::-1])
+    folder.source(root, allow_empty_masks=True, meta="")
+    assert "2 slices without a tumour are labelled 'class 1'" in capsys.readouterr().err
+    folder.source(root, allow_empty_masks=True)
+    assert "without a tumour" not in capsys.readouterr().err

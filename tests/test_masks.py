@@ -118,3 +118,12 @@ def test_a_colour_that_the_other_masks_do_not_have():
         PixmedError, match=r"a\.png: holds the colours #00ff00 beside those of the other masks"
     ):
         masks.from_colours(np.array([[0, 0x100FF00]], np.uint32), {0xFF0000: "red"}, "a.png")
+
+
+def test_a_scale_in_float32_leaves_whole_numbers():
+    """255 x float32(1 / 255) is 1.00000006, as SPM writes masks."""
+    scaled = np.array([[0, 255]]) * float(np.float32(1 / 255))
+    assert scaled[0, 1] != 1
+    assert masks.as_uint8(scaled, "m").tolist() == [[0, 1]]
+    with pytest.raises(PixmedError, match=r"holds 0\.5, and a mask holds whole numbers"):
+        masks.as_uint8(np.array([[0.5]]), "m")

@@ -323,6 +323,7 @@ def test_binary_masks_take_the_label_given(monkeypatch, tmp_path):
         (("a", "b", "tissue_1"), box(8, 8, 4), "", "has values .* knows 0 to 3: a, b, tissue_1"),
         (("a", "b", "tissue_1"), box(8, 8, 1), "tissue_1", "sample.label='tissue_1' is not one of a, b"),
         (("a", "b"), box(8, 8, 3), "", r"m0.png: has values \[0, 3\]; this model knows 0 to 2: a, b"),
+        (("a", "b"), np.pad(np.full((2, 2), 255, np.uint8), 49), "b", r"m0.png: loses its b at .* 8 x 8"),
     ],
 )
 def test_masks_that_do_not_fit_the_model(monkeypatch, tmp_path, classes, mask, label, told):

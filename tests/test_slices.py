@@ -140,8 +140,7 @@ def test_a_slice_that_never_had_a_tumour_loses_none():
     empty = np.zeros((64, 64), np.uint8)
     source = made((noise(64, 64), empty), (noise(64, 64), blob(64, 64)))
     assert slices.load(source, [0, 1], 16).masks.any(axis=(1, 2)).tolist() == [False, True]
-    with pytest.raises(PixmedError, match=r"all 1 masks are empty; set data\.masks"):
-        slices.load(source, [0], 16)
+    assert not slices.load(source, [0], 16).masks.any()  # a batch, or a small split, may be all healthy
 
 
 def test_background_that_vanishes_is_no_lost_tumour():

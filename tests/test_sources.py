@@ -121,7 +121,7 @@ def test_a_list_of_check_data_leaves_one_of_each(root, tmp_path):
     )
     check_data(str(root), str(tmp_path / "run"), against=str(other))
     there = opened(root, "run/check_data/duplicates.csv")
-    check_data(str(other), str(tmp_path / "run"), against=str(root))  # this set is now the `other`
+    check_data(str(other), str(tmp_path / "run"), against=str(root))  # this is now the second set
     back = opened(root, "run/check_data/duplicates.csv")
     assert files(there) == files(back) == [f"{i:02}.png" for i in range(14) if i != 7]
 
@@ -130,12 +130,13 @@ def test_a_list_of_check_data_leaves_one_of_each(root, tmp_path):
     ("text", "told"),
     [
         ("file\n00.png\n98.png\n99.png\n", r"2 files are not in the data \(98\.png, 99\.png\); remove"),
-        ("file,other\n99.png,98.png\n", r"1 files are not in the data \(99\.png\); remove"),
+        ("file,against\n99.png,98.png\n", r"1 files are not in the data \(99\.png\); remove"),
+        ("file,against\n00.png,03.png\n", "both its columns are in these data.*keep the column of this set"),
         ("name\n00.png\n", "no column 'file'; set data.leave_out"),
         ("file\n" + "".join(f"{i:02}.png\n" for i in range(12)), "names all 12 slices"),
         (None, "list.csv: cannot be read .*set data.leave_out to a CSV"),
     ],
-    ids=["unknown", "unknown on both sides", "column", "all", "missing"],
+    ids=["unknown", "unknown on both sides", "known on both sides", "column", "all", "missing"],
 )
 def test_faults_of_the_list(root, text, told):
     with pytest.raises(PixmedError, match=told):

@@ -342,3 +342,11 @@ def test_a_share_has_its_size_and_its_labels_and_another_seed_draws_others():
 def test_a_share_that_is_none(keep):
     with pytest.raises(PixmedError, match=r"data\.split\.keep=.*above 0 and up to 1"):
         splits.split(patients([3] * 20), keep=keep)
+
+
+def test_a_few_slices_of_unknown_patients_are_not_split_by_patient():
+    """Each would pass for a patient of its own, and neighbours could lie on both sides."""
+    data = patients([5] * 20)
+    data = data._replace(groups=(*data.groups[:-2], *data.files[-2:]))
+    with pytest.raises(PixmedError, match=r"name no patients of 2 of 100 slices.*data\.split\.by=slice"):
+        splits.split(data)

@@ -261,7 +261,7 @@ def test_limits_are_the_manifests(root, tmp_path):
         (lambda p: write(p, [row(0, file="/x.png")]), "1 names are not those of PNG files"),
         (lambda p: write(p, [row(0, file="00000.nii.gz")]), "1 names are not those of PNG files"),
         (lambda p: write(p, [row(0, low="nan")]), "has low 'nan', high '255'"),
-        (lambda p: write(p, [row(0, low="9", high="8")]), "has low '9', high '8'"),
+        (lambda p: write(p, [row(0, low="9", high="9")]), "has low '9', high '9'"),
         (lambda p: write(p, []), "no slices to train on"),
         (lambda p: (write(p, [row(0)]) / "images/00000.png").unlink(), "1 files are unusable"),
         (lambda p: (write(p, [row(0)]) / "images/00000.png").write_bytes(b"PNG"), "1 files are unusable"),
@@ -294,3 +294,68 @@ def test_settings_that_do_not_exist(root, tmp_path):
         opened(root, tmp_path / "s")
     with pytest.raises(PixmedError, match=r"data\.synthetic='mix' is unknown; use one of add, replace"):
         opened(root, write(tmp_path / "s", [row(0)]), synthetic="mix")
+
+
+def test_a_generator_of_nameless_patients_is_known_by_its_files(root, tmp_path):
+    """Trained on this folder before it had a table: each file was its own patient."""
+    sampled = write(tmp_path / "s", [row(0, who=0, tumor=0, patient_group="", tumor_group="")], None)
+
+    def told(*patients: int, folder: str = "") -> None:
+        files = {
+            f"{folder}{2 * p + i:02}.png": f"{folder}{2 * p + i:02}.png" for p in patients for i in (0, 1)
+        }
+        (sampled / "trained_on.json").write_text(json.dumps({"files": files}))
+
+    told(0, 1)
+    assert opened(root, sampled).rows["train"].size == 9
+    told(0, 5)
+    with pytest.raises(PixmedError, match=r"come from 1 patients of this run's test split \(p5\)"):
+        opened(root, sampled)
+    told(0, 5, folder="elsewhere/")
+    with (sampled / "manifest.csv").open() as table:
+        entries = [{**entry, "source": "", "tumor_source": ""} for entry in csv.DictReader(table)]
+    write(sampled, entries, None)
+    with pytest.warns(UserWarning, match="nobody can tell.*trained on slices of unknown patients"):
+        opened(root, sampled)
+
+
+def test_real_names_that_do_not_meet_are_other_patients(root, tmp_path):
+    """Two data sets may both have a 00.png."""
+    sampled = write(tmp_path / "s", [row(0, patient_group="q1", tumor_group="q1")], None)
+    files = {f"{i:02}.png": f"q{i}" for i in range(12)}
+    (sampled / "trained_on.json").write_text(json.dumps({"files": files}))
+    assert opened(root, sampled).rows["train"].size == 9
+
+
+@pytest.mark.parametrize(("real", "made"), [(np.uint16, np.uint8), (np.uint8, np.uint16)])
+def test_depths_meet_by_their_full_ranges(root, tmp_path, real, made):
+    if real == np.uint16:
+        for path in (root / "images").iterdir():
+            Image.fromarray(np.asarray(Image.open(path)).astype(np.uint16) * 257).save(path)
+    sampled = write(tmp_path / "s", [row(0)])
+    ends = np.array([[0, 100], [200, 255]], made) * made(257 if made == np.uint16 else 1)
+    Image.fromarray(ends.repeat(16, 0).repeat(16, 1)).save(sampled / "images" / "00000.png")
+    dataset = opened(root, sampled)
+    _, slices = dataset.load(dataset.rows["train"], 32)
+    assert slices.images.dtype == real
+    assert np.unique(slices.images[-1]).tolist() == [
+        v * (257 if real == np.uint16 else 1) for v in (0, 100, 200, 255)
+    ]
+
+
+def test_limits_may_fall(root, tmp_path):
+    """Where the lowest value is white, 0 stands for the higher one (`Reader.image`)."""
+    sampled = write(tmp_path / "s", [row(0, low="4095", high="0")])
+    dataset = opened(root, sampled)
+    assert dataset.load(dataset.rows["train"], 32)[1].limits[-1].tolist() == [4095, 0]
+
+
+def test_masks_of_several_classes_take_no_slices_that_have_one(root, tmp_path):
+    for path in (root / "masks").iterdir():
+        pixels = np.asarray(Image.open(path)).copy() // 255
+        pixels[:3, :3] = 2
+        Image.fromarray(pixels).save(path)
+    sampled = write(tmp_path / "s", [row(0, "class 2")])
+    with pytest.raises(PixmedError, match=r"show several classes; set data\.class_channels=false"):
+        opened(root, sampled, class_channels=True, label_column="")
+    assert opened(root, sampled, label_column="").rows["train"].size == 9

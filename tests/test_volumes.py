@@ -292,3 +292,92 @@ def test_volumes_and_pictures_do_not_mix_up_their_shapes(root):
     nifti(root / "masks" / "a.nii.gz", blob((6, 5, 3), 1), np.diag([-1.0, -1, 1, 1]))
     with pytest.raises(PixmedError, match=r"a\.nii\.gz 4 slices of 5x6 against 3 slices of 5x6"):
         folder.source(root)
+
+
+# ---------------------------------------------------------------- where image and mask lie
+MASK = (PLACES == 342).astype(np.uint8) + (PLACES == 331)
+
+
+def both(root: Path, image_affine: np.ndarray, mask_affine: np.ndarray) -> Path:
+    nifti(root / "images" / "a.nii", PLACES, image_affine)
+    nifti(root / "masks" / "a.nii", MASK.astype(np.uint8), mask_affine)
+    return root
+
+
+LAS, RAS = np.diag([-1.0, 1, 1, 1]), np.eye(4)
+
+
+@pytest.mark.parametrize("moved", [LAS, np.diag([1.0, 1, 2, 1]), RAS + np.eye(4, k=3) * 3])
+def test_a_mask_that_lies_elsewhere_than_its_image_is_refused(tmp_path, moved):
+    """A mask drawn on the voxels of a LAS image and saved with no affine would be turned about alone."""
+    with pytest.raises(
+        PixmedError, match=r"a\.nii: lies up to \S+ voxels from its image.*with the affine of"
+    ):
+        folder.source(both(tmp_path, RAS, moved))
+
+
+def test_half_a_voxel_and_other_axes_are_no_other_place(tmp_path):
+    near = RAS.copy()
+    near[:3, 3] = 0.5
+    source = folder.source(both(tmp_path / "near", RAS, near), rule="0,400")
+    turned = nibabel.Nifti1Image(MASK.astype(np.uint8), RAS).as_reoriented(
+        np.array([[0, -1], [1, 1], [2, 1]])
+    )
+    nibabel.save(turned, both(tmp_path / "turned", RAS, RAS) / "masks" / "a.nii")
+    for read in (source.read, folder.source(tmp_path / "turned", rule="0,400").read):
+        for row, value in ((0, 331), (1, 342)):  # slices 1 and 2 have tumours
+            image, mask = read(row)
+            assert image[mask > 0].tolist() == [round(65535 * value / 400)]
+
+
+def test_pictures_have_square_pixels(tmp_path):
+    """A ball in voxels of 1 x 1 x 5 mm is round in every plane."""
+    x, y, z = np.mgrid[:64, :64, :12]
+    ball = (x - 32) ** 2 + (y - 32) ** 2 + 25 * (z - 6) ** 2 < 20**2
+    affine = np.diag([1.0, 1, 5, 1])
+    nifti(tmp_path / "images" / "a.nii", (1000 * ball).astype(np.int16), affine)
+    nifti(tmp_path / "masks" / "a.nii", ball.astype(np.uint8), affine)
+    for axis, shape in (("axial", (64, 64)), ("coronal", (60, 64)), ("sagittal", (60, 64))):
+        source = folder.source(tmp_path, axis=axis)
+        image, mask = source.read(len(source.files) // 2)
+        assert image.shape == mask.shape == shape
+        height, width = (np.ptp(np.flatnonzero(mask.any(along))) + 1 for along in (1, 0))
+        assert abs(height - width) <= 5  # a voxel's height
+        assert np.mean((image > 32768) == (mask > 0)) > 0.97
+
+
+def test_pixels_that_no_picture_could_hold_are_refused(tmp_path):
+    affine = np.diag([1.0, 1, 1e6, 1])
+    nifti(tmp_path / "images" / "a.nii", PLACES, affine)
+    nifti(tmp_path / "masks" / "a.nii", MASK.astype(np.uint8), affine)
+    source = folder.source(tmp_path, axis="coronal")
+    with pytest.raises(PixmedError, match=r"pixels of 1e.06 x 1 mm would make pictures.*resample"):
+        source.read(0)
+
+
+def test_an_axis_of_channels_in_front_is_no_stack_of_lines(tmp_path):
+    for kind, values in (("images", PLACES[None, :, :, 0]), ("masks", MASK[None, :, :, 1].astype(np.uint8))):
+        (tmp_path / kind).mkdir()
+        np.save(tmp_path / kind / "a.npy", values)
+    with pytest.raises(PixmedError, match=r"a\.npy: gives 5 pictures of 1 x 4; set data\.axis"):
+        folder.source(tmp_path)
+    assert folder.source(tmp_path, axis="0").read(0)[0].shape == (4, 5)
+
+
+def test_patients_are_as_many_as_files_say_and_keep_their_names(tmp_path, capsys):
+    def one(name: str, patient: str, study: str) -> None:
+        pixels = np.arange(16, dtype=np.uint16).reshape(4, 4)
+        dicom(tmp_path / "images" / f"{name}.dcm", pixels, PatientID=patient, StudyInstanceUID=study)
+        np.save(tmp_path / "masks" / f"{name}.npy", (pixels > 9).astype(np.uint8))
+
+    (tmp_path / "masks").mkdir()
+    for name, patient, study in (("a", "P1", "1.5"), ("b", "P1", "1.6"), ("c", "P2", "1.7")):
+        one(name, patient, study)
+    before = folder.source(tmp_path).groups
+    assert before[0] == before[1] != before[2]
+    one("d", "P3", "1.2")  # sorts before all of them
+    assert folder.source(tmp_path).groups[:3] == before
+    assert "for a patient each" not in capsys.readouterr().err
+    volumes_root = both(tmp_path / "volumes", RAS, RAS)
+    folder.source(volumes_root)
+    assert "1 volumes are taken for a patient each" in capsys.readouterr().err

@@ -9,6 +9,7 @@ There are no masks: `read` gives one of zeros, and `Source.masked` is false. Nob
 Errors: PixmedError.
 """
 
+import os
 import zlib
 from pathlib import Path
 
@@ -40,6 +41,11 @@ def source(directory: str | Path, *, rule: str = "auto", grey: bool = False) -> 
     if splits and len(splits) < len(folders):
         others = listing([path.name for path in folders if path not in splits])
         raise PixmedError(f"{root}: has {others} beside a training and a test folder; set data.dir")
+    if {"train", "val"} == set(splits.values()):
+        raise PixmedError(
+            f"{root}: has a training and a validation folder but none to test on; call the latter test, "
+            "or set data.dir to a folder of classes to have them split"
+        )
     paths, labels, given = [], [], []
     for folder in splits or {root: ""}:
         for path in sorted(folder.glob("*/*")):
@@ -78,7 +84,7 @@ def source(directory: str | Path, *, rule: str = "auto", grey: bool = False) -> 
 
 
 def _validates(path: Path) -> bool:
-    return zlib.crc32(path.name.encode()) % _VALIDATION == 0
+    return zlib.crc32(os.fsencode(path.name)) % _VALIDATION == 0
 
 
 class _Reader:

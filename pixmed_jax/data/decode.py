@@ -4,7 +4,8 @@ Format, size, mode and number of frames are judged from the header, before a sin
 few kilobytes that unpack to gigabytes are refused at once.
 
 Layout: images [H, W] or [H, W, 3], uint8 or uint16, full range of the type = [0, 1]; 16-bit grey stays
-16 bit. Masks [H, W] uint8, the values as stored: 0/1 for a 1-bit file, indices for a palette.
+16 bit. Masks [H, W] uint8, the values as stored: 0/1 for a 1-bit file, indices for a palette. Software that
+chooses the palette itself may give black another index than 0, and the background would be a class.
 Errors: PixmedError (file, reason, remedy in one line), whatever the bytes are.
 """
 
@@ -60,14 +61,33 @@ def read_mask(path: Path, *, colours: bool = False) -> np.ndarray:
             if np.ptp(values, axis=-1).any():
                 raise PixmedError(f"{path}: the mask is a colour image; save it as grey or palette PNG")
             return values[..., 0].copy()
-        values = np.asarray(image)[..., 0] if image.mode == "PA" else _native(image)
+        values = _native(image)
+        if image.mode in {"P", "PA"}:
+            values = _black_is_0(path, values, image.getpalette("RGB"))
         if values.max() > 255:
             raise PixmedError(f"{path}: the mask holds values up to {values.max()}; use 0 to 255")
         return values.astype(np.uint8)
 
 
+def _black_is_0(path: Path, indices: np.ndarray, palette: list[int] | None) -> np.ndarray:
+    """The indices; where another one than 0 is black and all in use are black or white, 0 and 255."""
+    colours = np.zeros((256, 3), np.uint8)
+    known = np.array(palette or [], np.uint8).reshape(-1, 3)
+    colours[: len(known)] = known
+    used = np.flatnonzero(np.bincount(indices.ravel()))
+    if not colours[0].any() or colours[used].any(1).all():
+        return indices
+    white = (colours == 255).all(1)
+    if (white | ~colours.any(1))[used].all():
+        return np.where(white, 255, 0).astype(np.uint8)[indices]
+    raise PixmedError(
+        f"{path}: black is not index 0 of its palette, so nobody can tell its background; "
+        "save it as grey, or with black as index 0"
+    )
+
+
 def _native(image: Image.Image) -> np.ndarray:
-    """[H, W] in the machine's byte order; LA loses its alpha."""
+    """[H, W] in the machine's byte order; LA and PA lose their alpha."""
     values = np.asarray(image)
     values = values[..., 0] if values.ndim == 3 else values
     return values.astype(values.dtype.newbyteorder("="))

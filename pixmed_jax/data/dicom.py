@@ -132,6 +132,7 @@ def open_series(folder: Path, paths: Sequence[Path]) -> Array:
             raise PixmedError(f"{path}: differs from the rest of its series in size or kind; remove it")
     shape = (*first.shape[:2], len(paths))
     check(str(folder), shape, np.dtype(np.float32))
+    _check_apart(folder, placed)
     order, affine = _placed(placed)
     # One pair of slope and intercept for all, or the values themselves where the slices differ (PET does).
     alike = len({(a.slope, a.intercept) for a in arrays.values()}) == 1
@@ -155,6 +156,26 @@ def open_series(folder: Path, paths: Sequence[Path]) -> Array:
         intercept=first.intercept if alike else 0.0,
         full=first.full if alike else None,
     )
+
+
+def _check_apart(folder: Path, slices: list[tuple]) -> None:
+    """Refuse slices that cannot be one volume: a localiser's planes, two echoes of one place."""
+    known = [
+        (position, turn) for _, position, turn, _, _ in slices if position is not None and turn is not None
+    ]
+    if len(known) < len(slices):
+        return
+    first = known[0][1]
+    if any(np.abs(turn - first).max() > 1e-3 for _, turn in known):
+        raise PixmedError(
+            f"{folder}: its slices are cut in several directions; give each a folder of its own"
+        )
+    normal = np.cross(first[:3], first[3:])
+    if (np.diff(np.sort([float(position @ normal) for position, _ in known])) < 1e-3).any():
+        raise PixmedError(
+            f"{folder}: several slices lie at one place (echoes, b-values, times?); "
+            "give each acquisition a folder of its own"
+        )
 
 
 def _placed(slices: list[tuple]) -> tuple[list[Path], np.ndarray]:

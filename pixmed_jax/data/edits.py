@@ -223,7 +223,7 @@ def _deform(scene: Scene, rng: np.random.Generator) -> Outcome:
 
 def _swap(anatomy: Scene, donor: Scene) -> Outcome:
     """To the place that the tumour has in its own head, in the frame in which the looks are alike."""
-    if not anatomy.where.brain.any():
+    if not anatomy.where.brain.any() or not donor.where.head.any():
         return "no brain found"
     known = anatomy.plane and donor.plane
     if known and anatomy.plane != donor.plane:

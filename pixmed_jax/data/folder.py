@@ -87,8 +87,20 @@ def source(
     _tell_skipped(root, items, rows)
     files = tuple(slice_name(items[i], k) for i, k in rows)
     groups = columns.get(patient_column) or groups_of(items)
+    if patient_column not in columns and (
+        lone := sum(group == item.name for group, item in zip(groups, items, strict=True))
+    ):
+        tell(f"{root}: {lone} volumes are taken for a patient each; data.meta can say whose they are")
     own = [label_names.index(label) for label in labels] or None
     label_ids = np.array([own[i] if own else reader.main_class(i, k) for i, k in rows], np.int32)
+    classes_shown = [reader.shown(i, k) for i, k in rows]
+    if set(classes_shown) == {0}:
+        tell(f"{root / masks}: all {len(rows)} masks are empty; is it the folder meant by data.masks?")
+    if reader.encoding.own and len(reader.encoding.names) > 1 and 0 in classes_shown:
+        tell(
+            f"{root}: {classes_shown.count(0)} slices without a tumour are labelled "
+            f"{reader.encoding.names[0]!r}, since nothing names their label; give data.meta if labels matter"
+        )
     reader.index(rows, label_ids)
     return Source(
         files=files,
@@ -99,22 +111,27 @@ def source(
         read=reader.read,
         given=tuple(columns[split_column][i] for i, _ in rows) if split_column in columns else (),
         limits=reader.limits,
+        several=any((count or 0) > 1 for count in classes_shown),
     )
 
 
 def groups_of(items: Sequence[Item]) -> list[str]:
     """A patient group per item, or "" where only the file itself is known.
 
-    PatientID is hashed with the number of a study, which nobody knows who does not have the files, so that
-    it cannot be found by trying all ids.
+    PatientID is hashed with the number of the patient's first study, which nobody knows who does not have
+    the files, so that it cannot be found by trying all ids, and other patients' files do not change it.
     """
     headers = [item.image if isinstance(item.image, arrays.Array) else None for item in items]
-    salt = min((header.study for header in headers if header and header.study), default="")
+    salts: dict[str, str] = {}
+    for header in headers:
+        if header and header.patient and header.study:
+            salts[header.patient] = min(header.study, salts.get(header.patient, header.study))
     groups = []
     for item, header in zip(items, headers, strict=True):
         group = item.name if item.shape[0] > 1 else ""
         if header and header.patient:
-            group = "patient-" + hashlib.sha256(f"{salt}/{header.patient}".encode()).hexdigest()[:10]
+            told = f"{salts.get(header.patient, '')}/{header.patient}"
+            group = "patient-" + hashlib.sha256(told.encode()).hexdigest()[:10]
         groups.append(group)
     return groups
 

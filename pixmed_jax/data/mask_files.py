@@ -4,13 +4,14 @@ Layout: masks [H, W] uint8, the values as stored; one-hot channels become 0 = ba
 Errors: PixmedError in one line that names the file.
 """
 
+import os
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from pixmed_jax.data import arrays, decode, volumes
 from pixmed_jax.data.masks import as_uint8, from_one_hot
+from pixmed_jax.data.slices import nearest, square_sides
 from pixmed_jax.errors import PixmedError
 
 SUFFIXES = tuple(sorted(decode.SUFFIXES | volumes.SUFFIXES))
@@ -33,7 +34,7 @@ def slices(path: Path, axis: str, tumors: int) -> list[tuple[str, str, np.ndarra
     deep = len(pictures) > 1
     known = arrays.suffix(path) in volumes.SUFFIXES
     stem = path.name[: -len(arrays.suffix(path))] if known else path.name
-    stem = stem.encode()[:200].decode(errors="ignore")  # names of files end at 255 bytes
+    stem = os.fsencode(stem)[:200].decode(errors="ignore")  # names of files end at 255 bytes
     found = []
     for k, stored in enumerate(pictures):
         values = (
@@ -41,6 +42,7 @@ def slices(path: Path, axis: str, tumors: int) -> list[tuple[str, str, np.ndarra
         )
         mask = as_uint8(np.ascontiguousarray(values), str(path))
         mask = from_one_hot(mask, str(path)) if mask.ndim == 3 else mask
+        mask = nearest(mask, *square_sides(mask.shape, volumes.pixel(array, axis), str(path)))
         if deep and not ((mask == 255) | ((mask > 0) & (mask <= tumors))).any():
             continue
         name = f"{path.name}#{k:03d}" if deep else path.name
@@ -56,4 +58,4 @@ def fitted(mask: np.ndarray, size: int) -> np.ndarray:
     square = np.zeros((side, side), np.uint8)
     top, left = (side - mask.shape[0]) // 2, (side - mask.shape[1]) // 2
     square[top : top + mask.shape[0], left : left + mask.shape[1]] = mask
-    return np.asarray(Image.fromarray(square).resize((size, size), Image.Resampling.NEAREST))
+    return nearest(square, size, size)

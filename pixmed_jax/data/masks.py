@@ -104,14 +104,16 @@ def as_uint8(values: np.ndarray, name: str) -> np.ndarray:
         return values
     if values.dtype == bool:
         return values.astype(np.uint8)
-    whole = np.isfinite(values) & (values == np.rint(values)) & (values >= 0) & (values <= 255)
+    # A file's own scale, such as 1/255 in float32, leaves whole numbers a hair off.
+    nearest = np.rint(values)
+    whole = np.isfinite(values) & (np.abs(values - nearest) < 1e-4) & (nearest >= 0) & (nearest <= 255)
     if not whole.all():
         odd = [f"{v:g}" for v in np.unique(values[~whole])]
         raise PixmedError(
             f"{name}: holds {listing(odd, 5)}, and a mask holds whole numbers from 0 to 255; "
             "resize masks with nearest neighbour"
         )
-    return values.astype(np.uint8)
+    return nearest.astype(np.uint8)
 
 
 def from_one_hot(channels: np.ndarray, name: str) -> np.ndarray:

@@ -118,7 +118,7 @@ def pair(
     ]
     kinds = {tuple(sorted(found)) for found in partners.values() if found}
     odd = []
-    if not contested and any(len(kind) > 1 for kind in kinds) and len(kinds) > 1:
+    if not contested and len(kinds) > 1:  # NAME_CLASS for some classes only: which ones are empty?
         every = set().union(*kinds)
         odd = [
             f"{image_paths[stem][0].name} lacks {listing(sorted(every - set(found)))}"
@@ -191,6 +191,11 @@ def shape_of(thing: Path | arrays.Array, axis: str) -> tuple[int, int, int]:
     if isinstance(thing, Path):
         return (1, *decode.read_size(thing))
     depth, height, width, *_ = volumes.stack_shape(thing, axis)
+    if min(height, width) == 1:
+        raise PixmedError(
+            f"{thing.name}: gives {depth} pictures of {height} x {width}; set data.axis to the axis that "
+            "counts its slices"
+        )
     return depth, height, width
 
 

@@ -17,7 +17,8 @@ from pixmed_jax.data import masks as encodings
 from pixmed_jax.data.faults import named, raise_all
 from pixmed_jax.data.intensity import Limits
 from pixmed_jax.data.pairs import Item, path_of, slice_name
-from pixmed_jax.errors import PixmedError
+from pixmed_jax.data.slices import bicubic, nearest, square_sides
+from pixmed_jax.errors import PixmedError, listing
 from pixmed_jax.progress import watched
 
 _TOLD: set[str] = set()  # a dataset's mapping is told once, however often it is opened
@@ -78,6 +79,11 @@ class Reader:
                 for slices in self._counts
             ]
             values = [set(counts) for slices in self._counts for counts in slices or ()]
+        if self._classes and label_names and set(self._classes) != set(label_names):
+            raise PixmedError(
+                f"{where}: its files name the classes {listing(self._classes)}, and the table's labels are "
+                f"{listing(label_names)}; set data.label_column='' to learn the classes of the masks"
+            )
         hot = [i for i, item in enumerate(self._items) if self._is_hot(item)]
         classes = self._classes or (tuple(self._colours.values()) if len(self._colours) > 1 else ())
         if hot and not classes:
@@ -107,6 +113,11 @@ class Reader:
             return 0
         return max(range(len(self.encoding.values)), key=lambda c: counts[k].get(self.encoding.values[c], 0))
 
+    def shown(self, i: int, k: int) -> int | None:
+        """How many classes the mask of a slice shows; None where it could not be read."""
+        counts = self._counts[i]
+        return None if counts is None else len(set(counts[k]) - {0})
+
     def index(self, rows: Sequence[tuple[int, int]], labels: np.ndarray) -> None:
         self._rows, self._labels = list(rows), labels
         self._counts = []
@@ -135,7 +146,12 @@ class Reader:
             )
         if mask.all():
             raise PixmedError(f"{mask_name}: no background pixel; export the mask again or set data.masks")
-        return image, mask
+        if isinstance(item.image, Path):
+            return image, mask
+        sides = square_sides(image.shape, volumes.pixel(item.image, self._axis), image_name)
+        if sides == image.shape[:2]:
+            return image, mask
+        return bicubic(np.atleast_3d(image), *sides).reshape(*sides, *image.shape[2:]), nearest(mask, *sides)
 
     def image(self, i: int, k: int) -> np.ndarray:
         """One slice, uint8 | uint16, and its item's limits in `_limits`."""

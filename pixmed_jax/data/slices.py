@@ -15,11 +15,13 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from PIL import Image
 
+from pixmed_jax.data.decode import MAX_SIDE
 from pixmed_jax.errors import NAMED, PixmedError, listing
 from pixmed_jax.progress import watched
 
 T = TypeVar("T")
 PLANES = ("axial", "coronal", "sagittal")
+_UNEQUAL = 1.02  # a pixel whose sides differ by less counts as square
 # Image [S, S, C], mask [S, S], whether a class of the mask was lost, limits.
 Prepared = tuple[np.ndarray, np.ndarray, bool, tuple[float, float]]
 
@@ -36,6 +38,7 @@ class Source(NamedTuple):
     limits:      row -> the values (in the file's units) that stored 0 and the type's maximum stand for, as in
                  `intensity`; None where that is the range of the type for all.
     masked:      false for data that have no masks: `read` then gives masks of zeros.
+    several:     whether a slice's mask shows several classes, so that its label does not say what is in it.
     read:        row -> (image [H, W] or [H, W, C] uint8 | uint16, mask [H, W] uint8 as above).
                  Raises PixmedError for a slice that cannot be used.
     """
@@ -49,6 +52,7 @@ class Source(NamedTuple):
     given: tuple[str, ...] = ()
     limits: Callable[[int], tuple[float, float]] | None = None
     masked: bool = True
+    several: bool = False
 
     def take(self, rows: Sequence[int]) -> "Source":
         """The source of these rows alone, in their order."""
@@ -114,8 +118,6 @@ def load(source: Source, rows: Sequence[int] | np.ndarray, size: int, *, workers
             f"{len(names)} slices lose a tumour at {size} x {size} ({listing(names)}); set a larger data.size"
         )
     _check_same_kind(images, files)
-    if source.masked and not any(mask.any() for mask in masks):
-        raise PixmedError(f"all {len(rows)} masks are empty; set data.masks")
     return Slices(
         images=np.stack(images),
         masks=np.stack(masks),
@@ -175,15 +177,41 @@ def _resize_pair(image: np.ndarray, mask: np.ndarray, size: int) -> tuple[np.nda
     image, mask = np.pad(image, (*around, (0, 0))), np.pad(mask, around)
     if mask.shape == (size, size):
         return image, mask, False
-    # Mode "F" is the one that takes 8 and 16 bits alike; pillow filters bicubic for the scale when shrinking.
-    channels = [Image.fromarray(channel.astype(np.float32)) for channel in np.moveaxis(image, -1, 0)]
-    shrunk = [np.asarray(channel.resize((size, size), Image.Resampling.BICUBIC)) for channel in channels]
-    # Bicubic overshoots at edges, and a cast without the clip would turn white into black there.
-    image = np.rint(np.stack(shrunk, -1).clip(0, np.iinfo(image.dtype).max)).astype(image.dtype)
-    small = np.asarray(Image.fromarray(mask).resize((size, size), Image.Resampling.NEAREST))
+    image, small = bicubic(image, size, size), nearest(mask, size, size)
     before, after = (set(np.flatnonzero(np.bincount(m.ravel()))) for m in (mask, small))
     assert after <= before, f"the resize made the mask values {after - before}"
     return image, small, not before <= after | {0}
+
+
+def bicubic(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """[H, W, C] uint8 | uint16, smoothed before it shrinks."""
+    # Mode "F" is the one that takes 8 and 16 bits alike; pillow filters bicubic for the scale when shrinking.
+    channels = [Image.fromarray(channel.astype(np.float32)) for channel in np.moveaxis(image, -1, 0)]
+    made = [np.asarray(channel.resize((width, height), Image.Resampling.BICUBIC)) for channel in channels]
+    # Bicubic overshoots at edges, and a cast without the clip would turn white into black there.
+    return np.rint(np.stack(made, -1).clip(0, np.iinfo(image.dtype).max)).astype(image.dtype)
+
+
+def nearest(mask: np.ndarray, height: int, width: int) -> np.ndarray:
+    """[H, W] uint8: no value is new."""
+    return np.asarray(Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST))
+
+
+def square_sides(shape: Sequence[int], pixel: tuple[float, float], name: str) -> tuple[int, int]:
+    """(height, width) that a picture [H, W, ...] has once its pixels are square, the shorter side's size.
+
+    pixel: their height and width now, in any unit. Sides that differ by a rounding are taken for equal.
+    """
+    (height, width), least = shape[:2], min(pixel)
+    if max(pixel) < _UNEQUAL * least:
+        return height, width
+    sides = round(height * pixel[0] / least), round(width * pixel[1] / least)
+    if max(sides) > MAX_SIDE:
+        raise PixmedError(
+            f"{name}: pixels of {pixel[0]:g} x {pixel[1]:g} mm would make pictures of {sides[0]} x {sides[1]}"
+            "; resample it, or cut it along another data.axis"
+        )
+    return sides
 
 
 def _kind(image: np.ndarray) -> str:

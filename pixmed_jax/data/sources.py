@@ -199,6 +199,7 @@ def open_dataset(
             by=split.get("by", "patient"),
             labelled=condition not in MAPS,
             trust=synthetic_trust,
+            classes=class_channels and condition in MAPS,
         )
     return Dataset(
         source=index,
@@ -263,28 +264,32 @@ def _usable(index: Source, size: int, most: float, *, labelled: bool) -> tuple[S
 def _without(index: Source, path: Path, images: str) -> Source:
     """The source without the files that a list names: a CSV with a column `file`, such as check_data's.
 
-    A file may be named as the source names it or with the folder of images before it. A list of copies that
-    was made the other way round (this set being its `other`) leaves out those of its column `other`.
+    A file may be named as the source names it or with the folder of images before it. A list of copies
+    between two sets leaves out those of its column `file`, or of `against` where this is the second set;
+    where both sets have files of these names, nobody can tell which is meant.
     """
     columns, rows = tables.read_table(path, "data.leave_out")
     if "file" not in columns:
         raise PixmedError(f"{path}: no column 'file'; set data.leave_out to a list as check_data writes it")
     known = set(index.files)
-    unknown: dict[str, list[str]] = {}
-    for column in ("file", "other") if "other" in columns else ("file",):
-        named = {row[column] or "" for row in rows}
-        named = {name if name in known else name.removeprefix(f"{images}/") for name in named}
-        unknown[column] = sorted(named - known)
-        if not unknown[column]:
-            kept = [row for row, name in enumerate(index.files) if name not in named]
-            if not kept:
-                raise PixmedError(
-                    f"{path}: names all {len(known)} slices; set data.leave_out to a shorter list"
-                )
-            print(f"{path}: {len(known) - len(kept)} of {len(known)} slices are left out", file=sys.stderr)
-            return index.take(kept)
-    names = unknown["file"]
-    raise PixmedError(
-        f"{path}: {len(names)} files are not in the data ({listing(names)}); remove them or set data.dir "
-        "to the folder that was checked"
-    )
+    named: dict[str, set[str]] = {}
+    for column in ("file", "against") if "against" in columns else ("file",):
+        names = {row[column] or "" for row in rows}
+        named[column] = {name if name in known else name.removeprefix(f"{images}/") for name in names}
+    ours = [names for names in named.values() if names <= known]
+    if not ours:
+        unknown = sorted(named["file"] - known)
+        raise PixmedError(
+            f"{path}: {len(unknown)} files are not in the data ({listing(unknown)}); remove them or set "
+            "data.dir to the folder that was checked"
+        )
+    if ours[0] != ours[-1]:
+        raise PixmedError(
+            f"{path}: files of both its columns are in these data, since the two sets use the same names; "
+            "keep the column of this set alone, as `file`"
+        )
+    kept = [row for row, name in enumerate(index.files) if name not in ours[0]]
+    if not kept:
+        raise PixmedError(f"{path}: names all {len(known)} slices; set data.leave_out to a shorter list")
+    print(f"{path}: {len(known) - len(kept)} of {len(known)} slices are left out", file=sys.stderr)
+    return index.take(kept)

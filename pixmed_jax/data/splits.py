@@ -12,6 +12,7 @@ import math
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
+from operator import eq
 
 import numpy as np
 
@@ -57,10 +58,11 @@ def split(
             "data.split.by=slice puts slices of one patient into several splits: scores will be too good",
             stacklevel=2,
         )
-    elif source.groups == source.files:
+    elif nameless := sum(map(eq, source.groups, source.files)):
         raise PixmedError(
-            "the data name no patients, so a split by patient is impossible; give data.meta with "
-            "data.patient_column, or accept leakage with data.split.by=slice"
+            f"the data name no patients of {nameless} of {len(source.files)} slices, so a split by patient "
+            "is impossible; give data.meta with data.patient_column, or accept leakage with "
+            "data.split.by=slice"
         )
     if crossing not in ("error", "move"):
         raise PixmedError(f"data.split.crossing={crossing!r} is unknown; use error or move")

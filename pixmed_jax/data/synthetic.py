@@ -53,14 +53,21 @@ def join(
     by: str,
     labelled: bool,
     trust: bool,
+    classes: bool = False,
 ) -> tuple[Source, dict[str, np.ndarray], dict[str, str]]:
     """The source with a folder's slices after its own, the splits with these in "train", and who is behind.
 
     how: "add" to the training slices, "replace" them, or "oversample": for each synthetic slice a real
     training slice of its label counts once more, which tells what size and balance alone are worth. by: what
     the run's split goes by. labelled: labels are what is learnt, so slices without a tumour are dropped,
-    unless the labels know them. trust: take a folder without trained_on.json.
+    unless the labels know them. trust: take a folder without trained_on.json. classes: whether the classes
+    in a mask are told apart; sampled masks have the one class of their label.
     """
+    if classes and real.several and how != "oversample":
+        raise PixmedError(
+            f"{directory}: its masks say tumour or none, and those of these data show several classes; "
+            "set data.class_channels=false"
+        )
     if how not in HOW:
         raise PixmedError(f"data.synthetic={how!r} is unknown; use one of {', '.join(HOW)}")
     root = Path(directory)
@@ -70,6 +77,7 @@ def join(
         again = _again(root, real, rows["train"], made.source.labels)
         print(f"{root}: {len(again)} real slices train once more", file=sys.stderr, flush=True)
         return real, {**rows, "train": np.concatenate([rows["train"], again])}, {}
+    made = made._replace(source=_as_deep_as(real, rows["train"], made.source))
     count = len(real.files)
     added = np.arange(count, count + len(made.source.files))
     kept = rows["train"] if how == "add" else rows["train"][:0]
@@ -193,7 +201,7 @@ def _limits(table: Path, entry: Mapping[str, str | None]) -> tuple[float, float]
         low, high = float(entry.get("low") or 0), float(entry.get("high") or 255)
     except ValueError:
         low = high = np.nan
-    if not (np.isfinite([low, high]).all() and low < high):
+    if not np.isfinite([low, high]).all() or low == high:  # low > high where the lowest value is white
         raise PixmedError(
             f"{table}: {entry['file']} has low {entry['low']!r}, high {entry['high']!r}; sample again"
         )
@@ -221,15 +229,19 @@ def refuse_leaks(
     root: Path, behind: Mapping[str, str], real: Source, tested: Mapping[str, np.ndarray], by: str
 ) -> None:
     """PixmedError, if who is behind the folder's slices is among the rows of a split that is tested on."""
-    by_file = by == "slice" or real.groups == real.files
-    if by_file and not set(real.files) & set(behind):
+    by_file = by == "slice"
+    nameless = {file for file, group in behind.items() if by_file or group in ("", file)}
+    if nameless and not set(real.files) & nameless:
+        why = "their patients are unknown here" if by_file else "it was trained on slices of unknown patients"
         warnings.warn(
-            f"{root}: nobody can tell whether its generator has seen this run's val and test slices: "
-            "their patients are unknown here, and no file has a name that it was trained on",
+            f"{root}: nobody can tell whether its generator has seen this run's val and test slices: {why}, "
+            "and no file has a name that it was trained on",
             stacklevel=2,
         )
     ours = real.files if by_file else real.groups
-    theirs = set(behind) if by_file else set(behind.values()) - {""}
+    theirs = {us for file, us in zip(real.files, ours, strict=True) if file in nameless}
+    if not by_file:
+        theirs |= set(behind.values()) - {""}
     for split, rows in tested.items():
         shared = sorted({ours[row] for row in rows} & theirs)
         if shared:
@@ -252,6 +264,27 @@ def _again(root: Path, real: Source, train: np.ndarray, labels: np.ndarray) -> n
         wanted = labels == label
         again[wanted] = np.resize(np.random.default_rng(0).permutation(rows), wanted.sum())
     return again
+
+
+def _as_deep_as(real: Source, rows: np.ndarray, made: Source) -> Source:
+    """`made` with 8 or 16 bits, as the real slices have: full ranges stand for each other, 255 for 65535."""
+    for row in rows:
+        try:
+            depth = real.read(int(row))[0].dtype
+        except PixmedError:  # told of by whoever loads it
+            continue
+        break
+    else:
+        return made
+
+    def read(row: int) -> tuple[np.ndarray, np.ndarray]:
+        image, mask = made.read(row)
+        if image.dtype == depth:
+            return image, mask
+        scale = np.iinfo(depth).max / np.iinfo(image.dtype).max
+        return np.rint(image * scale).astype(depth), mask
+
+    return made._replace(read=read)
 
 
 def _chain(real: Source, made: Source) -> Source:

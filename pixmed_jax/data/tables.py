@@ -62,7 +62,7 @@ def match(
             unknown.append(repr(name))
         elif name in by_file:
             twice.append(name)
-        elif not all(row[column] for column in columns):
+        elif not all((row[column] or "").strip() for column in columns):
             blank.append(name)
         by_file[name] = row
     faults = named("rows whose file is not a plain relative path", escaping, "use names below data.images")
@@ -71,4 +71,5 @@ def match(
     faults += named("rows with an empty label, patient or split", blank, "fill them in")
     faults += named("files without a row", known - by_file.keys(), "add rows or set data.meta='' for none")
     empty: dict[str, str | None] = {}
-    return {c: [by_file.get(name, empty).get(c) or "" for name in files] for c in columns}, faults
+    # A space behind a name is not another patient.
+    return {c: [(by_file.get(name, empty).get(c) or "").strip() for name in files] for c in columns}, faults

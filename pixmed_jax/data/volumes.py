@@ -102,7 +102,38 @@ def aligned(mask: Array | Path, image: Array | Path) -> Array | Path:
         mask = mask._replace(planar=image.planar or (image.dicom and not deep))
     if not image.dicom and not mask.dicom and (mask.affine is None) != (image.affine is None):
         mask = mask._replace(affine=image.affine)
+    if apart := _apart(mask, image):
+        raise PixmedError(
+            f"{mask.name}: lies up to {apart:.3g} voxels from its image, by what the two headers say; "
+            "save the mask with the affine of its image"
+        )
     return mask
+
+
+def _apart(mask: Array, image: Array) -> float:
+    """How far apart two files of one size place the same voxel, in voxels; 0 up to one, or where one of them
+    does not say.
+
+    A mask that was drawn on an image's voxels and saved without its affine is turned upright another way.
+    """
+    if mask.affine is None or image.affine is None or not (mask.placed and image.placed):
+        return 0.0
+    sizes, places = zip(*(_upright(array) for array in (mask, image)), strict=True)
+    if sizes[0] != sizes[1]:  # that is told where shapes are compared
+        return 0.0
+    corners = np.array([(*corner, 1) for corner in np.ndindex(2, 2, 2)]) * (*(n - 1 for n in sizes[0]), 1)
+    voxels = np.linalg.solve(places[1], places[0] @ corners.T)[:3] - corners.T[:3]
+    farthest = float(np.abs(voxels).max())
+    return farthest if farthest > 1 else 0.0
+
+
+def _upright(array: Array) -> tuple[tuple[int, ...], np.ndarray]:
+    """(shape, affine) of an array once its axes run to right, anterior and superior."""
+    orientations = library("nibabel").orientations
+    shape = (*array.shape[:2], 1) if array.planar else array.shape[:3]
+    orientation = orientations.io_orientation(array.affine)
+    turned = orientations.apply_orientation(np.broadcast_to(np.uint8(0), shape), orientation).shape
+    return turned, array.affine @ orientations.inv_ornt_aff(orientation, shape)
 
 
 def stack(array: Array, values: np.ndarray, axis: str) -> np.ndarray:
@@ -118,16 +149,35 @@ def stack(array: Array, values: np.ndarray, axis: str) -> np.ndarray:
         values = values[:, :, None]
     if values.shape[2] == 1:  # a single slice can be cut in one way only
         axis = "stored"
-    stored = int(axis) if axis.isdigit() else 2
     if array.affine is None:
         if axis in PLANES:
             raise PixmedError(f"{array.name}: says nothing of planes; set data.axis to stored, 0, 1 or 2")
-        return np.moveaxis(values, stored, 0)
+        return np.moveaxis(values, _stored(axis), 0)
     orientations = library("nibabel").orientations
     orientation = orientations.io_orientation(array.affine)
     upright = orientations.apply_orientation(values, orientation)
-    cut = PLANES[axis] if axis in PLANES else int(orientation[stored, 0])
-    return np.moveaxis(upright, cut, 0)[:, ::-1, ::-1].swapaxes(1, 2)
+    return np.moveaxis(upright, _cut(axis, orientation), 0)[:, ::-1, ::-1].swapaxes(1, 2)
+
+
+def _stored(axis: str) -> int:
+    return int(axis) if axis.isdigit() else 2
+
+
+def _cut(axis: str, orientation: np.ndarray) -> int:
+    """Which of right, anterior and superior is cut."""
+    return PLANES[axis] if axis in PLANES else int(orientation[_stored(axis), 0])
+
+
+def pixel(array: Array, axis: str) -> tuple[float, float]:
+    """(height, width) of a pixel of `stack`'s pictures in millimetres; 1 and 1 where nobody knows."""
+    if array.affine is None:
+        return 1.0, 1.0
+    orientation = library("nibabel").orientations.io_orientation(array.affine)
+    sides = np.empty(3)
+    sides[orientation[:, 0].astype(int)] = np.linalg.norm(array.affine[:3, :3], axis=0)
+    single = array.planar or array.shape[2] == 1
+    width, height = np.delete(sides, _cut("stored" if single else axis, orientation))
+    return float(height), float(width)
 
 
 def unstack(array: Array, pictures: np.ndarray) -> np.ndarray:
