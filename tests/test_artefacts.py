@@ -153,3 +153,16 @@ def test_too_few(sets):
     got = artefacts.measure(generated[:5], real[:5], train, groups)
     assert got["found"] is None and got["n"] == 5
     assert got["seams"]["value"] is None and "5 slices against 120: too few" in got["seams"]["why"]
+
+
+@pytest.mark.parametrize("patients", [4, 9, 14])
+def test_few_training_patients_make_limits_wide_not_narrow(patients):
+    """Sound sets of as many slices as there are to train on: draws without replacement would all be equal,
+    and whatever lies beyond them would count as found."""
+    false = 0
+    for i in range(6):
+        train, groups = heads(patients, 100 + i)
+        got = artefacts.measure(heads(12, 200 + i)[0], heads(12, 300 + i)[0], train, groups)
+        false += bool(got["found"])
+        assert all(got[name]["limit"] > got[name]["floor"] for name in artefacts.MARGINS)
+    assert false <= 1

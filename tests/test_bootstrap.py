@@ -65,3 +65,7 @@ def test_resampled_statistics_may_be_vectors_and_nan_in_some_draws():
     low, high = bootstrap.resampled(groups, statistic, draws=200)["v"]
     assert low[0] == 0 and high[0] >= 2
     assert low[1] == high[1] == 7 and np.isnan([low[2], high[2]]).all()
+
+
+def test_one_patient_says_nothing_of_others():
+    assert bootstrap.interval(np.array([0.1, 0.5, 0.9]), np.array(["a", "a", "a"])) is None

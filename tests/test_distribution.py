@@ -39,6 +39,23 @@ def test_kid_is_unbiased():
     assert 0.2 < np.mean(np.array(values) < 0) < 0.8
 
 
+def test_what_was_made_from_a_slice_is_no_independent_sample():
+    """Sets of one distribution, each of the one a near copy of its match: 0 on average without the matches,
+    below it with them."""
+    pairs = [(draws(20, seed=i), draws(20, seed=1000 + i)) for i in range(300)]
+    sets = [(x, 0.9 * x + np.sqrt(1 - 0.81) * noise) for x, noise in pairs]
+    left_out = [distribution.kid(x, y, matched=True) for x, y in sets]
+    assert abs(np.mean(left_out)) < 3 * np.std(left_out) / np.sqrt(300)
+    counted = [distribution.kid(x, y) for x, y in sets]
+    assert np.mean(counted) < -10 * np.std(counted) / np.sqrt(300)
+
+    x, y = sets[0]
+    kernel = (x @ y.T / 5 + 1) ** 3
+    matches = np.trace(kernel)
+    across = (kernel.sum() - matches) / (20 * 19)
+    assert left_out[0] == pytest.approx(counted[0] + 2 * kernel.mean() - 2 * across)
+
+
 def test_a_weight_is_a_slice_drawn_so_often():
     """Twice the same slice is a pair of its own in the other set's eyes, but no pair with itself."""
     x, y = draws(6), draws(5, seed=1)
@@ -157,7 +174,13 @@ def sets():
 
 def compare(generated, sets, **changes):
     (real, groups), (train, train_groups) = sets
-    settings = {"groups": groups, "train_groups": train_groups, "features": "numbers", **changes}
+    settings = {
+        "groups": groups,
+        "train_groups": train_groups,
+        "features": "numbers",
+        "matched": False,
+        **changes,
+    }
     return distribution.compare(generated, real, train, **settings)
 
 
@@ -177,6 +200,14 @@ def test_the_keys_and_the_floor(sets):
     assert got == compare(patients(16, 4, seed=2)[0], sets)
     other = compare(patients(16, 4, seed=2)[0], sets, seed=1)
     assert other["kid"]["value"] == got["kid"]["value"] and other["kid"]["low"] != got["kid"]["low"]
+
+
+def test_matched_images_are_told_apart_from_independent_ones(sets):
+    generated = sets[0][0] + 0.1  # each of its own slice
+    matched, independent = (compare(generated, sets, matched=by)["kid"] for by in (True, False))
+    assert matched["value"] == pytest.approx(distribution.kid(generated, sets[0][0], matched=True))
+    assert matched["value"] > independent["value"]
+    assert (matched["floor"], matched["halves"]) == (independent["floor"], independent["halves"])
 
 
 def test_fid_of_fewer_images_than_features_is_told_only_where_it_is_the_custom():

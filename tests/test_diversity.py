@@ -6,7 +6,7 @@ from skimage.metrics import structural_similarity
 
 from pixmed_jax.data import phantom
 from pixmed_jax.metrics import diversity
-from pixmed_jax.metrics.diversity import differences, measure, pairs, spread_rows
+from pixmed_jax.metrics.diversity import differences, even_rows, measure, pairs, spread_rows
 
 N = 16
 
@@ -95,3 +95,11 @@ def test_every_patient_comes_before_anybodys_second():
     assert spread_rows(groups, 3).tolist() == [0, 3, 5]
     assert spread_rows(groups, 5).tolist() == [0, 1, 3, 4, 5]
     assert spread_rows(groups, 99).tolist() == [0, 1, 2, 3, 4, 5]
+
+
+def test_rows_spread_evenly_over_each_patient():
+    groups = np.array(list("aaaaaaabbbccccc"))
+    assert even_rows(groups, 3, 99).tolist() == [1, 3, 5, 7, 8, 9, 10, 12, 14]
+    assert even_rows(groups, 1, 99).tolist() == [3, 8, 12]  # middles, no firsts
+    assert even_rows(groups, 99, 99).tolist() == list(range(15))
+    assert even_rows(groups, 1, 2).tolist() == [3, 12]

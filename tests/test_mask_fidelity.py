@@ -99,3 +99,17 @@ def test_the_segmenter_of_an_evaluation_is_found_again(segment, judges, tmp_path
     (file,) = judges.iterdir()
     (tmp_path / file.name).write_bytes(file.read_bytes()[:1000])
     assert mask_fidelity.kept_segmenter(tmp_path) is None
+
+
+def test_slices_without_a_tumour_are_no_tumours_found():
+    masks = np.zeros((4, 8, 8), bool)
+    masks[:1, 2:6, 2:6] = True
+    found = {"generated": np.zeros_like(masks), "real": masks.copy()}
+    found["real"][3, 0, 0] = True
+    groups = np.array([0, 0, 1, 1])
+    entry, _ = mask_fidelity.measure(lambda images: found[images], "generated", "real", masks, groups)
+    assert (entry["generated"], entry["real"], entry["n"]) == (0, 1, 1)
+    assert entry["missed"] == {"generated": 1, "real": 0}
+    assert entry["invented"] == {"generated": 0, "real": 1}
+    nothing, _ = mask_fidelity.measure(lambda images: masks, "generated", "real", masks & False, groups)
+    assert nothing["generated"] is None and nothing["why"] == "no slice has a tumour"

@@ -60,7 +60,8 @@ def test_readers_who_tell_them_apart_stand_against_a_yes():
         (-0.1, -0.01, None, "yes"),  # real sets are no distance apart: chance may explain 0.08
         (-0.1, -0.01, -0.02, "yes"),
         (0.02, -0.01, None, "no"),
-        (0.02, -0.01, 0.05, "yes"),
+        (0.02, -0.01, 0.08, "yes"),  # halves have half the patients, and differ twice as much
+        (0.02, -0.01, 0.07, "partly"),
         (0.02, 0.001, 0.03, "partly"),
         (0.02, 0.05, 0.001, "yes"),
     ],
@@ -68,7 +69,17 @@ def test_readers_who_tell_them_apart_stand_against_a_yes():
 def test_real_sets_that_are_close_by_chance(low, floor, halves, answer):
     """A KID of 0.08: the unit is the larger distance between real sets, and none where both are below 0."""
     kid = {"value": 0.08, "low": low, "high": 0.2, "floor": floor, "halves": halves}
-    assert told("Looks", {"kid": kid, "diversity": SPREAD}).answer == answer
+    one = told("Looks", {"kid": kid, "diversity": SPREAD})
+    assert one.answer == answer
+    assert f"{max(floor, (halves or 0) / 2):.4f} between real patients" in one.sentence
+
+
+def test_few_patients_do_not_make_it_real():
+    kid = {"value": 0.001, "low": 0.0, "high": 0.01, "floor": 0.002}
+    one = told("Looks", {"kid": kid, "diversity": SPREAD, "patients": 5})
+    assert one.answer == "not measured" and "5 patients are too few" in one.sentence
+    assert told("Looks", {"kid": kid, "diversity": SPREAD, "patients": 6}).answer == "yes"
+    assert told("Looks", {"kid": {**kid, "value": 1.0}, "diversity": SPREAD, "patients": 5}).answer == "no"
 
 
 @pytest.mark.parametrize(
@@ -107,6 +118,19 @@ def test_what_is_null_says_why():
 def test_follows_the_mask(dice, answer):
     one = told("Follows", {"mask_dice": {"generated": dice, "real": 0.8}})
     assert one.answer == answer and f"{dice:.3f}" in one.sentence and "0.800" in one.sentence
+
+
+@pytest.mark.parametrize(
+    ("generated", "real", "other", "answer", "words"),
+    [
+        (0.29, 0.29, 0.1, "not measured", "hardly finds tumours in real slices"),
+        (0.35, 0.35, 0.36, "no", "0.360 with other patients' masks"),
+        (0.35, 0.35, 0.1, "yes", ""),
+    ],
+)
+def test_a_segmenter_that_finds_nothing_is_no_judge(generated, real, other, answer, words):
+    one = told("Follows", {"mask_dice": {"generated": generated, "real": real, "other_mask": other}})
+    assert one.answer == answer and words in one.sentence
 
 
 DRAWN = {

@@ -25,7 +25,7 @@ from pixmed_jax.data.sources import open_dataset
 from pixmed_jax.errors import PixmedError
 from pixmed_jax.evaluation import cards, layouts, pairs, verdict
 from pixmed_jax.evaluation.evaluate import grey_floats
-from pixmed_jax.metrics.diversity import spread_rows
+from pixmed_jax.metrics.diversity import even_rows, spread_rows
 from pixmed_jax.metrics.likeness import aligned
 from pixmed_jax.metrics.memorisation import Found, Nearest, Real, Redrawn, measure, recognition
 
@@ -75,12 +75,18 @@ def audit(
         generated = pictures.grey(generator(maps[rows], seed=seed))
         groups = held_out.groups[rows]
         found = measure(generated, groups, train, held_out)
-        own = spread_rows(train.groups, number)
-        again = Redrawn(pictures.grey(generator(train_maps[own], seed=seed)), own)
-        drawn = recognition(again, Redrawn(generated, rows), train, held_out)
+        # As many slices of each patient on both sides, or one side's would be of other heights in the head.
+        each = max(1, number // max(len(set(train.groups)), len(set(held_out.groups))))
+
+        def redrawn(real: Real, of: np.ndarray) -> Redrawn:
+            chosen = even_rows(real.groups, each, number)
+            return Redrawn(pictures.grey(generator(of[chosen], seed=seed)), chosen)
+
+        again, others = redrawn(train, train_maps), redrawn(held_out, maps)
+        drawn = recognition(again, others, train, held_out)
         told, redrawn_sheet = (
             {**found.entry, "recognition": drawn},
-            _redrawn(again, train, generated, rows, held_out),
+            _redrawn(again, train, others.images, others.rows, held_out),
         )
     else:
         labels = np.resize(train_maps[spread_rows(train.groups, number)], number)

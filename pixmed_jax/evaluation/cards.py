@@ -172,7 +172,8 @@ def _results(evaluation: Mapping[str, Any], makes: str, step: int | None) -> dic
         return missing("evaluate", f"Not evaluated at this step, but at {evaluation['step']}")
     rows = _ROWS.get(makes, card_rows.of_network)(evaluation)
     return {
-        **{key: evaluation[key] for key in ("n", "patients", "split", "split_by")},
+        **{key: evaluation[key] for key in ("n", "split", "split_by")},
+        "patients": evaluation["patients"] if evaluation["patients_known"] else None,
         "rows": [row._asdict() for row in rows],
         "artefacts": (evaluation.get("artefacts") or {}).get("found"),
         "bytes_per_slice": evaluation.get("condition", {}).get("bytes_per_slice"),

@@ -83,6 +83,7 @@ def measure(
         groups=real.groups,
         train_groups=train_groups,
         features=features.NAME if inception is None else published.INCEPTION,
+        matched=real.masks is not None,
         singular=inception is not None,
         seed=seed,
     )

@@ -190,6 +190,7 @@ def _kid(
             groups=groups,
             train_groups=np.array(train_slices.groups),
             features=features.NAME,
+            matched=True,
             seed=seed,
         )["kid"]
         for name, made in images.items()

@@ -181,11 +181,11 @@ def _value(case: Mapping[str, str], measure: str) -> float:
 
 def _judged(scores: Mapping[str, np.ndarray], comparisons: int, measure: str) -> dict[str, Any]:
     """Scores and differences of one network with one share of the patients."""
-    differences = {}
+    differences, level = {}, 1 - 0.05 / comparisons
     for a, b in COMPARED:
         d = scores[a] - scores[b]
         # The interval that holds for all of the verdict's comparisons together (Bonferroni).
-        wide = paired.bounds(d, level=1 - 0.05 / comparisons)
+        wide = paired.bounds(d, level=level)
         differences[f"{a}-{b}"] = {
             **paired.bounds(d)._asdict(),
             "low_all": wide.low,
@@ -203,11 +203,11 @@ def _judged(scores: Mapping[str, np.ndarray], comparisons: int, measure: str) ->
         "differences": differences,
         "power": {
             "variance": of._asdict(),
-            "detectable": paired.detectable(of, patients, seeds),
+            "detectable": paired.detectable(of, patients, seeds, level),
             "needed": {
                 str(effect): {
-                    "patients": paired.patients_needed(of, effect, seeds),
-                    "seeds": paired.seeds_needed(of, effect, patients),
+                    "patients": paired.patients_needed(of, effect, seeds, level),
+                    "seeds": paired.seeds_needed(of, effect, patients, level),
                 }
                 for effect in MEASURES[measure].effects
             },

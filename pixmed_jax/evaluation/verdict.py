@@ -18,16 +18,18 @@ from pixmed_jax.errors import listing
 
 START, END = "<!-- verdict -->", "<!-- end of the verdict -->"
 
-# KID in units of the distance between two sets of real patients, its floor or that of two halves of the test
-# patients, whichever is larger, since either can fall to 0 by chance: up to twice it, generated images differ
-# from real ones hardly more than patients from patients. The mean training image, which nobody takes
-# for a slice, has 150 times the floor (Inception features, real slices of 128 x 128).
+# KID in units of the distance between two sets of real patients, its floor or half of that of two halves of
+# the test patients (which have half as many, and so differ twice as much), whichever is larger, since either
+# can fall to 0 by chance: up to twice it, generated images differ from real ones hardly more than patients
+# from patients. The mean training image, which nobody takes for a slice, has 150 times the floor (Inception
+# features, real slices of 128 x 128).
 REAL, REAL_PARTLY = 2.0, 10.0
 # Recall in units of its floor: below it a third of what real patients show of each other is never drawn.
 VARIED = 0.7
 # A segmenter's Dice on generated images in units of its Dice on real ones: a tenth less is little beside what
 # the segmenter itself gets wrong on real ones; below 0.7 nearly a third of the overlap is lost.
 FOLLOWS, FOLLOWS_PARTLY = 0.9, 0.7
+SEGMENTS = 0.3  # Dice on real slices, below which a segmenter is no judge
 # AUC of an attack whose interval excludes 0.5: up to 0.6 a guesser who may guess on ten images is right once
 # more than a coin; above it single patients can be told.
 LEAKS = 0.6
@@ -166,12 +168,11 @@ def _looks_real(evaluation: Mapping[str, Any]) -> Answer:
     if not kid or kid.get("value") is None:
         why = f"KID: {kid['why']}" if kid and kid.get("why") else "not measured; run --mode=evaluate"
         return Answer(question, "not measured", _sentence(why, told), "")
-    floor = kid.get("floor")
-    between = f", {floor:.4f} between real patients" if floor is not None else ""
-    sentence = f"KID {kid['value']:.4f} ({kid['low']:.4f} to {kid['high']:.4f}){between}"
-    if floor is None:
+    sentence = f"KID {kid['value']:.4f} ({kid['low']:.4f} to {kid['high']:.4f})"
+    if kid.get("floor") is None:
         return Answer(question, "not measured", _sentence(sentence, "no floor to hold it against", told), "")
-    apart = max(floor, kid.get("halves") or 0.0)
+    apart = max(kid["floor"], (kid.get("halves") or 0.0) / 2)
+    sentence += f", {apart:.4f} between real patients"
     # Where real sets are no distance apart, generated ones are if chance alone does not explain it.
     times = kid["value"] / apart if apart > 0 else 0.0 if kid["low"] <= 0 else np.inf
     grade = "yes" if times <= REAL else "partly" if times <= REAL_PARTLY else "no"
@@ -191,6 +192,9 @@ def _looks_real(evaluation: Mapping[str, Any]) -> Answer:
         told = f"{told}; {people}" if told else people
     if faults and grade == "yes":
         grade = "partly"
+    if grade == "yes" and (patients := evaluation.get("patients", ENOUGH)) < ENOUGH:
+        grade = "not measured"
+        faults.append(f"{patients} patients are too few to say so")
     return Answer(question, grade, _sentence(sentence, told, *faults), "reader.html" if people else "")
 
 
@@ -220,7 +224,13 @@ def _follows(evaluation: Mapping[str, Any]) -> Answer:
     share = dice["generated"] / dice["real"]
     grade = "yes" if share >= FOLLOWS else "partly" if share >= FOLLOWS_PARTLY else "no"
     told = f"a segmenter of real slices finds the mask: Dice {dice['generated']:.3f} on generated images"
-    return Answer(question, grade, _sentence(f"{told}, {dice['real']:.3f} on real ones"), "")
+    told = f"{told}, {dice['real']:.3f} on real ones"
+    if dice["real"] < SEGMENTS:
+        return Answer(question, "not measured", _sentence(told, "it hardly finds tumours in real slices"), "")
+    by_chance = dice.get("other_mask")
+    if by_chance is not None and dice["generated"] <= by_chance:
+        return Answer(question, "no", _sentence(told, f"{by_chance:.3f} with other patients' masks"), "")
+    return Answer(question, grade, _sentence(told), "")
 
 
 def _new(evaluation: Mapping[str, Any]) -> Answer:

@@ -54,19 +54,26 @@ def measure(
 ) -> tuple[dict[str, Any], Found]:
     """The entry "mask_dice" of evaluation.json; image i was made from mask i, and real slice i has it.
 
+    Means over the slices with a tumour: nothing found where nothing is would count as found.
     generated, real: [N, S, S] in [0, 1]; masks [N, S, S] bool; groups [N], the patients.
     """
     found = Found(segment(generated), segment(real))
-    entry: dict[str, Any] = {"n": len(masks)}
-    for name, of in found._asdict().items():
-        dice, far = segmentation.dice(of, masks), segmentation.hausdorff95(of, masks)
+    ill = masks.any((1, 2))
+    if not ill.any():
+        return no_masks("no slice has a tumour"), found
+    truth, whose = masks[ill], groups[ill]
+    entry: dict[str, Any] = {"n": int(ill.sum())}
+    for name, every in found._asdict().items():
+        of = every[ill]
+        dice, far = segmentation.dice(of, truth), segmentation.hausdorff95(of, truth)
         entry[name] = float(dice.mean())
-        entry.setdefault("intervals", {})[name] = bootstrap.interval(dice, groups)
+        entry.setdefault("intervals", {})[name] = bootstrap.interval(dice, whose)
         entry.setdefault("hausdorff95", {})[name] = None if np.isnan(far).all() else float(np.nanmean(far))
-        entry.setdefault("missed", {})[name] = int((masks.any((1, 2)) & ~of.any((1, 2))).sum())
-    other = other_patients(groups)
+        entry.setdefault("missed", {})[name] = int((~of.any((1, 2))).sum())
+        entry.setdefault("invented", {})[name] = int(every[~ill].any((1, 2)).sum())
+    other = other_patients(whose)
     entry["other_mask"] = (
-        None if other is None else float(segmentation.dice(found.generated, masks[other]).mean())
+        None if other is None else float(segmentation.dice(found.generated[ill], truth[other]).mean())
     )
     return entry, found
 

@@ -12,7 +12,8 @@
 
 A value is how far the generated images are from the real test slices. Its limit comes from real slices of
 training patients, whole patients and as many slices, in their place: the mean of 20 such draws and five of
-their standard deviations, and at least a margin. Beyond it the artefact counts as found.
+their standard deviations, and at least a margin. Beyond it the artefact counts as found. Patients are drawn
+with replacement: else draws of few patients would be all alike, and hide how far sets of patients differ.
 """
 
 from collections.abc import Mapping
@@ -21,7 +22,6 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from pixmed_jax.metrics.distribution import whole_patients
 from pixmed_jax.progress import watched
 
 # The least excess over the test slices that counts as found, whatever the real draws say.
@@ -63,7 +63,7 @@ def measure(
         why = f"{n} slices against {len(train)}: too few; {_LEAST} are needed"
         return {**{name: {"value": None, "why": why} for name in MARGINS}, "found": None, "n": n}
     rng = np.random.default_rng(seed)
-    draws = [whole_patients(train_groups, n, rng) for _ in range(_DRAWS)]
+    draws = [_drawn_patients(train_groups, n, rng) for _ in range(_DRAWS)]
     used, places = np.unique(np.concatenate(draws), return_inverse=True)
     typical = train[used].mean(0)
     of_real, of_train = describe(real, typical), describe(train[used], typical)
@@ -83,6 +83,15 @@ def measure(
             "found": bool(values[name] > limit),
         }
     return {**result, "found": [name for name in MARGINS if result[name]["found"]], "n": n}
+
+
+def _drawn_patients(groups: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
+    """n rows: patients as they are drawn, each time with all their slices, the last one cut off."""
+    rows = {name: np.flatnonzero(groups == name) for name in np.unique(groups)}
+    names, drawn = list(rows), np.zeros(0, int)
+    while len(drawn) < n:
+        drawn = np.concatenate([drawn, rows[names[rng.integers(len(names))]]])
+    return drawn[:n]
 
 
 def distances(one: Mapping[str, np.ndarray], real: Mapping[str, np.ndarray]) -> dict[str, float]:

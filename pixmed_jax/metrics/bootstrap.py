@@ -14,11 +14,12 @@ from pixmed_jax.progress import watched
 def interval(
     values: np.ndarray, groups: np.ndarray, *, seed: int = 0, draws: int = 2000
 ) -> tuple[float, float] | None:
-    """95 % bootstrap interval of the mean, resampling whole patient groups; None if all values are NaN."""
+    """95 % bootstrap interval of the mean, resampling whole patient groups; None of fewer than two with a
+    value that is no NaN: one says nothing of how others differ."""
     kept = ~np.isnan(values)
-    if not kept.any():
+    names, patient = np.unique(groups[kept], return_inverse=True)
+    if len(names) < 2:
         return None
-    _, patient = np.unique(groups[kept], return_inverse=True)
     sums, counts = np.bincount(patient, values[kept]), np.bincount(patient)
     picks = np.random.default_rng(seed).integers(0, len(sums), (draws, len(sums)))
     means = sums[picks].sum(axis=1) / counts[picks].sum(axis=1)

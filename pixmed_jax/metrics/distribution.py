@@ -14,7 +14,8 @@ None means anything alone. Beside each stands its floor: whole training patients
 images, as many slices, against the same test patients; and two halves of the test patients.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -30,21 +31,32 @@ Statistic = Callable[[np.ndarray, np.ndarray], float]  # of how often each of x,
 
 
 # ---------------------------------------------------------------- KID
-def kid(x: np.ndarray, y: np.ndarray) -> float:
-    """Unbiased squared maximum mean discrepancy of features [N, D] and [M, D], N and M at least 2."""
-    return _kid(x, y)(np.ones(len(x)), np.ones(len(y)))
+def kid(x: np.ndarray, y: np.ndarray, *, matched: bool = False) -> float:
+    """Unbiased squared maximum mean discrepancy of features [N, D] and [M, D], N and M at least 2.
+
+    matched: x[i] was made from what is known of y[i], its label map for one.
+    """
+    return _kid(x, y, matched)(np.ones(len(x)), np.ones(len(y)))
 
 
-def _kid(x: np.ndarray, y: np.ndarray) -> Statistic:
-    """KID by weights. Pairs of a slice with itself are left out however often the slice was drawn."""
+def _kid(x: np.ndarray, y: np.ndarray, matched: bool = False) -> Statistic:
+    """KID by weights. Pairs of a slice with itself are left out however often the slice was drawn, and so are
+    those of a slice with what was made from it: alike beyond chance, they would bring two sets nearer than
+    any two that are independent (Gretton et al. 2012, JMLR 13:723, Equation 4, leaves them out too).
+    """
     xx, yy, xy = _kernel(x, x), _kernel(y, y), _kernel(x, y)
     np.fill_diagonal(xx, 0)
     np.fill_diagonal(yy, 0)
+    if matched:
+        np.fill_diagonal(xy, 0)
 
-    def within(k: np.ndarray, w: np.ndarray) -> float:
-        return float(w @ k @ w / (w.sum() ** 2 - w @ w))
+    def apart(k: np.ndarray, a: np.ndarray, b: np.ndarray) -> float:
+        return float(a @ k @ b / (a.sum() * b.sum() - a @ b))
 
-    return lambda a, b: within(xx, a) + within(yy, b) - 2 * float(a @ xy @ b / (a.sum() * b.sum()))
+    def across(a: np.ndarray, b: np.ndarray) -> float:
+        return apart(xy, a, b) if matched else float(a @ xy @ b / (a.sum() * b.sum()))
+
+    return lambda a, b: apart(xx, a, a) + apart(yy, b, b) - 2 * across(a, b)
 
 
 def _kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -147,6 +159,7 @@ def compare(
     groups: np.ndarray,
     train_groups: np.ndarray,
     features: str,
+    matched: bool,
     singular: bool = False,
     seed: int = 0,
 ) -> dict[str, dict[str, Any]]:
@@ -154,7 +167,8 @@ def compare(
 
     generated, real: features [N, D]; image i was generated for real slice i, so `groups` are those of both.
     train: features [M, D] of real slices of other patients, `train_groups` [M].
-    features: what the features are, for the report. singular: FID also of fewer images than features.
+    features: what the features are, for the report. matched: image i was told more of slice i than its label.
+    singular: FID also of fewer images than features.
     """
     rng = np.random.default_rng(seed)
     if len(real) > _MOST:
@@ -168,13 +182,14 @@ def compare(
     others = [whole_patients(train_groups, n, rng) for _ in range(_SPLITS)]
     halves = [_halves(groups, rng) for _ in range(_SPLITS)]
     result: dict[str, dict[str, Any]] = {}
+    of_made: Mapping[str, Callable[..., Statistic]] = {"kid": partial(_kid, matched=matched), "fid": _fid}
     for name, of, least in (("kid", _kid, _LEAST), ("fid", _fid, 2 * _LEAST if singular else dims + 1)):
         told_of = {**told, "n_floor": min(n, len(train)), "n_halves": n // 2}
         if n < least:
             why = f"{n} slices do not determine the covariance of {dims} features; {least} are needed"
             result[name] = {**nothing(why), **told_of}
             continue
-        value, draws = _resampled(of(generated, real), groups, rng, name)
+        value, draws = _resampled(of_made[name](generated, real), groups, rng, name)
         low, high = interval(value, draws)
         ones = [of(train[rows], real)(np.ones(len(rows)), np.ones(n)) for rows in others]
         split = [of(real[a], real[b])(np.ones(len(a)), np.ones(len(b))) for a, b in halves]

@@ -17,10 +17,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from pixmed_jax import losses
+from pixmed_jax.metrics import bootstrap
 from pixmed_jax.progress import watched
 
 MOST = 64  # images compared with each other: 2,016 pairs
-CONDITIONS, SEEDS = 8, 4
+CONDITIONS, SEEDS = 64, 4
 # Two sets of 16 slices of different phantoms differ by less than a fifth in either quotient; half of the real
 # value, by the upper end of the interval, is then no matter of chance.
 COLLAPSED = 0.5
@@ -39,8 +40,8 @@ def measure(
 ) -> dict[str, Any]:
     """The entry of evaluation.json; image i of both sets belongs to `groups[i]`.
 
-    again: seed -> images [C, S, S] of the same C conditions. labels: of the real images, where a label is all
-    the condition there is.
+    again: seed -> images [C, S, S] of the conditions of `spread_rows(groups, C)`. labels: of the real images,
+    where a label is all the condition there is.
     """
     whose = np.array(groups)
     if len(set(whose)) < 2:
@@ -57,6 +58,7 @@ def measure(
         apart = [np.mean(pairs(differences(np.stack(one)))) for one in zip(*images, strict=True)]
         entry["same_condition"] = {
             "generated": float(np.mean(apart)),
+            "interval": bootstrap.interval(np.array(apart), whose[spread_rows(whose, len(apart))]),
             **_of_labels(matrices["real"], whose[rows], None if labels is None else labels[rows]),
             "conditions": len(apart),
             "seeds": SEEDS,
@@ -89,6 +91,21 @@ def spread_rows(groups: np.ndarray, most: int) -> np.ndarray:
         order.append((turns.get(group, 0), row))
         turns[group] = turns.get(group, 0) + 1
     return np.sort([row for _, row in sorted(order)[:most]])
+
+
+def even_rows(groups: np.ndarray, per_group: int, most: int) -> np.ndarray:
+    """Up to `per_group` rows of each patient, evenly spaced among his: as many of the first as of the last.
+
+    At most `most`, evenly spaced again. A patient's slices come in an order, that of the scan for one, and
+    his first are not like his others.
+    """
+    rows = []
+    for name in np.unique(groups):
+        own = np.flatnonzero(groups == name)
+        places = (np.arange(min(per_group, len(own))) + 0.5) * len(own) / min(per_group, len(own))
+        rows.append(own[places.astype(int)])
+    every = np.sort(np.concatenate(rows))
+    return every[np.linspace(0, len(every) - 1, min(most, len(every))).round().astype(int)]
 
 
 def _over_set(matrices: dict[str, np.ndarray], groups: np.ndarray) -> dict[str, dict[str, float]]:

@@ -6,22 +6,25 @@ what makes a patient hard for both falls out. Seeds and patients are both sample
 
     d[s, p] = effect + seed[s] + patient[p] + rest[s, p]
 
-Intervals resample seeds and patients independently (the pigeonhole bootstrap, Owen 2007, Ann. Appl. Stat.
-1:386). It is slightly too wide in the rest and, with two or three seeds, too narrow in these; with one seed
-it is about patients alone.
+The variance of the mean is that of these parts, each estimated by analysis of variance (Searle, Casella and
+McCulloch 1992, Chapter 4), and its interval Student's t with Satterthwaite's degrees of freedom (1946,
+Biometrics Bulletin 2:110). Simulated without an effect, 119 patients and parts as in docs/results.md, it
+leaves out 0 in 8, 7 and 5 % of experiments of 2, 3 and 4 seeds, where resampling seeds and patients (Owen
+2007, Ann. Appl. Stat. 1:386) does in 15, 10 and 7 %. With one seed it is about patients alone.
 """
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import norm
+from scipy.stats import norm, t
 
 POWER = 0.8
 
 
 class Bounds(NamedTuple):
-    """A mean and its bootstrap interval."""
+    """A mean and its interval."""
 
     value: float
     low: float
@@ -36,14 +39,12 @@ class Components(NamedTuple):
     rest: float
 
 
-def bounds(scores: np.ndarray, *, level: float = 0.95, seed: int = 0, draws: int = 10_000) -> Bounds:
-    """Mean of scores or differences [S, P], patients weighing alike, and its bootstrap interval."""
-    count, patients = scores.shape
-    rng = np.random.default_rng(seed)
-    times = [rng.multinomial(n, np.full(n, 1 / n), draws) / n for n in (count, patients)]
-    means = np.einsum("ds,sp,dp->d", times[0], scores, times[1])
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return Bounds(float(scores.mean()), float(low), float(high))
+def bounds(scores: np.ndarray, *, level: float = 0.95) -> Bounds:
+    """Mean of scores or differences [S, P] of two patients or more, who weigh alike, and its interval."""
+    seeds, patients = scores.shape
+    deviation, degrees = _of_mean(components(scores), patients, seeds)
+    value, reach = float(scores.mean()), deviation * float(t.ppf((1 + level) / 2, degrees))
+    return Bounds(value, value - reach, value + reach)
 
 
 def components(difference: np.ndarray) -> Components:
@@ -65,27 +66,47 @@ def components(difference: np.ndarray) -> Components:
     )
 
 
-def detectable(of: Components, patients: int, seeds: int) -> float:
-    """The effect that so many patients and seeds would show (interval of 95 % above 0) four times in five."""
-    variance = of.patients / patients + (of.seeds or 0) / seeds + of.rest / (patients * seeds)
-    return _factor() * math.sqrt(variance)
+def _of_mean(of: Components, patients: int, seeds: int) -> tuple[float, float]:
+    """Standard deviation of the mean over so many patients and seeds, and its degrees of freedom."""
+    if of.seeds is None:
+        return math.sqrt((of.patients + of.rest) / patients), patients - 1
+    squares = [
+        (seeds * of.patients + of.rest, patients - 1),
+        (patients * of.seeds + of.rest, seeds - 1),
+        (-of.rest, (patients - 1) * (seeds - 1)),  # which both of them hold
+    ]
+    total = sum(square for square, _ in squares)
+    if total <= 0:
+        return 0.0, 1.0
+    degrees = total**2 / sum(square**2 / free for square, free in squares)
+    return math.sqrt(total / (patients * seeds)), degrees
 
 
-def patients_needed(of: Components, effect: float, seeds: int) -> int | None:
+def detectable(of: Components, patients: int, seeds: int, level: float = 0.95) -> float:
+    """The effect that so many patients and seeds would show (interval above 0) four times in five."""
+    one = of if seeds > 1 else of._replace(seeds=None)
+    deviation, degrees = _of_mean(one, patients, seeds)
+    return deviation * float(t.ppf((1 + level) / 2, degrees) + norm.ppf(POWER))
+
+
+def patients_needed(of: Components, effect: float, seeds: int, level: float = 0.95) -> int | None:
     """How many patients would show an effect of that size with so many seeds; None: no number would."""
-    room = (effect / _factor()) ** 2 - (of.seeds or 0) / seeds
-    return _ceil((of.patients + of.rest / seeds) / room) if room > 0 else None
+    return _least(lambda patients: detectable(of, patients, seeds, level) <= effect)
 
 
-def seeds_needed(of: Components, effect: float, patients: int) -> int | None:
+def seeds_needed(of: Components, effect: float, patients: int, level: float = 0.95) -> int | None:
     """Likewise, how many seeds with so many patients."""
-    room = (effect / _factor()) ** 2 - of.patients / patients
-    return _ceil(((of.seeds or 0) + of.rest / patients) / room) if room > 0 else None
+    return _least(lambda seeds: detectable(of, patients, seeds, level) <= effect)
 
 
-def _factor() -> float:
-    return float(norm.ppf(0.975) + norm.ppf(POWER))
-
-
-def _ceil(number: float) -> int:
-    return max(1, math.ceil(number - 1e-9))
+def _least(enough: Callable[[int], bool]) -> int | None:
+    """The least number of 2 or more that is enough, where more is never less; None beyond a million."""
+    low, high = 1, 2
+    while not enough(high):
+        if high > 10**6:
+            return None
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    return high
