@@ -204,6 +204,8 @@ def _dispatch() -> int:
         raise UsageError("--data and --against belong to --mode=check_data; training takes --config.data.dir")
     if FLAGS.mode not in FOLDERS and (FLAGS.input or FLAGS.output):
         raise UsageError(f"--input and --output belong to --mode={' and --mode='.join(FOLDERS)}")
+    if FLAGS.dry_run and FLAGS.mode != "train":
+        raise UsageError(f"--dry_run is for --mode=train; --mode={FLAGS.mode} has none")
     keep_freed_memory()  # before JAX starts its threads
     # JAX takes seconds to import; it is not needed for --help or for a mistyped flag. What it compiles is
     # kept, so that a second start of the same network trains at once.
@@ -342,4 +344,10 @@ def _evaluate(workdir: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv))
+    status = main(sys.argv)
+    if status > 128:
+        # A program that is still compiled, in a thread of XLA's, would crash as the interpreter ends.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)

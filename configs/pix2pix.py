@@ -1,4 +1,4 @@
-"""pix2pix (Isola et al., CVPR 2017): U-Net, 70x70 PatchGAN, adversarial BCE + 100 L1.
+"""pix2pix (Isola et al., CVPR 2017): U-Net, 70x70 PatchGAN, adversarial BCE + 100 L1, of images in [-1, 1].
 
     python launch.py --config=configs/pix2pix.py          quick: embedded phantoms, minutes on two CPU cores
     python launch.py --config=configs/pix2pix.py:paper --config.data.dir=DIR
@@ -17,7 +17,7 @@ QUICK = merged(ADVERSARIAL, {
     "model": {"generator": {"name": "unet", "width": 32, "levels": 6, "ghost_levels": (), "norm": "instance",
                             "dropout": 0.5},
               "discriminator": {"name": "patchgan", "width": 32, "layers": 3, "norm": "instance"}},
-    "loss": {"l1": 100.0},
+    "loss": {"l1": 200.0},  # 100 of images in [-1, 1], which differ by twice as much as ours in [0, 1]
     "optimizer": {"learning_rate": 5e-4},
 })
 PAPER = {

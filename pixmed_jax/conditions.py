@@ -3,6 +3,7 @@
 Errors: PixmedError.
 """
 
+import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -20,6 +21,7 @@ from pixmed_jax.data.sources import open_dataset
 from pixmed_jax.data.synthetic import RECONSTRUCTION, SAMPLED
 from pixmed_jax.data.tissues import survey
 from pixmed_jax.errors import PixmedError, listing
+from pixmed_jax.evaluation.facts import check_unseen
 from pixmed_jax.progress import watched
 
 _SCENES = 1024  # slices kept taken apart: 80 kB each at 128 x 128
@@ -50,6 +52,7 @@ def of_split(workdir: Path, split: str, generator: inference.Generator) -> Condi
     dataset = open_dataset(**config["data"], seed=config["seed"])
     if split not in dataset.rows:
         raise PixmedError(f"sample.split={split!r} is not one of {', '.join(dataset.rows)}")
+    check_unseen(workdir, config, dataset, split)
     arrays, slices = dataset.load(dataset.rows[split], dataset.size)
     labels = tuple(slices.label_names[i] for i in slices.labels)
     maps, tumors = np.asarray(arrays.maps), sum(map(is_tumor, dataset.classes))
@@ -142,6 +145,9 @@ def of_folder(folder: Path, label: str, generator: inference.Generator) -> Condi
     if faults:
         raise PixmedError(listing(faults))
     values = np.stack(maps)
+    if not label and len(tumors) > 1 and values.max() == 1:
+        told = f"masks of 0 and 1 are taken for {tumors[0]}; give sample.label if it is another"
+        print(f"{folder}: {told}", file=sys.stderr)
     labels = tuple(next((tumors[v - 1] for v in np.unique(m) if 0 < v <= len(tumors)), "") for m in values)
     limits = np.tile(generator.limits, (len(files), 1))
     return Conditions(values, labels, ("",) * len(files), tuple(files), limits, suffixes=tuple(suffixes))
@@ -152,7 +158,8 @@ def _as_map(mask: np.ndarray, path: Path, label: str, generator: inference.Gener
     values, classes = set(np.unique(mask).tolist()), generator.classes
     binary = values <= {0, 255} or (label and values <= {0, 1})
     anatomy = "head" if "head" in classes else "anatomy"
-    if binary and not all(map(is_tumor, classes)):
+    tumors = sum(map(is_tumor, classes))
+    if (binary or max(values) <= tumors) and tumors < len(classes):
         raise PixmedError(
             f"{path}: shows the tumour but not the {anatomy}, which this model needs too; give label maps "
             f"(0 background, {', '.join(f'{i + 1} {name}' for i, name in enumerate(classes))}), such as the "

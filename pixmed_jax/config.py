@@ -18,6 +18,7 @@ FREE = (
     "train.max_skipped",
     "train.resident_gb",
     "optimizer.learning_rate",
+    "optimizer.decay_steps",
     "log.",
     "checkpoint.",
     "about.",

@@ -53,6 +53,7 @@ _FIRST_COLUMNS = ("file", "mask", "label", "patient_group", "source", "seed", "s
 COLUMNS = (*_FIRST_COLUMNS, "low", "high")
 EDIT_COLUMNS = ("edit", "parameters", "tumor_source", "tumor_group", "grade")
 FORMATS = {"png": ".png", "png16": ".png", "nifti": ".nii.gz"}
+_FOLDERS = ("images", "masks", "conditions")
 _SHEETS = (f"{DATA_SHEET}.json", f"{DATA_SHEET}.md")
 
 
@@ -81,8 +82,8 @@ def sample(
         cut along the run's `data.axis`; their slices without a tumour are left out.
     layout: the folder of a run of configs/layout.py, which then draws `number` label maps, of the class
         `label` or of all in turn, in `plane` or in all that it knows; implausible ones are drawn again.
-    label: the class of binary masks in `masks`, for a model that knows several; or of every image, where the
-        label is all that the model is told.
+    label: the class of binary masks in `masks`, for a model that knows several; or of every image: of the
+        split's masks those of that class, or all that a model is told.
     number: how many; 0 means one per mask. More than there are masks reuses them, each time with a new seed.
     balance: draw the labels equally often.
     edit: make new masks of the split's: "swap" sets a tumour into another patient's anatomy, "move", "scale"
@@ -111,12 +112,21 @@ def sample(
         raise PixmedError(
             f"sample.edit={edit} looks for the brain in the slices of the run; leave sample.{option} out"
         )
+    if upscale == 1 and upscaler != "bicubic":
+        raise PixmedError(f"sample.upscaler={upscaler}: enlarges nothing by sample.upscale=1; give 2, 3 or 4")
     if plane and not layout:
         raise PixmedError("sample.plane is for what sample.layout draws; leave it out")
     generator = inference.load(workdir, step)
     if format != "png" and not generator.grey:
         raise PixmedError(f"sample.format={format}: this model makes colours; use png")
     target = (Path(output) if output else workdir / "samples").absolute()
+    if masks:
+        given_at, written_at = Path(masks).resolve(), target.resolve()
+        if given_at == written_at or given_at in written_at.parents or written_at in given_at.parents:
+            raise PixmedError(
+                f"sample.masks={masks}: lies in {target}, which is written anew, or holds it; give another "
+                "sample.output"
+            )
     if not _is_ours(target):
         raise PixmedError(f"{target}: holds other files; give an empty folder as sample.output")
     if not generator.takes_maps and (masks or layout or edit != "none"):
@@ -137,7 +147,16 @@ def sample(
     enlarge = upscalers.upscaler(upscaler, upscale, stage="sample.upscale") if upscale != 1 else None
     if enlarge:
         how |= {"upscale": upscale, "upscaler": enlarge.told}
-    order = conditions.ordered(given.labels, number or len(given.files), balance and not layout)
+    chosen = np.arange(len(given.labels))
+    if label and not (masks or layout):
+        chosen = np.flatnonzero(np.array(given.labels) == label)
+        if not len(chosen):
+            known = listing(sorted(set(given.labels)))
+            raise PixmedError(
+                f"sample.label={label!r}: no slice of sample.split={split} has it; they have {known}"
+            )
+    labels = [given.labels[row] for row in chosen]
+    order = chosen[conditions.ordered(labels, number or len(labels), balance and not layout)]
     seeds = inference.image_seeds(seed, len(order))
     digest = configs.digest(generator.config)
 
@@ -150,7 +169,7 @@ def sample(
         return edits.draw(edit, row, given.scene, given.labels, given.groups, rng, refused)
 
     with run_folder.replaced(target, "free space, or give sample.output") as draft:
-        for folder in ("images", "masks", "conditions") if generator.takes_maps else ("images",):
+        for folder in _FOLDERS if generator.takes_maps else _FOLDERS[:1]:
             (draft / folder).mkdir()
         rows = []
         for start in watched(range(0, len(order), batch_size), -(-len(order) // batch_size), "sampling"):
@@ -231,15 +250,22 @@ def _is_ours(target: Path) -> bool:
         names = {p.name for p in target.iterdir()}
         if not names:
             return True
-        with (target / MANIFEST).open() as table:
-            first = table.readline().strip()
+        with (target / MANIFEST).open(newline="", encoding="utf-8") as table:
+            rows = csv.DictReader(table)
+            files = {row["file"] for row in rows}
+            columns = tuple(rows.fieldnames or ())
     except FileNotFoundError:
         return not target.exists()
-    except (OSError, UnicodeDecodeError):
+    except (OSError, ValueError, KeyError, csv.Error):
         return False
     # Older versions wrote the first columns only.
-    ours = f"{first},".startswith(",".join(_FIRST_COLUMNS) + ",")
-    return ours and names <= {"images", "masks", "conditions", MANIFEST, TRAINED_ON, *_SHEETS}
+    ours = columns[: len(_FIRST_COLUMNS)] == _FIRST_COLUMNS
+    if not ours or not names <= {*_FOLDERS, MANIFEST, TRAINED_ON, *_SHEETS}:
+        return False
+    written = {f"{folder}/{file}" for folder in ("images", "masks") for file in files}
+    written |= {f"conditions/{file.removesuffix('.nii.gz').removesuffix('.png')}.png" for file in files}
+    found = [path for folder in _FOLDERS for path in (target / folder).rglob("*")]
+    return all(path.relative_to(target).as_posix() in written for path in found)
 
 
 def _write(

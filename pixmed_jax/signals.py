@@ -8,7 +8,7 @@ which answers while the rest is busy.
 import os
 import signal
 import sys
-from threading import Thread
+from threading import Thread, Timer
 from types import FrameType
 
 
@@ -34,12 +34,15 @@ class Interrupt:
         ours, theirs = os.pipe()
         os.set_blocking(theirs, False)
         self._pipe = theirs
+        self._old_hook, self._again = sys.unraisablehook, False
+        sys.unraisablehook = self._unraisable
         self._old = {s: signal.signal(s, self._received) for s in (signal.SIGINT, signal.SIGTERM)}
         self._old_pipe = signal.set_wakeup_fd(theirs, warn_on_full_buffer=False)
         Thread(target=self._watch, args=(ours,), daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        sys.unraisablehook = self._old_hook
         signal.set_wakeup_fd(self._old_pipe)
         for number, handler in self._old.items():
             signal.signal(number, handler)
@@ -51,11 +54,27 @@ class Interrupt:
         if self._raises and first:
             raise Stopped(number)
 
+    def _unraisable(self, told: "sys.UnraisableHookArgs") -> None:
+        """Raised where nobody can catch it, in a callback of the garbage collector: a moment later again."""
+        number = self.signal
+        if not isinstance(told.exc_value, Stopped) or number is None:
+            self._old_hook(told)
+            return
+
+        def again() -> None:
+            self.signal, self._again = None, True
+            os.kill(os.getpid(), number)
+
+        Timer(0.05, again).start()
+
     def _watch(self, pipe: int) -> None:
         seen = 0
         while byte := os.read(pipe, 1):
             number = byte[0]
             if number not in (signal.SIGINT, signal.SIGTERM):
+                continue
+            if self._again:  # not a second one
+                self._again = False
                 continue
             seen += 1
             if seen > 1:

@@ -33,6 +33,7 @@ _FOLDERS = ("checkpoints", "grids", "samples", "report", "utility", "reader", JU
 _FILES = (CONFIG, ENVIRONMENT, SPLIT, METRICS, EVALUATION, CASES, AUDIT, UTILITY, MODEL_CARD, _MODEL_PAGE)
 OUTPUTS = (*_FILES, READER, *_FOLDERS)
 _LARGEST = 2**24  # bytes of a text that is read back
+_LARGEST_SPLIT = 2**27
 T = TypeVar("T")
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "dm-pix", "numpy", "pixmed-jax")
 
@@ -135,21 +136,40 @@ def alone(name: str) -> Callable[[Callable[..., T]], Callable[..., T]]:
 def replaced(target: Path, remedy: str) -> Iterator[Path]:
     """A folder to fill, which takes the place of `target` when the block is done and vanishes if it fails.
 
-    `target` is locked meanwhile; drafts that a killed process has left beside it are deleted.
+    At any moment either the old folder is there or the new one, whole, under its name or one that the next
+    start gives back. What a link names is replaced, not the link. `target` is locked meanwhile; drafts that a
+    killed process has left beside it are deleted.
     """
+    target = Path(os.path.realpath(target))
+    if os.path.ismount(target):
+        raise PixmedError(
+            f"{target}: is a mounted disk, which nothing can take the place of; name a folder in it"
+        )
     with locked(target):
-        for left in target.parent.glob(f".{_escaped(target.name)}.*.draft"):
+        beside = _escaped(target.name)
+        for old in target.parent.glob(f".{beside}.*.old"):
+            _one_of(old, target)
+        for left in target.parent.glob(f".{beside}.*.draft"):
             shutil.rmtree(left, ignore_errors=True)
-        draft = target.with_name(f".{target.name}.{os.getpid()}.draft")
+        draft, aside = (target.with_name(f".{target.name}.{os.getpid()}.{what}") for what in ("draft", "old"))
         try:
             draft.mkdir()
             yield draft
-            shutil.rmtree(target, ignore_errors=True)
+            if target.exists():
+                target.rename(aside)
             draft.rename(target)
         except OSError as error:
             raise PixmedError(f"{target}: cannot be written ({error.strerror}); {remedy}") from error
         finally:
+            _one_of(aside, target)
             shutil.rmtree(draft, ignore_errors=True)
+
+
+def _one_of(old: Path, target: Path) -> None:
+    """`target` as it is; where it is not there, the old one is it again."""
+    if old.exists() and not target.exists():
+        old.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _escaped(name: str) -> str:
@@ -165,7 +185,6 @@ def read_config(workdir: Path) -> dict[str, Any]:
         config = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(config, dict):
             raise ValueError("no JSON object")
-        return config
     except FileNotFoundError as error:
         raise PixmedError(
             f"{path}: missing, so {workdir} is no run's folder; train with --config first"
@@ -174,6 +193,9 @@ def read_config(workdir: Path) -> dict[str, Any]:
         raise PixmedError(
             f"{path}: unreadable ({error}); restore it from any checkpoint's manifest.json"
         ) from error
+    if "files" in config:  # export/folder.py says what else is in it
+        raise PixmedError(f"{workdir}: is an exported model and no run; give the folder that was trained")
+    return config
 
 
 def prepare(workdir: Path, config: Mapping[str, Any], *, fresh: bool) -> None:
@@ -188,6 +210,10 @@ def prepare(workdir: Path, config: Mapping[str, Any], *, fresh: bool) -> None:
             f"{workdir}: cannot be written ({error.strerror}); give another --workdir"
         ) from error
     # Steps without a manifest too: they may be finished ones that have lost it.
+    if (workdir / "generator.safetensors").exists():
+        raise PixmedError(
+            f"{workdir}: holds an exported model, which a training would spoil; give another --workdir"
+        )
     trained = any(path.parent.name.isdigit() for path in (workdir / "checkpoints").glob("*/*"))
     if (workdir / CONFIG).exists() and trained and not fresh:
         _check_same(workdir, read_config(workdir), config)
@@ -199,7 +225,8 @@ def prepare(workdir: Path, config: Mapping[str, Any], *, fresh: bool) -> None:
             "or --fresh to delete them"
         )
     write_json(workdir / CONFIG, config)
-    write_json(workdir / ENVIRONMENT, _environment())
+    if fresh or not trained:
+        write_json(workdir / ENVIRONMENT, environment())
 
 
 def note(workdir: Path, **facts: Any) -> None:
@@ -213,6 +240,19 @@ def read_environment(workdir: Path) -> dict[str, Any]:
         return json.loads((workdir / ENVIRONMENT).read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         return {}
+
+
+def read_split(workdir: Path) -> dict[str, dict[str, str]] | None:
+    """{split: {file: patient group}}, "behind" synthetic training slices too; None where that is unknown."""
+    path = workdir / SPLIT
+    try:
+        if path.stat().st_size > _LARGEST_SPLIT:
+            return None
+        split = json.loads(path.read_text(encoding="utf-8"))
+        train = split["train"]
+        return split if isinstance(train, dict) else None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
 
 
 def _check_same(workdir: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
@@ -237,7 +277,8 @@ def _clear(workdir: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def _environment() -> dict[str, Any]:
+def environment() -> dict[str, Any]:
+    """What this process runs on and with."""
     import jax
 
     return {

@@ -1,5 +1,7 @@
 """The training loop: what a run leaves, that it resumes exactly, and what it does when numbers go bad."""
 
+import contextlib
+import io
 import json
 import math
 import types
@@ -15,8 +17,10 @@ from PIL import Image
 from skimage.metrics import structural_similarity
 
 from pixmed_jax import inference, losses
+from pixmed_jax.data import phantom
 from pixmed_jax.data.sources import Dataset, open_dataset
 from pixmed_jax.errors import PixmedError
+from pixmed_jax.evaluation import facts
 from pixmed_jax.training import checkpoint, loop
 from pixmed_jax.training.dry_run import dry_run
 from pixmed_jax.training.loop import total_steps, train
@@ -174,10 +178,37 @@ def test_a_faulty_config_leaves_an_old_run_alone(tmp_path, tmp_path_factory):
         {"train__steps": -5},
         {"log__every": 0},
         {"checkpoint__every": 0},
+        {"seed": -1},
+        {"data__split__seed": -1},
+        {"train__batch_size": 0},
+        {"train__accumulate": 0},
+        {"train__max_skipped": 0},
+        {"train__ema_decay": 1.0},
+        {"train__ema_decay": -1.0},
+        {"loss__r1_every": 0},
+        {"loss__ssim": -1.0},
+        {"model__generator__dropout": 1.5},
+        {"model__generator__levels": 0},
+        {"model__generator__ghost_ratio": 0},
+        {"model__generator__ghost_kernel": 5},
+        {"model__generator__ghost_levels": [0, 1]},
+        {"model__discriminator__layers": 5},
+        {"loss__bce": "none", "loss__ssim": 0.0},
     ):
         with pytest.raises(PixmedError, match=next(iter(changes)).replace("__", ".")):
             train(runs.config(tmp_path_factory, **changes), workdir, fresh=True)
         assert runs.tree_bytes(workdir) == before, changes
+        with pytest.raises(PixmedError), contextlib.redirect_stdout(io.StringIO()):
+            dry_run(runs.config(tmp_path_factory, **changes), tmp_path)
+
+
+def test_a_rate_that_is_0_before_the_end_is_refused(tmp_path, tmp_path_factory):
+    config = runs.preset(tmp_path_factory, "classifier", optimizer__decay_steps=5, train__steps=6)
+    with pytest.raises(
+        PixmedError, match=r"optimizer\.decay_steps=5: the rate is 0 from there on, .* 6 steps"
+    ):
+        train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 # ---------------------------------------------------------------- a task without networks
@@ -305,3 +336,48 @@ def test_spread_shows_every_label_and_patient_early():
     assert {groups[row] for row in first} == set(groups)
     assert sorted(Dataset.spread(dataset, "val", 64)) == list(range(30))  # each row once
     np.testing.assert_array_equal(Dataset.spread(dataset, "val", 64)[:6], first)
+
+
+# ---------------------------------------------------------------- data that change
+def folder_of(tmp_path: Path, patients: int) -> Path:
+    """Two slices of each patient, as a folder with a table."""
+    rows = ["file,label,patient_group"]
+    for patient in range(patients):
+        for i, s in enumerate(phantom.patient_slices(patient, size=32, count=2)):
+            name = f"p{patient:02}_{i}.png"
+            for kind, pixels in (("images", s.image), ("masks", s.mask * np.uint8(255))):
+                (tmp_path / kind).mkdir(parents=True, exist_ok=True)
+                Image.fromarray(pixels).save(tmp_path / kind / name)
+            rows.append(f"{name},tumor,p{patient:02}")
+    (tmp_path / "meta.csv").write_text("\n".join(rows))
+    return tmp_path
+
+
+def test_a_run_whose_data_have_changed_is_neither_judged_nor_gone_on_with(
+    tmp_path, tmp_path_factory, monkeypatch
+):
+    """One patient more, and the split is drawn anew: whom the run was trained on would be tested on."""
+    use_toy(monkeypatch)
+    root = folder_of(tmp_path / "data", 20)
+    changes = {"data__source": "folder", "data__dir": str(root), "data__split__seed": 0}
+    config = runs.config(tmp_path_factory, **changes)
+    workdir = tmp_path / "run"
+    assert train(config, workdir) == 0
+    before = (workdir / "split.json").read_text()
+    trained = set(json.loads(before)["train"].values())
+    folder_of(root, 21)
+    dataset = open_dataset(**config["data"], seed=config["seed"])
+    moved = sorted({dataset.source.groups[row] for row in dataset.of("test+val")} & trained)
+    assert moved  # else this tests nothing
+    with pytest.raises(
+        PixmedError, match=rf"was trained on \d+ patients that are in test\+val now \({moved[0]}"
+    ):
+        facts.open_data(workdir, config, "test+val")
+    assert facts.open_data(workdir, config, "train").of("train").size  # who asks for these knows
+    with pytest.raises(PixmedError, match=r"the data have changed .* put them back"):
+        train(runs.config(tmp_path_factory, train__steps=8, **changes), workdir)
+    assert (workdir / "split.json").read_text() == before
+    for path in root.glob("*/p20_*.png"):
+        path.unlink()
+    folder_of(root, 20)
+    assert train(runs.config(tmp_path_factory, train__steps=8, **changes), workdir) == 0

@@ -606,3 +606,57 @@ def test_masks_from_elsewhere_take_the_limits_of_the_checkpoint(masks, tmp_path,
     output = sample(tmp_path, masks=masks, output=str(tmp_path / "out"), format="png16")
     assert {(row["low"], row["high"]) for row in rows(output)} == {("-100", "2000.5")}
     assert pixels(output / "images" / "00000.png").dtype == np.uint16
+
+
+@pytest.mark.parametrize("value", [1, 2])
+def test_masks_of_the_tumour_alone_are_no_label_maps(monkeypatch, tmp_path, value):
+    """A model that was told tissues would be told a head without any."""
+    use(monkeypatch, "a", "b", "tissue_1")
+    given = masks_folder(tmp_path / "masks", box(8, 8, value))
+    with pytest.raises(PixmedError, match=r"m0\.png: shows the tumour but not the anatomy"):
+        sample(tmp_path, masks=given, output=str(tmp_path / "out"))
+
+
+def test_masks_of_0_and_1_are_told_for_what_they_are_taken(monkeypatch, tmp_path, capsys):
+    use(monkeypatch, "a", "b")
+    given = masks_folder(tmp_path / "masks", box(8, 8, 1))
+    sample(tmp_path, masks=given, output=str(tmp_path / "out"))
+    assert "masks of 0 and 1 are taken for a; give sample.label" in capsys.readouterr().err
+    (tmp_path / "masks" / "._m0.png").write_bytes(b"of macOS")
+    sample(tmp_path, masks=given, label="a", output=str(tmp_path / "out"))
+    assert "are taken for" not in capsys.readouterr().err
+
+
+def test_masks_are_not_written_over(run, tmp_path):
+    first = sample(run, number=2, output=str(tmp_path / "first"))
+    before = runs.tree_bytes(first)
+    masks = first / "conditions"
+    for output in (first, masks, masks / "out"):
+        with pytest.raises(PixmedError, match=r"sample\.masks=.* give another sample\.output"):
+            sample(run, masks=str(masks), output=str(output))
+    assert runs.tree_bytes(first) == before
+
+
+@pytest.mark.parametrize("name", ["images/my_notes.txt", "masks/corrected/00000.png", "conditions/00009.png"])
+def test_files_of_the_users_own_in_an_earlier_sampling_are_kept(run, tmp_path, name):
+    output = sample(run, number=2, output=str(tmp_path / "out"))
+    (output / name).parent.mkdir(exist_ok=True)
+    (output / name).write_text("mine")
+    with pytest.raises(PixmedError, match="holds other files; give an empty folder"):
+        sample(run, number=2, output=str(output))
+    assert (output / name).read_text() == "mine"
+
+
+def test_a_label_chooses_among_a_splits_masks(run, tmp_path):
+    every = {row["label"] for row in rows(sample(run, split="train", output=str(tmp_path / "all")))}
+    assert len(every) > 1
+    chosen = min(every)
+    output = sample(run, split="train", label=chosen, number=5, output=str(tmp_path / "one"))
+    assert [row["label"] for row in rows(output)] == [chosen] * 5
+    with pytest.raises(PixmedError, match=r"no slice of sample\.split=train has it; they have"):
+        sample(run, split="train", label="none such", output=str(tmp_path / "none"))
+
+
+def test_what_would_be_ignored_is_refused(run, tmp_path):
+    with pytest.raises(PixmedError, match=r"sample\.upscaler=lanczos: enlarges nothing"):
+        sample(run, upscaler="lanczos", output=str(tmp_path / "out"))

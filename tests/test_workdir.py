@@ -8,6 +8,7 @@ import pytest
 
 from pixmed_jax import workdir
 from pixmed_jax.errors import PixmedError
+from pixmed_jax.signals import Stopped
 
 CONFIG = {
     "name": "x",
@@ -128,3 +129,83 @@ def test_a_failed_write_leaves_the_old_text(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="disk full"):
         workdir.write_text(path, "new contents")
     assert path.read_text() == "old"
+
+
+def test_a_signal_between_old_and_new_leaves_one_of_them_whole(tmp_path, monkeypatch):
+    """Wherever it strikes: while the old folder moves aside, before the new one has its name, and after."""
+    for strike in range(4):
+        target = tmp_path / f"out{strike}"
+        target.mkdir()
+        (target / "old.txt").write_text("old")
+        (target / "more.txt").write_text("old")
+        calls = []
+
+        def interrupted(self, *args, real=Path.rename, strike=strike, calls=calls):
+            if len(calls) == strike:
+                calls.append("struck")
+                raise Stopped(15)
+            calls.append(self)
+            return real(self, *args)
+
+        monkeypatch.setattr(Path, "rename", interrupted)
+        try:
+            with workdir.replaced(target, "free space") as draft:
+                (draft / "new.txt").write_text("new")
+        except Stopped:
+            pass
+        monkeypatch.undo()
+        names = {path.name for path in target.iterdir()}
+        assert names in ({"old.txt", "more.txt"}, {"new.txt"})
+        assert [path.name for path in tmp_path.iterdir() if path.name.startswith(f".out{strike}")] == []
+
+
+def test_a_kill_between_old_and_new_is_mended_at_the_next_start(tmp_path):
+    aside = tmp_path / ".out.123.old"
+    aside.mkdir()
+    (aside / "old.txt").write_text("old")
+    with pytest.raises(RuntimeError), workdir.replaced(tmp_path / "out", "free space"):
+        raise RuntimeError
+    assert (tmp_path / "out" / "old.txt").read_text() == "old" and not aside.exists()
+
+
+def test_what_a_link_names_is_replaced_and_not_the_link(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "out").symlink_to(tmp_path / "disk" / "results")
+    for text in ("first", "second"):
+        with workdir.replaced(tmp_path / "out", "free space") as draft:
+            (draft / "a.txt").write_text(text)
+        assert (tmp_path / "disk" / "results" / "a.txt").read_text() == text
+    assert (tmp_path / "out").is_symlink()
+
+
+def test_a_mounted_disk_is_refused_before_anything_is_lost(tmp_path, monkeypatch):
+    (tmp_path / "a.txt").write_text("earlier")
+    monkeypatch.setattr(workdir.os.path, "ismount", lambda path: Path(path) == tmp_path)
+    with (
+        pytest.raises(PixmedError, match=r"is a mounted disk.*name a folder in it"),
+        workdir.replaced(tmp_path, "free space"),
+    ):
+        pytest.fail("filled")
+    assert (tmp_path / "a.txt").read_text() == "earlier"
+
+
+def test_an_exported_model_is_no_run_and_no_place_to_train_in(tmp_path):
+    (tmp_path / "config.json").write_text(
+        json.dumps({"config": CONFIG, "files": {"generator.safetensors": ""}})
+    )
+    (tmp_path / "generator.safetensors").write_bytes(b"weights")
+    with pytest.raises(PixmedError, match="is an exported model and no run"):
+        workdir.read_config(tmp_path)
+    for fresh in (False, True):
+        with pytest.raises(PixmedError, match="holds an exported model, which a training would spoil"):
+            prepare(tmp_path, fresh=fresh)
+    assert (tmp_path / "generator.safetensors").read_bytes() == b"weights"
+
+
+def test_the_machine_of_a_run_is_that_which_trained_it(tmp_path):
+    folder = trained(tmp_path / "run")
+    (folder / "env.json").write_text('{"devices": ["gpu:NVIDIA H100"], "step_bytes": 1}')
+    prepare(folder)
+    assert workdir.read_environment(folder) == {"devices": ["gpu:NVIDIA H100"], "step_bytes": 1}
+    prepare(folder, fresh=True)
+    assert "step_bytes" not in workdir.read_environment(folder)

@@ -63,6 +63,16 @@ def percentiles(values: np.ndarray, name: str) -> Limits:
     return float(low), float(high)
 
 
+def extremes(values: np.ndarray, name: str) -> Limits:
+    """Likewise, of all values: nothing is clipped."""
+    low, high = float(values.min()), float(values.max())
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise not_finite(values, name)
+    if low == high:
+        raise PixmedError(f"{name}: every value is {low:g}; remove it or export it again")
+    return low, high
+
+
 def not_finite(values: np.ndarray, name: str) -> PixmedError:
     """What to raise for values that are not all numbers; `name` is the file's."""
     count = np.count_nonzero(~np.isfinite(values))

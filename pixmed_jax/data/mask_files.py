@@ -19,7 +19,8 @@ SUFFIXES = tuple(sorted(decode.SUFFIXES | volumes.SUFFIXES))
 
 def is_mask(path: Path) -> bool:
     """Whether `slices` is meant for a file, by its name."""
-    return path.suffix.lower() in decode.SUFFIXES or volumes.is_volume(path)
+    hidden = path.name.startswith(".")  # "._NAME" of macOS
+    return not hidden and (path.suffix.lower() in decode.SUFFIXES or volumes.is_volume(path))
 
 
 def slices(path: Path, axis: str, tumors: int) -> list[tuple[str, str, np.ndarray]]:

@@ -41,13 +41,16 @@ class Reader:
         classes: Sequence[str],
         allow_empty: bool,
         keep_faulty: bool = False,
+        whole: bool = False,
     ):
+        """whole: the rule "auto" clips nothing of a volume, since its values will be given back."""
         self._items = items
         self._axis = axis
         self._rule = rule
         self._classes = tuple(classes)
         self._allow_empty = allow_empty
         self._keep_faulty = keep_faulty
+        self._whole = whole
         self._cache = volumes.Cache()
         self._limits: dict[int, Limits] = {}
         self._counts: list[list[dict[int, int]] | None] = []
@@ -210,7 +213,8 @@ class Reader:
                     f"{name}: names no display window; set data.intensity to percentiles or to two numbers"
                 )
             return window
-        ends = intensity.percentiles(pictures, name)
+        found = intensity.extremes if self._whole and self._rule == "auto" else intensity.percentiles
+        ends = found(pictures, name)
         slope, intercept = (scaled.slope, scaled.intercept) if scaled else (1.0, 0.0)
         low, high = sorted(slope * end + intercept for end in ends)
         return low, high

@@ -50,7 +50,7 @@ class Folder:
         self.items = [_item(root, path) for path in watched(paths, len(paths), "reading headers")]
         self.rows = [(i, k) for i, item in enumerate(self.items) for k in range(item.shape[0])]
         self._row_of = {(self.items[i].name, k): row for row, (i, k) in enumerate(self.rows)}
-        self._reader = Reader(self.items, "stored", intensity.parse(rule), (), True)
+        self._reader = Reader(self.items, "stored", intensity.parse(rule), (), True, whole=True)
         self._reader.index(self.rows, np.zeros(len(self.rows), np.int32))
 
     def read(self, row: int) -> np.ndarray:
@@ -107,6 +107,8 @@ def _encoded(path: Path, item: Item, images: Sequence[np.ndarray], limits: inten
     if suffix not in _NIFTI:
         stream = io.BytesIO()
         form = Image.registered_extensions()[suffix]
+        if form in ("JPEG", "BMP") and images[0].dtype != np.uint8:
+            raise PixmedError(f"{item.name}: holds 16 bits, which no {form} can; call it .png")
         options = {"quality": _QUALITY, "subsampling": 0} if form == "JPEG" else {}
         Image.fromarray(images[0]).save(stream, form, **options)
         return stream.getvalue()
@@ -114,7 +116,8 @@ def _encoded(path: Path, item: Item, images: Sequence[np.ndarray], limits: inten
     pictures, affine = np.stack(images), item.image.affine
     old: Sequence[int]
     if affine is None:  # nobody knows how it lies: columns, rows, slices as they are seen
-        affine, values, old = arrays.AS_STORED, pictures.transpose(2, 1, 0), item.shape[:0:-1]
+        values = np.moveaxis(pictures, 0, 2).swapaxes(0, 1)
+        affine, old = arrays.AS_STORED, item.shape[:0:-1]
     else:
         values, old = volumes.unstack(item.image._replace(planar=False), pictures), item.image.shape[:2]
     data = nifti.volume_bytes(values, _rescaled(affine, old, values.shape), limits)

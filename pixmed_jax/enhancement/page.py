@@ -53,13 +53,16 @@ def _cell(metric: str, told: Mapping[str, Any] | None) -> tuple[str, str, str]:
     if told is None:
         return "–", "", ""
     form = _FORMS[metric][1]
-    low, high = told["interval"]
+
+    def between(bounds: Sequence[float] | None, form: str) -> str:
+        return " to ".join(form.format(bound) for bound in bounds or ())
+
     gain = ""
     if "gain" in told:
         signed = form.replace(":", ":+")
-        bounds = " to ".join(signed.format(bound) for bound in told["gain_interval"])
-        gain = f"Δ {signed.format(told['gain'])} ({bounds})"
-    return form.format(told["mean"]), f"{form.format(low)} to {form.format(high)}", gain
+        bounds = between(told["gain_interval"], signed)
+        gain = f"Δ {signed.format(told['gain'])}" + (f" ({bounds})" if bounds else "")
+    return form.format(told["mean"]), between(told["interval"], form), gain
 
 
 def _told(settings: Mapping[str, Any]) -> str:

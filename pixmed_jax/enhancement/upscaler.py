@@ -30,7 +30,7 @@ class Upscaler(NamedTuple):
     @property
     def told(self) -> str:
         """In a word: the method, or a network's run and step."""
-        return f"{self.workdir}@{self.settings['step']}" if self.workdir else self.name
+        return f"{self.workdir.name}@{self.settings['step']}" if self.workdir else self.name
 
 
 def upscaler(name: str, scale: int, *, stage: str, step: str = "newest") -> Upscaler:

@@ -23,7 +23,7 @@ from pixmed_jax import inference, pages, pictures
 from pixmed_jax import workdir as run_folder
 from pixmed_jax.data.sources import open_dataset
 from pixmed_jax.errors import PixmedError
-from pixmed_jax.evaluation import cards, layouts, pairs, verdict
+from pixmed_jax.evaluation import cards, facts, layouts, pairs, verdict
 from pixmed_jax.evaluation.evaluate import grey_floats
 from pixmed_jax.metrics.diversity import even_rows, spread_rows
 from pixmed_jax.metrics.likeness import aligned
@@ -55,6 +55,7 @@ def audit(
     config = run_folder.read_config(workdir)
     generator = inference.load(workdir, step)
     dataset = open_dataset(**config["data"], seed=config["seed"])
+    facts.check_unseen(workdir, config, dataset, split)
     arrays, slices = dataset.load(dataset.rows[split], dataset.size)
     train_arrays, train_slices = dataset.load(dataset.rows["train"], dataset.size)
     held_out = Real(grey_floats(arrays), np.array(slices.groups))

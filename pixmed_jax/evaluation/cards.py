@@ -173,7 +173,7 @@ def _results(evaluation: Mapping[str, Any], makes: str, step: int | None) -> dic
     rows = _ROWS.get(makes, card_rows.of_network)(evaluation)
     return {
         **{key: evaluation[key] for key in ("n", "split", "split_by")},
-        "patients": evaluation["patients"] if evaluation["patients_known"] else None,
+        "patients": evaluation["patients"] if evaluation.get("patients_known", True) else None,
         "rows": [row._asdict() for row in rows],
         "artefacts": (evaluation.get("artefacts") or {}).get("found"),
         "bytes_per_slice": evaluation.get("condition", {}).get("bytes_per_slice"),

@@ -55,6 +55,8 @@ def evaluate(
     """
     if features not in FEATURES:
         raise PixmedError(f"evaluate.features={features!r} is not one of {', '.join(FEATURES)}")
+    if seed < 0:
+        raise PixmedError(f"evaluate.seed={seed}: give 0 or more")
     config = run_folder.read_config(workdir)
     if restores(config):
         if features != "encoder":

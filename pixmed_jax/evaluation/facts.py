@@ -9,8 +9,7 @@ from pixmed_jax import workdir as run_folder
 from pixmed_jax.data.sources import Dataset, open_dataset
 from pixmed_jax.data.splits import SPARE
 from pixmed_jax.data.synthetic import refuse_leaks
-from pixmed_jax.errors import PixmedError
-from pixmed_jax.evaluation import provenance
+from pixmed_jax.errors import PixmedError, listing
 
 
 def open_data(workdir: Path, config: Mapping[str, Any], split: str) -> Dataset:
@@ -21,8 +20,9 @@ def open_data(workdir: Path, config: Mapping[str, Any], split: str) -> Dataset:
     """
     data = config["data"]
     dataset = open_dataset(**{**data, "synthetic_dir": ""}, seed=config["seed"])
+    check_unseen(workdir, config, dataset, split)
     if SPARE in split.split("+") and data.get("synthetic_dir"):
-        record = provenance.read_split(workdir)
+        record = run_folder.read_split(workdir)
         if record is None:
             raise PixmedError(
                 f"{workdir / run_folder.SPLIT}: missing or unreadable, so nobody knows whether spare "
@@ -32,6 +32,25 @@ def open_data(workdir: Path, config: Mapping[str, Any], split: str) -> Dataset:
             tested = {SPARE: dataset.of(SPARE)}
             refuse_leaks(Path(data["synthetic_dir"]), behind, dataset.source, tested, data["split"]["by"])
     return dataset
+
+
+def check_unseen(workdir: Path, config: Mapping[str, Any], dataset: Dataset, split: str) -> None:
+    """PixmedError, if a split but that of training holds whom the run's own record says it was trained on.
+
+    Splits are drawn from the names in the data: one patient more or less, and everybody may be elsewhere.
+    """
+    tested = "+".join(name for name in split.split("+") if name != "train")
+    record = run_folder.read_split(workdir)
+    if not tested or record is None:
+        return
+    by_slice = config["data"]["split"]["by"] == "slice"
+    names = dataset.source.files if by_slice else dataset.source.groups
+    trained = set(record["train"]) if by_slice else set(record["train"].values())
+    if shared := sorted({names[row] for row in dataset.of(tested)} & trained):
+        raise PixmedError(
+            f"{workdir}: was trained on {len(shared)} {'slices' if by_slice else 'patients'} that are in "
+            f"{tested} now ({listing(shared, 5)}), so the data have changed since; put them back as they were"
+        )
 
 
 def of(config: Mapping[str, Any], dataset: Dataset, split: str, step: int) -> dict[str, Any]:

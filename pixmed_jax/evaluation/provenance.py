@@ -4,7 +4,6 @@ Everything is read from a run's config.json, split.json, env.json and metrics.js
 None, which the pages call unknown. Nothing is guessed.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,14 +26,13 @@ KNOWN = {
         "CC BY 4.0",
     ),
 }
-_LARGEST = 2**27  # bytes of a split
 
 
 def of_data(config: Mapping[str, Any], workdir: Path) -> dict[str, Any]:
     """What was trained on: source, licence, and {split: {"slices", "patients"}}; patients None if unknown."""
     data, about = config["data"], config.get("about", {})
     described, licence = KNOWN.get(data["source"], (None, None))
-    split = read_split(workdir)
+    split = run_folder.read_split(workdir)
     parts = {name: counted(files) for name, files in (split or {}).items() if name != "behind"}
     return {
         "source": data["source"],
@@ -45,19 +43,6 @@ def of_data(config: Mapping[str, Any], workdir: Path) -> dict[str, Any]:
         "synthetic": sum(file.startswith(PREFIX) for file in (split or {}).get("train", {})),
         "left_out": len(run_folder.read_environment(workdir).get("left_out", ())),
     }
-
-
-def read_split(workdir: Path) -> dict[str, dict[str, str]] | None:
-    """{split: {file: patient group}}, "behind" synthetic training slices too; None where that is unknown."""
-    path = workdir / run_folder.SPLIT
-    try:
-        if path.stat().st_size > _LARGEST:
-            return None
-        split = json.loads(path.read_text(encoding="utf-8"))
-        train = split["train"]
-        return split if isinstance(train, dict) else None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return None
 
 
 def counted(files: Mapping[str, str]) -> dict[str, int | None]:

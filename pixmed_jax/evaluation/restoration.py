@@ -145,9 +145,9 @@ def _grid(
 
 # ---------------------------------------------------------------- numbers
 def _mean(values: np.ndarray, groups: np.ndarray) -> dict[str, Any]:
-    """The mean over the images that have a value, and its interval by patient; None where none has."""
-    bounds = bootstrap.interval(values, groups)
-    return {"value": None if bounds is None else float(np.nanmean(values)), "interval": bounds}
+    """The mean over the images that have a value, and its interval by patient; None where none has one."""
+    value = None if np.isnan(values).all() else float(np.nanmean(values))
+    return {"value": value, "interval": bootstrap.interval(values, groups)}
 
 
 def _told(scores: Mapping[str, Mapping[str, np.ndarray]], groups: np.ndarray) -> dict[str, Any]:
@@ -251,4 +251,4 @@ def _cell(of: Mapping[str, Any], form: str) -> tuple[str, str]:
     """The value, and its interval or ""."""
     if of["value"] is None:
         return "–", ""
-    return form.format(of["value"]), " to ".join(form.format(bound) for bound in of["interval"])
+    return form.format(of["value"]), " to ".join(form.format(bound) for bound in of["interval"] or ())

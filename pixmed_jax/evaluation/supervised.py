@@ -19,7 +19,7 @@ from pixmed_jax import workdir as run_folder
 from pixmed_jax.data.slices import Slices
 from pixmed_jax.data.sources import Dataset
 from pixmed_jax.data.synthetic import PREFIX
-from pixmed_jax.evaluation import cards, cost, facts, provenance, report
+from pixmed_jax.evaluation import cards, cost, facts, report
 from pixmed_jax.metrics import bootstrap, classification, segmentation
 
 _SHOWN = 12  # right ones and wrong ones, each
@@ -106,7 +106,7 @@ def summary(result: Mapping[str, Any]) -> str:
 
 
 def _trained_on(workdir: Path) -> dict[str, int]:
-    files = (provenance.read_split(workdir) or {}).get("train", {})
+    files = (run_folder.read_split(workdir) or {}).get("train", {})
     made = sum(name.startswith(PREFIX) for name in files)
     return {"real": len(files) - made, "synthetic": made}
 

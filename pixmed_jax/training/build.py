@@ -1,5 +1,6 @@
 """From a config's sub-dicts to a task: the one place where names in a config become networks."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from pixmed_jax import config as configs
 from pixmed_jax import losses
 from pixmed_jax.data import degrade, regions
 from pixmed_jax.data.regions import MAPS
@@ -86,6 +88,12 @@ def networks(config: Mapping[str, Any], axis_name: str | None = None) -> tuple[n
         )
     generator, generator_settings = _network("generator", GENERATORS, "unet", config)
     discriminator, discriminator_settings = _network("discriminator", DISCRIMINATORS, "patchgan", config)
+    if layers := discriminator_settings.get("layers"):
+        halvings = layers + discriminator_settings.get("scales", 1) - 1
+        if data["size"] // 2**halvings < 3:  # two convolutions of 4x4 follow, each a pixel smaller
+            raise PixmedError(
+                f"model.discriminator.layers={layers}: leaves nothing of data.size={data['size']}; give fewer"
+            )
     if "levels" in generator_settings:
         levels = generator_settings["levels"]
         if data["size"] % 2**levels:
@@ -232,8 +240,66 @@ def _check_power_of_two(size: int) -> None:
         raise PixmedError(f"data.size={size}: this generator makes 8, 16, 32, 64, 128 or 256 pixels")
 
 
+# Numbers outside of which a setting has no meaning; the second is excluded where a third says so.
+_RANGES: dict[str, tuple[float, ...]] = {
+    "seed": (0, math.inf),
+    "data.split.seed": (0, math.inf),
+    "data.split.keep_seed": (0, math.inf),
+    "train.batch_size": (1, math.inf),
+    "train.accumulate": (1, math.inf),
+    "train.max_skipped": (1, math.inf),
+    "train.ema_decay": (0, 1, True),
+    "optimizer.learning_rate": (0, math.inf, True),
+    "optimizer.b1": (0, 1, True),
+    "optimizer.b2": (0, 1, True),
+    "loss.r1_every": (1, math.inf),
+    "loss.path_every": (1, math.inf),
+    "loss.style_mixing": (0, 1),
+    "loss.label_smoothing": (0, 1, True),
+    **{f"loss.{name}": (0, math.inf, True) for name in ("ssim", "l1", "mse", "kl", "r1", "path_length")},
+    **{f"model.{role}.dropout": (0, 1, True) for role in ("generator", "network")},
+    **{f"model.{role}.{name}": (1, math.inf) for role in ("generator", "discriminator", "network")
+       for name in ("width", "levels", "layers", "scales", "ghost_ratio", "growth", "stem")},
+    "model.generator.ghost_kernel": (3, 4),  # with its border of one pixel, others halve no image
+}  # fmt: skip
+
+
+def check_ranges(config: Mapping[str, Any]) -> None:
+    """PixmedError for numbers that no network and no training could make sense of."""
+    flat = configs.flatten(config)
+    for key, (low, high, *excluded) in _RANGES.items():
+        value = flat.get(key)
+        if value is None or not isinstance(value, int | float):
+            continue
+        if not low <= value <= high or (excluded and value == high):
+            ends = f"{low:g} or more" if high == math.inf else f"{low:g} to {high:g}"
+            if excluded and high < math.inf:
+                ends = f"from {low:g} to less than {high:g}"
+            raise PixmedError(f"{key}={value}: give {ends}")
+    generator = config["model"].get("generator", {})
+    outside = [of for of in generator.get("ghost_levels", ()) if not 1 <= of <= generator["levels"]]
+    if outside:
+        raise PixmedError(
+            f"model.generator.ghost_levels: {listing([str(of) for of in outside])} is none of the levels "
+            f"1 to {generator['levels']}"
+        )
+    loss, train = config["loss"], config["train"]
+    if (
+        not is_supervised(config)
+        and loss.get("bce") == "none"
+        and not any(loss.get(name) for name in ("ssim", "l1", "mse"))
+    ):
+        raise PixmedError("loss.bce=none: leaves the generator nothing to learn by; set loss.ssim")
+    if not is_supervised(config) and loss.get("kl") and train["batch_size"] // train["accumulate"] < 2:
+        raise PixmedError(
+            f"train.batch_size={train['batch_size']} in train.accumulate={train['accumulate']} parts: half "
+            "of each is painted in drawn styles, so give two images or more to a part"
+        )
+
+
 def make_task(config: Mapping[str, Any], axis_name: str | None = None, *, classes: int = 0) -> Task:
     """The task that a config describes; supervised networks need to know the number of classes."""
+    check_ranges(config)
     if is_supervised(config):
         module, kind, loss = network(config, classes, axis_name)
         return supervised.make_task(

@@ -12,14 +12,15 @@ from pixmed_jax.data.augment_settings import briefly
 from pixmed_jax.data.pipeline import batch_rows
 from pixmed_jax.models import count
 from pixmed_jax.training import supervised
-from pixmed_jax.training.build import is_supervised, make_task, network, networks
-from pixmed_jax.training.loop import open_data, total_steps
+from pixmed_jax.training.build import check_ranges, is_supervised, make_task, network, networks
+from pixmed_jax.training.loop import check_rates, open_data, total_steps
 
 
 def dry_run(config: dict[str, Any], workdir: Path) -> int:
     """Print it all; returns 0. Raises PixmedError for what would stop the training at its start."""
     for key, value in briefly(configs.flatten(config)).items():
         print(f"{key} = {value!r}")
+    check_ranges(config)
     dataset = open_data(config)
     print(f"\nworkdir {workdir}, {len(dataset.source.files)} slices")
     for name, rows in dataset.rows.items():
@@ -36,6 +37,7 @@ def dry_run(config: dict[str, Any], workdir: Path) -> int:
         f"values {np.unique(maps).tolist()}"
     )
     steps = total_steps(config, len(train))
+    check_rates(config, steps)
     print(f"{steps} steps of {batch_size} images, {steps * batch_size / len(train):.1f} epochs\n")
 
     part = batch_size // config["train"]["accumulate"]

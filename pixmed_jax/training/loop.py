@@ -52,18 +52,21 @@ def train(config: dict[str, Any], workdir: Path, *, fresh: bool = False) -> int:
     config = configs.plain(config)  # as it will be read back: a tuple is a list then
     stopping = "stopping after this step; once more to stop without saving"
     with Interrupt(stopping) as interrupt, ExitStack() as held:
+        build.check_ranges(config)
         mesh = meshes.make_mesh(config["train"]["batch_size"])
         dataset = open_data(config)
         task = build.make_task(config, classes=len(dataset.classes))
         run = Run(config, workdir, dataset, task, mesh)
         steps = total_steps(config, len(dataset.rows["train"]))
-        _check_rates(config)
+        check_rates(config, steps)
         begun = not fresh and any((workdir / "checkpoints").glob("*/manifest.json"))
         if not begun and config["data"].get("faulty", "error") == "error":
             dataset.check()  # else all was read when the run was begun, or while the dataset was opened
         if meshes.is_first():  # not before all that can be checked is checked
             held.enter_context(run_folder.locked(workdir / "training"))
             run_folder.prepare(workdir, config, fresh=fresh)
+            if begun:
+                _check_data(workdir, dataset)
             run_folder.write_json(workdir / run_folder.SPLIT, dataset.description())
             if dataset.left_out:
                 run_folder.note(workdir, left_out=dataset.left_out)
@@ -78,8 +81,24 @@ def train(config: dict[str, Any], workdir: Path, *, fresh: bool = False) -> int:
             )
             return 0
         if meshes.is_first():
+            run_folder.note(workdir, **run_folder.environment())  # where it goes on, which may be elsewhere
             checkpoint.check_room(workdir / "checkpoints", state, config["checkpoint"]["keep"])
         return _run(run, state, steps, interrupt)
+
+
+def _check_data(workdir: Path, dataset: Dataset) -> None:
+    """A run goes on with the slices that it was begun with, or its patients of today were never its own."""
+    record = run_folder.read_split(workdir)
+    if record is None:
+        return
+    now = {name: set(files.items()) for name, files in dataset.description().items()}
+    was = {name: set(files.items()) for name, files in record.items()}
+    changed = sorted({file for name in now | was for file, _ in now.get(name, set()) ^ was.get(name, set())})
+    if changed:
+        raise PixmedError(
+            f"{workdir}: the data have changed since this run was begun: {len(changed)} slices are new, gone "
+            f"or in another split ({listing(changed, 5)}); put them back, or give another --workdir"
+        )
 
 
 def _tell(line: str) -> None:
@@ -108,7 +127,14 @@ def total_steps(config: dict[str, Any], train_slices: int) -> int:
     return steps or -(-epochs * train_slices // config["train"]["batch_size"])
 
 
-def _check_rates(config: dict[str, Any]) -> None:
+def check_rates(config: dict[str, Any], steps: int) -> None:
+    """PixmedError for intervals of no step, and for steps that would change nothing."""
+    decay = config["optimizer"].get("decay_steps", 0)
+    if 0 < decay < steps:
+        raise PixmedError(
+            f"optimizer.decay_steps={decay}: the rate is 0 from there on, and the training has {steps} steps"
+            "; set it to as many, or to 0 for a rate that stays"
+        )
     for name, value in configs.flatten({key: config[key] for key in ("log", "checkpoint")}).items():
         if value < 1:
             raise PixmedError(f"{name}={value}: give 1 or more")

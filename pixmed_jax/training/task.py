@@ -112,7 +112,8 @@ def averaged(
     if accumulate == 1:
         result = gradients(stats, batch, key)
     else:
-        parts = jax.tree.map(lambda x: x.reshape(accumulate, -1, *x.shape[1:]), batch)
+        # Every so-manyth image is a part, so that each device keeps its own where the batch lies on several.
+        parts = jax.tree.map(lambda x: x.reshape(-1, accumulate, *x.shape[1:]).swapaxes(0, 1), batch)
 
         def body(carry: tuple, part: tuple[Batch, jax.Array]) -> tuple[tuple, None]:
             sums, stats = carry

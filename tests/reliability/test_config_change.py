@@ -42,6 +42,7 @@ def test_every_key_is_either_free_or_refused(tmp_path, tmp_path_factory, capsys)
     config = runs.config(tmp_path_factory)
     flat = configs.flatten(config)
     assert set(flat) >= FREE and len(flat) > 80
+    assert configs.is_free("optimizer.decay_steps")  # of networks alone; where the steps go, it has to follow
     folder = prepare(tmp_path / "run", config)
     (folder / "checkpoints" / "1").mkdir(parents=True)
     (folder / "checkpoints" / "1" / "manifest.json").write_text("{}")
