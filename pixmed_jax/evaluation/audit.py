@@ -77,10 +77,11 @@ def audit(
         groups = held_out.groups[rows]
         found = measure(generated, groups, train, held_out)
         # As many slices of each patient on both sides, or one side's would be of other heights in the head.
-        each = max(1, number // max(len(set(train.groups)), len(set(held_out.groups))))
+        patients = max(len(set(train.groups)), len(set(held_out.groups)))
+        each = -(-number // patients)
 
         def redrawn(real: Real, of: np.ndarray) -> Redrawn:
-            chosen = even_rows(real.groups, each, number)
+            chosen = even_rows(real.groups, each, number if patients > number else each * patients)
             return Redrawn(pictures.grey(generator(of[chosen], seed=seed)), chosen)
 
         again, others = redrawn(train, train_maps), redrawn(held_out, maps)
