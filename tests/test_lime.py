@@ -155,6 +155,16 @@ def test_what_is_chosen(light):
     assert float(given.gamma) == pytest.approx(0.8) and float(given.floor) == 0
 
 
+@pytest.mark.parametrize("share", [0.25, 0.5, 1.0])
+def test_what_was_masked_holds_no_noise(share):
+    """A brain of which the rest was set to 0: the noise is that of the brain, however small its part."""
+    image = np.zeros((128, 128), np.float32)
+    side = round(128 * share)
+    image[:side, :side] = np.random.default_rng(0).normal(0.4, 0.02, (side, side))
+    assert lime.noise_level(jnp.asarray(image)) == pytest.approx(0.02, rel=0.15)  # and its border
+    assert lime.noise_level(jnp.zeros((16, 16))) == 0
+
+
 @pytest.mark.parametrize("solver", lime.SOLVERS)
 def test_derivatives_against_differences(light, solver):
     """Of a number made of the enhanced picture: along the picture, and in alpha, gamma and strength."""
