@@ -22,7 +22,7 @@ from typing import Any
 
 from pixmed_jax import check_data_page
 from pixmed_jax import workdir as run_folder
-from pixmed_jax.data import duplicates
+from pixmed_jax.data import duplicates, intensity
 from pixmed_jax.data.duplicates import Copy
 from pixmed_jax.data.survey import NO_LABELS, survey
 from pixmed_jax.data.survey_records import Record, Survey
@@ -33,6 +33,7 @@ FILE_COLUMNS = (
     "tumour_pixels", "defects",
 )  # fmt: skip
 COPY_COLUMNS = Copy._fields
+_DARK = 4  # a type's range in units of the brightest value: from here on slices are flagged as too dark
 NAMES = {"report.html", "files.csv", "duplicates.csv", "duplicates_within.csv"}
 _SAME_PATIENT = 0.97  # similarity from which two slices of one patient count as copies
 
@@ -54,6 +55,7 @@ def check_data(
     within = [c for c in duplicates.copies(found.textures) if not _neighbours(found, c)]
     between = duplicates.copies(found.textures, second.textures) if second else []
     _flag_copies(found, within)
+    _flag_dark(found)
     if class_name:
         found.faults[:] = [fault for fault in found.faults if fault.what != NO_LABELS]
 
@@ -123,6 +125,16 @@ def _flag_copies(found: Survey, within: Sequence[Copy]) -> None:
             if told and other_told and told != other_told:
                 names.setdefault(copy.file, f"{file.file} ({told}) = {other.file} ({other_told})")
         found.flag(what, remedy, names)
+
+
+def _flag_dark(found: Survey) -> None:
+    """Scanners' 12 bits in pictures of 16: by the range of the type, all of them are nearly black."""
+    deep = {i: record for i, record in enumerate(found.records) if record.bits == 16 and not record.stored}
+    top = int(max((record.maximum for record in deep.values()), default=intensity.TOP))
+    if top * _DARK < intensity.TOP:
+        what = f"pictures of 16 bits whose values end at {top:,}"
+        names = {i: record.file for i, record in deep.items()}
+        found.flag(what, f"set data.intensity=0,{2 ** top.bit_length() - 1}", names)
 
 
 def _row(record: Record) -> tuple[Any, ...]:

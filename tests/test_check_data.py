@@ -529,3 +529,15 @@ def test_real_nuclei(tmp_path):
     lines = check_data(root, str(tmp_path)).splitlines()
     assert lines[0].endswith("334 images; 0 are copies of others in it")
     assert lines[-1] == "defects: 2: no labels (1); no patients (1)"
+
+
+@pytest.mark.parametrize(("factor", "told"), [(16, "set data.intensity=0,4095"), (257, "")])
+def test_twelve_bits_in_pictures_of_sixteen_are_told(tmp_path, slices, factor, told):
+    """As scanners export them: by the range of the type they would train at a sixteenth of the brightness."""
+    root = pairs(tmp_path / "data", slices)
+    for path in (root / "images").iterdir():
+        put(path, np.asarray(Image.open(path)).astype(np.uint16) * factor)
+    text = check_data(str(root), str(tmp_path / "run"))
+    page = Page((tmp_path / "run" / "check_data" / "report.html").read_text(encoding="utf-8")).text
+    assert ("pictures of 16 bits whose values end at" in text) == bool(told)
+    assert told in page
