@@ -77,7 +77,8 @@ def board(image, row, rng):
 
 
 def seam(image, row, rng):
-    return np.where(np.arange(SIZE) < SIZE // 2, image, 0.8 * image)
+    """A weaker one, 0.8, lies within what sets of so few patients differ by: 0.27 of 0.38 to 0.42."""
+    return np.where(np.arange(SIZE) < SIZE // 2, image, 0.65 * image)
 
 
 def generators(train: Slices) -> dict[str, Callable]:
