@@ -101,7 +101,7 @@ def test_worse_phantoms_score_worse(data):
         "collapse": [real[np.arange(24) % n] for n in (3, 1)],
     }
     of_real, of_train = encode(real), encode(train)
-    settings = {"groups": groups, "train_groups": train_groups, "features": features.NAME}
+    settings = {"groups": groups, "train_groups": train_groups, "features": features.NAME, "matched": False}
     for name, sets in bad.items():
         mild, strong = (
             distribution.compare(encode(x.astype(np.float32)), of_real, of_train, **settings) for x in sets
