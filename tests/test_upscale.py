@@ -110,7 +110,7 @@ def test_samples_are_enlarged_and_their_masks_by_the_nearest_pixel(
     monkeypatch.setattr(sampling.inference, "load", lambda workdir, step=None: generator)
     small = sampling.sample(generating, output=str(tmp_path / "small"), number=3)
     size = generator.size
-    for name, told in (("nearest", "nearest"), (str(run), f"{run}@2")):
+    for name, told in (("nearest", "nearest"), (str(run), f"{run.name}@2")):
         large = sampling.sample(
             generating, output=str(tmp_path / "large"), number=3, upscale=2, upscaler=name
         )

@@ -20,7 +20,6 @@ def open_data(workdir: Path, config: Mapping[str, Any], split: str) -> Dataset:
     """
     data = config["data"]
     dataset = open_dataset(**{**data, "synthetic_dir": ""}, seed=config["seed"])
-    check_unseen(workdir, config, dataset, split)
     if SPARE in split.split("+") and data.get("synthetic_dir"):
         record = run_folder.read_split(workdir)
         if record is None:
@@ -31,6 +30,7 @@ def open_data(workdir: Path, config: Mapping[str, Any], split: str) -> Dataset:
         if behind := record.get("behind"):
             tested = {SPARE: dataset.of(SPARE)}
             refuse_leaks(Path(data["synthetic_dir"]), behind, dataset.source, tested, data["split"]["by"])
+    check_unseen(workdir, config, dataset, split)
     return dataset
 
 
