@@ -94,10 +94,10 @@ def spread_rows(groups: np.ndarray, most: int) -> np.ndarray:
 
 
 def even_rows(groups: np.ndarray, per_group: int, most: int) -> np.ndarray:
-    """Up to `per_group` rows of each patient, evenly spaced among his: as many of the first as of the last.
+    """Up to `per_group` rows of each patient, evenly spaced: the first count no more than the last.
 
     At most `most`, evenly spaced again. A patient's slices come in an order, that of the scan for one, and
-    his first are not like his others.
+    the first are not like the others.
     """
     rows = []
     for name in np.unique(groups):
