@@ -209,11 +209,11 @@ def prepare(workdir: Path, config: Mapping[str, Any], *, fresh: bool) -> None:
         raise PixmedError(
             f"{workdir}: cannot be written ({error.strerror}); give another --workdir"
         ) from error
-    # Steps without a manifest too: they may be finished ones that have lost it.
-    if (workdir / "generator.safetensors").exists():
+    if any(workdir.glob("*.safetensors")):  # of whichever network: export/folder.py names them
         raise PixmedError(
             f"{workdir}: holds an exported model, which a training would spoil; give another --workdir"
         )
+    # Steps without a manifest too: they may be finished ones that have lost it.
     trained = any(path.parent.name.isdigit() for path in (workdir / "checkpoints").glob("*/*"))
     if (workdir / CONFIG).exists() and trained and not fresh:
         _check_same(workdir, read_config(workdir), config)

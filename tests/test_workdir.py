@@ -194,6 +194,10 @@ def test_an_exported_model_is_no_run_and_no_place_to_train_in(tmp_path):
         json.dumps({"config": CONFIG, "files": {"generator.safetensors": ""}})
     )
     (tmp_path / "generator.safetensors").write_bytes(b"weights")
+    (tmp_path / "classifier").mkdir()
+    (tmp_path / "classifier" / "classifier.safetensors").write_bytes(b"weights")
+    with pytest.raises(PixmedError, match="holds an exported model"):
+        prepare(tmp_path / "classifier")
     with pytest.raises(PixmedError, match="is an exported model and no run"):
         workdir.read_config(tmp_path)
     for fresh in (False, True):

@@ -14,7 +14,7 @@ None means anything alone. Beside each stands its floor: whole training patients
 images, as many slices, against the same test patients; and two halves of the test patients.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -182,14 +182,16 @@ def compare(
     others = [whole_patients(train_groups, n, rng) for _ in range(_SPLITS)]
     halves = [_halves(groups, rng) for _ in range(_SPLITS)]
     result: dict[str, dict[str, Any]] = {}
-    of_made: Mapping[str, Callable[..., Statistic]] = {"kid": partial(_kid, matched=matched), "fid": _fid}
-    for name, of, least in (("kid", _kid, _LEAST), ("fid", _fid, 2 * _LEAST if singular else dims + 1)):
+    for name, of, of_made, least in (
+        ("kid", _kid, partial(_kid, matched=matched), _LEAST),
+        ("fid", _fid, _fid, 2 * _LEAST if singular else dims + 1),
+    ):
         told_of = {**told, "n_floor": min(n, len(train)), "n_halves": n // 2}
         if n < least:
             why = f"{n} slices do not determine the covariance of {dims} features; {least} are needed"
             result[name] = {**nothing(why), **told_of}
             continue
-        value, draws = _resampled(of_made[name](generated, real), groups, rng, name)
+        value, draws = _resampled(of_made(generated, real), groups, rng, name)
         low, high = interval(value, draws)
         ones = [of(train[rows], real)(np.ones(len(rows)), np.ones(n)) for rows in others]
         split = [of(real[a], real[b])(np.ones(len(a)), np.ones(len(b))) for a, b in halves]
