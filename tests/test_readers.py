@@ -247,11 +247,15 @@ def test_a_reader_answers_goes_back_pauses_and_saves(browser, study, tmp_path):
     assert place() == "Slice 2 of 10"
     press("5")
 
-    def reopened(_) -> bool:  # Chromium writes behind: for a moment a new page may not see what was kept
+    # Chromium writes behind, and what a page kept in its last moment may go with its process. So the page is
+    # opened anew beside the first one, which stays until its answers have arrived.
+    browser.switch_to.new_window("tab")
+
+    def reopened(_) -> bool:
         browser.get(address)
         return place() == "Slice 3 of 10"
 
-    pause = pytest.importorskip("selenium.webdriver.support.ui").WebDriverWait(browser, 20)
+    pause = pytest.importorskip("selenium.webdriver.support.ui").WebDriverWait(browser, 60)
     pause.until(reopened)
     for rating in "12345123":
         browser.find_element("tag name", "body").send_keys(rating)
