@@ -19,6 +19,7 @@ from pixmed_jax.evaluation.compare import compare
 from pixmed_jax.evaluation.evaluate import evaluate, summary
 from pixmed_jax.evaluation.restoration import pattern
 from pixmed_jax.training import build
+from pixmed_jax.training.dry_run import dry_run
 from pixmed_jax.training.loop import train
 
 
@@ -108,8 +109,12 @@ def test_a_gan_starts_from_a_supervised_run_and_is_evaluated_alike(run, tmp_path
     for tree in (state.generator, state.ema):
         for a, b in zip(jax.tree.leaves(tree["params"]), jax.tree.leaves(first), strict=True):
             np.testing.assert_array_equal(a, b)
+    nowhere = runs.preset(tmp_path_factory, "srgan", model__generator__weights="nowhere")
     with pytest.raises(PixmedError, match=r"weights=nowhere: no trained run there"):
-        build.start(runs.preset(tmp_path_factory, "srgan", model__generator__weights="nowhere"), state)
+        build.start(nowhere, state)
+    with pytest.raises(PixmedError, match=r"weights=nowhere: no trained run there"):
+        dry_run(nowhere, tmp_path / "srgan")
+    assert dry_run(changed, tmp_path / "srgan") == 0
     changed["train"]["steps"] = 2
     assert train(changed, tmp_path / "srgan") == 0
     result = evaluate(tmp_path / "srgan")

@@ -21,7 +21,7 @@ from pixmed_jax.metrics import classification, segmentation
 from pixmed_jax.models.densenet import IMAGENET_MEAN
 from pixmed_jax.sampling import sample
 from pixmed_jax.training import build
-from pixmed_jax.training.dry_run import network_sizes
+from pixmed_jax.training.dry_run import dry_run, network_sizes
 from pixmed_jax.training.loop import train
 
 NAMES = ("classifier", "segmenter")
@@ -226,6 +226,8 @@ def test_a_run_starts_from_the_weights_of_a_file(tmp_path_factory, tmp_path, dra
     state = task.init(jax.random.PRNGKey(0), inference.example_batch(changed, 3))
     with pytest.raises(PixmedError, match=r"w.h5: no such file; set model.network.weights"):
         build.start(changed, state)
+    with pytest.raises(PixmedError, match=r"w.h5: no such file; set model.network.weights"):
+        dry_run(changed, tmp_path / "run")
     with h5py.File(tmp_path / "w.h5", "w") as file:
         for kind, names in (
             ("params", {"kernel": "kernel", "scale": "gamma", "bias": "beta"}),
@@ -234,6 +236,7 @@ def test_a_run_starts_from_the_weights_of_a_file(tmp_path_factory, tmp_path, dra
             for layer, inner in draw(lambda: state.variables)[kind].items():
                 for leaf, value in inner.get("batch", inner).items():
                     file[f"{layer}/{layer}/{names[leaf]}:0"] = value
+    assert dry_run(changed, tmp_path / "run") == 0
     new = build.start(changed, state)
     for tree in (new.variables, new.ema):
         with h5py.File(tmp_path / "w.h5") as file:

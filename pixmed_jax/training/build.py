@@ -168,17 +168,29 @@ def network(
 
 def start(config: Mapping[str, Any], state: Any) -> Any:
     """A new state with the weights that `model.network.weights` or `.generator.weights` names, if any."""
-    field, role = ("variables", "network") if is_supervised(config) else ("generator", "generator")
-    path = config["model"][role].get("weights", "")
-    if not path:
+    new = named_weights(config, state)
+    if new is None:
         return state
 
-    old = getattr(state, field)
-    shardings = jax.tree.map(lambda x: x.sharding, old)
-    new = read_weights(path, old, WEIGHTS) if is_supervised(config) else _trained(Path(path), old)
+    field = "variables" if is_supervised(config) else "generator"
+    shardings = jax.tree.map(lambda x: x.sharding, getattr(state, field))
     # The step donates its state, so no two of its arrays may lie in the same memory, nor in NumPy's.
     copied = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree), out_shardings=shardings)
     return state._replace(**{field: copied(new)}, ema=copied(new))
+
+
+def named_weights(config: Mapping[str, Any], state: Any) -> Any:
+    """The weights that the config names, or None.
+
+    state: arrays or their shapes and shardings, which the weights must fit; what a file leaves open, a
+    classifier's last layer, is the state's own.
+    """
+    path = config["model"]["network" if is_supervised(config) else "generator"].get("weights", "")
+    if not path:
+        return None
+    if is_supervised(config):
+        return read_weights(path, state.variables, WEIGHTS)
+    return _trained(Path(path), state.generator)
 
 
 def _trained(run: Path, like: Any) -> Any:

@@ -11,8 +11,8 @@ from pixmed_jax import inference
 from pixmed_jax.data.augment_settings import briefly
 from pixmed_jax.data.pipeline import batch_rows
 from pixmed_jax.models import count
-from pixmed_jax.training import supervised
-from pixmed_jax.training.build import check_ranges, is_supervised, make_task, network, networks
+from pixmed_jax.training import mesh, supervised
+from pixmed_jax.training.build import check_ranges, is_supervised, make_task, named_weights, network, networks
 from pixmed_jax.training.loop import check_rates, open_data, total_steps
 
 
@@ -51,7 +51,13 @@ def dry_run(config: dict[str, Any], workdir: Path) -> int:
             f"{name:14}{size.parameters:14,}{size.macs / 1e6:12,.1f} M{4 * size.parameters / 1e6:9,.1f} MB"
             f"{training / 1e6:9,.0f} MB"
         )
-    make_task(config, classes=len(dataset.classes))  # refuses what no network would
+    task = make_task(config, classes=len(dataset.classes))  # refuses what no network would
+    example = inference.example_batch(config, len(dataset.classes))
+    state = mesh.like(
+        jax.eval_shape(task.init, jax.random.key(0), example), mesh.replicated(mesh.make_mesh(1))
+    )
+    if named_weights(config, state) is not None:
+        print("weights to start from: read, and they fit")
     print(f"training: float32 state, and the activations of {part} images at a time kept for the gradient")
     return 0
 
