@@ -245,13 +245,18 @@ def test_a_file_that_computes_something_else_leaves_nothing(wrong, run, tmp_path
 
 
 @pytest.mark.parametrize("library", ["onnx", "onnxruntime"])
-def test_without_the_extra_it_is_named(library, run, tmp_path, monkeypatch):
-    workdir = tmp_path / "run"
-    shutil.copytree(run[0], workdir, ignore=shutil.ignore_patterns("export"))
+def test_without_the_extra_it_is_named_before_anything_else(library, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, library, None)
     with pytest.raises(PixmedError, match=rf'{library} is not installed; pip install "pixmed-jax\[onnx\]"'):
-        stage.export(workdir)
-    assert not (workdir / "export").exists()
+        stage.export(tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
+def test_without_the_extra_there_are_the_other_files(run, tmp_path, monkeypatch):
+    workdir = tmp_path / "run"
+    shutil.copytree(run[0], workdir, ignore=shutil.ignore_patterns("export"))
+    for library in ("onnx", "onnxruntime"):
+        monkeypatch.setitem(sys.modules, library, None)
     assert [*stage.export(workdir, onnx=False)] == ["generator.safetensors", "generator.stablehlo"]
 
 

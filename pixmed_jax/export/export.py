@@ -26,6 +26,7 @@ from pixmed_jax.errors import PixmedError
 from pixmed_jax.evaluation import cards
 from pixmed_jax.export import flat, folder, interface, onnx_file, stablehlo
 from pixmed_jax.export import web as web_page
+from pixmed_jax.export.graph import library
 from pixmed_jax.export.interface import Interface
 from pixmed_jax.progress import watched
 from pixmed_jax.training import checkpoint
@@ -59,6 +60,8 @@ def export(
     if web and not onnx:
         raise PixmedError("export.web: the page runs the ONNX file; leave export.onnx=False out")
     runtime = web_page.runtime(Path(web)) if web else {}
+    for name in ("onnx", "onnxruntime") if onnx else ():
+        library(name)  # asked for before anything is computed
     saved = inference.find(workdir, step)
     with (
         replaced(workdir / EXPORT, "make room for it") as draft,

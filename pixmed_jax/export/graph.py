@@ -56,12 +56,13 @@ class Convolution(NamedTuple):
 Operator = Callable[["Graph", Any, Sequence[Value]], Value]
 
 
-def library() -> Any:
+def library(name: str) -> Any:
+    """onnx or onnxruntime, which come with an extra."""
     try:
-        return importlib.import_module("onnx")
+        return importlib.import_module(name)
     except ImportError as error:
         raise PixmedError(
-            'export: onnx is not installed; pip install "pixmed-jax[onnx]", or export.onnx=False'
+            f'export: {name} is not installed; pip install "pixmed-jax[onnx]", or export.onnx=False'
         ) from error
 
 
@@ -69,7 +70,7 @@ class Graph:
     """Collects ONNX nodes. Operators (export/operators.py) ask for tensors and add nodes."""
 
     def __init__(self) -> None:
-        self.onnx = library()
+        self.onnx = library("onnx")
         self.convolutions: dict[str, Convolution] = {}  # by the name of its output
         self.made: dict[str, tuple[str, Sequence[Value]]] = {}  # by which operation, of what
         self._nodes: list[Any] = []

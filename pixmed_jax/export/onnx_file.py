@@ -4,7 +4,6 @@ Random numbers are inputs, one set for each image: `uniform_0 ..` in [0, 1), `no
 deviation 1. With the numbers that JAX draws from a seed the image is JAX's.
 """
 
-import importlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,9 +12,8 @@ import jax
 import numpy as np
 
 from pixmed_jax import __version__
-from pixmed_jax.errors import PixmedError
 from pixmed_jax.export import flat
-from pixmed_jax.export.graph import OPSET, Graph, Value
+from pixmed_jax.export.graph import OPSET, Graph, Value, library
 from pixmed_jax.export.interface import Interface
 from pixmed_jax.export.operators import OPERATORS
 
@@ -74,13 +72,7 @@ def runner(path: Path, interface: Interface) -> Callable[[Any, Any, Sequence[Any
     """(stored, seeds, which are not looked at, noise in the order of the inputs) -> prediction, by the file
     alone, on the CPU.
     """
-    try:
-        runtime = importlib.import_module("onnxruntime")
-    except ImportError as error:
-        raise PixmedError(
-            'export: onnxruntime is not installed; pip install "pixmed-jax[onnx]", or export.onnx=False'
-        ) from error
-    session = runtime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
+    session = library("onnxruntime").InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
     names = noises(interface)
 
     def run(stored: Any, seeds: Any, given: Sequence[Any]) -> np.ndarray:
