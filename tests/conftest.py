@@ -56,4 +56,16 @@ def draw() -> Callable[..., Any]:
     return drawn
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _keep_what_is_compiled(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Tests of different files, and the two workers, compile much the same."""
+    import jax
+    import runs
+    from jax.experimental.compilation_cache import compilation_cache
+
+    jax.config.update("jax_compilation_cache_dir", str(runs.cache(tmp_path_factory)))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    compilation_cache.reset_cache()  # it looks at the setting only once
+
+
 from states import folder, written  # noqa: E402, F401, since JAX reads the settings when it is imported

@@ -16,7 +16,6 @@ from typing import IO, Any
 import jax
 import numpy as np
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 from PIL import Image
 
 from pixmed_jax import config as configs
@@ -42,13 +41,9 @@ def shared(factory: pytest.TempPathFactory) -> Path:
     return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
 
-def use_cache(factory: pytest.TempPathFactory) -> Path:
-    """Let JAX keep what it compiles, for other workers and for child processes; returns the folder."""
-    cache = shared(factory) / "compiled"
-    if jax.config.jax_compilation_cache_dir != str(cache):
-        jax.config.update("jax_compilation_cache_dir", str(cache))
-        compilation_cache.reset_cache()  # it looks at the setting only once
-    return cache
+def cache(factory: pytest.TempPathFactory) -> Path:
+    """Where JAX keeps what it compiles in this session, for all workers and for child processes."""
+    return shared(factory) / "compiled"
 
 
 @contextlib.contextmanager
@@ -79,7 +74,6 @@ def preset(factory: pytest.TempPathFactory, name: str, of: str = "test", **chang
 
 def trained(factory: pytest.TempPathFactory) -> Path:
     """The folder of the one finished run, six steps long. Not to be changed: see `copied`."""
-    use_cache(factory)
     path = shared(factory) / "trained"
     with lock(shared(factory) / "trained.lock"):
         if not path.exists():

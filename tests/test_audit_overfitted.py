@@ -26,7 +26,6 @@ COPYING = {
 
 
 def audited(factory, fractions):
-    runs.use_cache(factory)
     workdir = factory.mktemp("copying") / "run"
     assert train(runs.config(factory, **COPYING, **{"data.split.fractions": fractions}), workdir) == 0
     found = audit(workdir, number=40)

@@ -27,8 +27,7 @@ PATIENTS = range(2000, 2006)  # the weights know 0 to 479
 
 
 @pytest.fixture(scope="module")
-def painter(tmp_path_factory):
-    runs.use_cache(tmp_path_factory)
+def painter():
     return open_painter(WEIGHTS)
 
 
@@ -92,7 +91,7 @@ def test_from_the_command_line(tmp_path_factory, tmp_path):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = f"--demo.port={probe.getsockname()[1]}"
-    cache = {"JAX_COMPILATION_CACHE_DIR": str(runs.use_cache(tmp_path_factory)), "TMPDIR": str(tmp_path)}
+    cache = {"JAX_COMPILATION_CACHE_DIR": str(runs.cache(tmp_path_factory)), "TMPDIR": str(tmp_path)}
     with launch(port, **cache) as first:
         told = first.stdout.readline()
         assert "(Ctrl-C ends it)" in told and "http://127.0.0.1:" in told

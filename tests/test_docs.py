@@ -232,7 +232,7 @@ def slices_of_phantoms(root: Path) -> Path:
 def test_the_commands_of_your_data_run_one_after_the_other(tmp_path, tmp_path_factory):
     """As docs/your-data.md has them, on few small slices, with test presets and fewer samples."""
     data = slices_of_phantoms(tmp_path / "mine")
-    cache = str(runs.use_cache(tmp_path_factory))
+    cache = str(runs.cache(tmp_path_factory))
     environment = {
         **os.environ,
         "PYTHONPATH": str(ROOT),

@@ -22,7 +22,7 @@ def run(command: str, tmp_path, factory) -> subprocess.CompletedProcess:
     words = [re.sub(r"\bmy_", f"{tmp_path}/my_", word) for word in words]
     if any(word.startswith("--config=") for word in words) and "squares" not in command:
         words.append(f"--config.data.dir={runs.shared(factory) / 'data'}")
-    cache = str(runs.use_cache(factory))
+    cache = str(runs.cache(factory))
     environment = {
         **os.environ,
         "PYTHONPATH": str(runs.ROOT),

@@ -108,7 +108,6 @@ def generators(train: Slices) -> dict[str, Callable]:
 @pytest.fixture(scope="module")
 def told(tmp_path_factory):
     """{generator: what evaluation.json says of it after evaluation, and for some after the audit too}"""
-    runs.use_cache(tmp_path_factory)
     workdir = tmp_path_factory.mktemp("evidence") / "run"
     workdir.mkdir()
     changes = {"data.patients": 60, "data.split.fractions": [0.6, 0.02, 0.38], "data.condition": "anatomy"}

@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import runs
 from scipy import ndimage
 
 from pixmed_jax.data.phantom import patient_slices
@@ -21,7 +20,6 @@ def phantoms(patients: range) -> tuple[np.ndarray, np.ndarray]:
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     """(encode, real test slices, their groups, training slices, their groups, folder of the encoder)."""
-    runs.use_cache(tmp_path_factory)
     folder = tmp_path_factory.mktemp("judges")
     train, train_groups = phantoms(range(24))
     real, groups = phantoms(range(24, 36))

@@ -39,7 +39,6 @@ def config(factory, **changes):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    runs.use_cache(tmp_path_factory)
     workdir = tmp_path_factory.mktemp("labels") / "run"
     assert train(config(tmp_path_factory), workdir) == 0
     return workdir

@@ -33,14 +33,13 @@ def run(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def layout_run(tmp_path_factory):
-    runs.use_cache(tmp_path_factory)
     workdir = tmp_path_factory.mktemp("layout") / "run"
     assert train(runs.preset(tmp_path_factory, "layout"), workdir) == 0
     return workdir
 
 
 @pytest.fixture(scope="module")
-def model(layout_run, tmp_path_factory):
+def model(layout_run):
     return layouts.load(layout_run)
 
 
@@ -244,7 +243,6 @@ def test_a_dry_run_and_the_grids(layout_run, tmp_path_factory, capsys):
 @pytest.fixture(scope="module")
 def of_planes(tmp_path_factory):
     """A layout model that is told planes; the phantom knows them all."""
-    runs.use_cache(tmp_path_factory)
     workdir = tmp_path_factory.mktemp("planes") / "run"
     assert train(runs.preset(tmp_path_factory, "layout", data__planes=True, train__steps=2), workdir) == 0
     return workdir

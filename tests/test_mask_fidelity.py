@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import runs
 
 from pixmed_jax.judges import mask_fidelity
 
@@ -25,8 +24,7 @@ def judges(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def segment(tmp_path_factory, judges):
-    runs.use_cache(tmp_path_factory)
+def segment(judges):
     return mask_fidelity.segmenter(*slices(64, 0), folder=judges)
 
 

@@ -57,7 +57,7 @@ def test_it_runs(notebook, tmp_path, tmp_path_factory, monkeypatch):
     monkeypatch.setenv("PIXMED_PRESET", "test")
     monkeypatch.setenv("PIXMED_STEPS", "4")
     monkeypatch.setenv("PATH", os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(runs.use_cache(tmp_path_factory)))
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(runs.cache(tmp_path_factory)))
     monkeypatch.setenv("PYTHONWARNINGS", "")
     client = nbclient.NotebookClient(
         notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(PATH.parent)}}

@@ -121,7 +121,6 @@ def test_training_slices_as_they_are(tmp_path_factory, monkeypatch):
 def test_a_run_settles_at_its_end_alone(tmp_path, tmp_path_factory):
     """What is saved last is settled, what is saved before is not; a run that was killed in between and goes
     on ends as if it had not been."""
-    runs.use_cache(tmp_path_factory)
     config = runs.preset(tmp_path_factory, "ghost_spade", train__steps=4)
     run, killed = tmp_path / "run", tmp_path / "killed"
     assert train(config, run) == 0

@@ -78,7 +78,6 @@ def test_a_system_that_there_is_not(tmp_path, key):
 # ---------------------------------------------------------------- all of it
 @pytest.mark.slow
 def test_a_study_from_nothing(tmp_path, tmp_path_factory):
-    runs.use_cache(tmp_path_factory)
     plain = config(run=["dcgan"], arms=["dcgan"], seeds={"systems": [0], "downstream": [0]})
     plain["data"] = {**plain["data"], "dir": str(runs.shared(tmp_path_factory) / "data")}
     assert study(plain, tmp_path / "w") == 0

@@ -472,7 +472,6 @@ def test_logits_follow_image_class_and_group(judge):
 @pytest.mark.slow
 def test_a_run_goes_on_where_it_was(tmp_path_factory, tmp_path):
     """Two steps and two more leave what four leave: class means, path length and optimisers included."""
-    runs.use_cache(tmp_path_factory)
     tiny = {"mapping_layers": 1, "channel_base": 64, "channel_max": 4}
     config = runs.config(tmp_path_factory)
     config["data"] |= {"condition": "label", "size": 16}

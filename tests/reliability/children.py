@@ -175,7 +175,7 @@ def launch(*words: str) -> int:
 def child(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """child(function, *arguments, **confined) starts one; all that still run are killed after the test."""
     runs.trained(tmp_path_factory)  # the data and the compiled networks are there
-    folder, cache = tmp_path_factory.mktemp("children"), runs.use_cache(tmp_path_factory)
+    folder, cache = tmp_path_factory.mktemp("children"), runs.cache(tmp_path_factory)
     started: list[Child] = []
 
     def start(function: Callable[..., int], *arguments: Any, **confined: Any) -> Child:

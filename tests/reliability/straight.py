@@ -22,7 +22,6 @@ def config(tmp_path_factory) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def uninterrupted(config, tmp_path_factory) -> Path:
-    runs.use_cache(tmp_path_factory)
     workdir = runs.shared(tmp_path_factory) / "uninterrupted"
     with runs.lock(workdir.with_suffix(".lock")):
         if not workdir.exists():
