@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
 from pixmed_jax.data import decode
 from pixmed_jax.errors import PixmedError
@@ -176,6 +176,51 @@ def test_files_over_the_limit_are_not_opened(tmp_path, monkeypatch):
 
 def test_size_is_height_before_width(tmp_path):
     assert decode.read_size(save(tmp_path / "a.png", GREY)) == (6, 8)
+
+
+# Which side of the picture the first row and the first column of what is stored are: EXIF 2.32, table 6.
+ORIENTATIONS = {
+    1: ("top", "left"),
+    2: ("top", "right"),
+    3: ("bottom", "right"),
+    4: ("bottom", "left"),
+    5: ("left", "top"),
+    6: ("right", "top"),
+    7: ("right", "bottom"),
+    8: ("left", "bottom"),
+}
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "tiff"])
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
+def test_pictures_and_masks_come_upright(tmp_path, orientation, suffix):
+    stored = np.kron(np.array([[40, 80, 120], [160, 200, 240]], np.uint8), np.ones((8, 8), np.uint8))
+    row_side, column_side = ORIENTATIONS[orientation]
+    upright = stored if row_side in ("top", "bottom") else stored.T
+    upright = upright[::-1] if "bottom" in (row_side, column_side) else upright
+    upright = upright[:, ::-1] if "right" in (row_side, column_side) else upright
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / f"a.{suffix}"
+    Image.fromarray(stored).save(path, exif=exif, **({"quality": 100} if suffix == "jpg" else {}))
+    for read in (decode.read_image, decode.read_mask):
+        np.testing.assert_allclose(read(path).astype(int), upright, atol=1)
+    assert decode.read_size(path) == upright.shape
+
+
+def test_a_size_is_told_without_decoding(tmp_path, monkeypatch):
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda self: pytest.fail("decoded"))
+    for name in ("a.png", "a.jpg", "a.tiff"):
+        Image.fromarray(np.zeros((2, 3), np.uint8)).save(tmp_path / name)
+        assert decode.read_size(tmp_path / name) == (2, 3)
+
+
+def test_an_exif_block_that_says_nothing_turns_nothing(tmp_path):
+    stored = np.arange(6, dtype=np.uint8).reshape(2, 3)
+    ninety_nine = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x63\0\0"
+    for i, exif in enumerate((b"Exif\0\0junk", ninety_nine)):
+        Image.fromarray(stored).save(tmp_path / f"{i}.png", exif=exif)
+        np.testing.assert_array_equal(decode.read_image(tmp_path / f"{i}.png"), stored)
 
 
 @pytest.mark.parametrize("mode", ["P", "PA"])

@@ -5,7 +5,8 @@ few kilobytes that unpack to gigabytes are refused at once.
 
 Layout: images [H, W] or [H, W, 3], uint8 or uint16, full range of the type = [0, 1]; 16-bit grey stays
 16 bit. Masks [H, W] uint8, the values as stored: 0/1 for a 1-bit file, indices for a palette. Software that
-chooses the palette itself may give black another index than 0, and the background would be a class.
+chooses the palette itself may give black another index than 0, and the background would be a class. Both
+come upright, as viewers show them, where EXIF says how they lie.
 Errors: PixmedError (file, reason, remedy in one line), whatever the bytes are.
 """
 
@@ -14,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from pixmed_jax.errors import PixmedError
 
@@ -26,17 +27,28 @@ MAX_BYTES = 2**28
 COLOURED = np.uint32(1 << 24)  # tells blue, 0x0000FF, from the grey value 255
 GREY = frozenset({"1", "L", "LA", "I;16", "I;16B"})
 COLOUR = frozenset({"P", "PA", "RGB", "RGBA"})
+# What makes a picture upright, by its EXIF orientation; from 5 on height and width change places.
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 def read_size(path: Path) -> tuple[int, int]:
     """(height, width) from the header alone; raises PixmedError for a file that would not be decoded."""
     with _checked(path) as image:
-        return image.height, image.width
+        return (image.width, image.height) if _orientation(image) >= 5 else (image.height, image.width)
 
 
 def read_image(path: Path) -> np.ndarray:
     """[H, W] of a grey file or [H, W, 3] of a colour or palette file, uint8 | uint16; alpha is dropped."""
-    with _checked(path) as image:
+    with _checked(path) as stored:
+        image = _upright(stored)
         if image.mode == "1":
             return np.asarray(image, np.uint8) * np.uint8(255)
         if image.mode in COLOUR:
@@ -51,7 +63,8 @@ def read_mask(path: Path, *, colours: bool = False) -> np.ndarray:
     With `colours` they are accepted in any case; those whose channels differ give [H, W] uint32: 0x1RRGGBB,
     or 0 for black.
     """
-    with _checked(path) as image:
+    with _checked(path) as stored:
+        image = _upright(stored)
         if image.mode in {"RGB", "RGBA"}:
             values = np.asarray(image)[..., :3]
             if np.ptp(values, axis=-1).any() and colours:
@@ -86,6 +99,23 @@ def _black_is_0(path: Path, indices: np.ndarray, palette: list[int] | None) -> n
     )
 
 
+def _orientation(image: Image.Image) -> int:
+    """By the EXIF block in its header, 1 to 8; 1 where there is none that can be read."""
+    # Pillow itself turns TIFFs; behind a PNG's pixels it would look for a block by decoding them.
+    if image.format == "TIFF" or (image.format == "PNG" and "exif" not in image.info):
+        return 1
+    try:
+        found = image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # its bytes are as doubtful as the file's; the pixels are none the worse for it
+        return 1
+    return found if found in TURNS else 1
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    turn = TURNS.get(_orientation(image))
+    return image if turn is None else image.transpose(turn)
+
+
 def _native(image: Image.Image) -> np.ndarray:
     """[H, W] in the machine's byte order; LA and PA lose their alpha."""
     values = np.asarray(image)
@@ -102,7 +132,8 @@ def _checked(path: Path) -> Iterator[Image.Image]:
         size = path.stat().st_size
         if not 0 < size <= MAX_BYTES:
             raise PixmedError(f"{path}: {size} bytes, not 1 to {MAX_BYTES}; export the slice again")
-        with Image.open(path, formats=FORMATS) as image:
+        # By handle: of a path pillow maps plain TIFFs into memory, and mixes up the pixels of those that lie.
+        with path.open("rb") as file, Image.open(file, formats=FORMATS) as image:
             _check_header(path, image)
             yield image
     except PixmedError:
