@@ -127,6 +127,10 @@ def test_samples_are_enlarged_and_their_masks_by_the_nearest_pixel(
         assert {(row["upscale"], row["upscaler"]) for row in rows} == {("2", told)}
         sheet = json.loads((large / "data_sheet.json").read_text())
         assert sheet["contents"]["size"] == 2 * size and "--sample.upscale=2" in sheet["command"]
+        assert sheet["upscaler"] == (None if name == "nearest" else told)
+        shown = "UPSCALER" if name == str(run) else name  # nobody else has the run of that name
+        assert f"--sample.upscaler={shown} " in sheet["command"] and "@" not in sheet["command"]
+        assert ("`UPSCALER`" in (large / "data_sheet.md").read_text()) == (name == str(run))
     files = json.loads((large / "trained_on.json").read_text())["files"]
     for trained in (generating, run):  # whoever the upscaler has seen may be in the slices too
         assert files.items() >= json.loads((trained / "split.json").read_text())["train"].items()

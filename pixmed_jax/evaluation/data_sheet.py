@@ -84,6 +84,9 @@ def collect(
     ]
     source = {"layout": "LAYOUT"} if layout else {"masks": "MASKS"} if masks else {"split": split}
     others = {key: value for key, value in options.items() if value and key != "layout"}
+    network = options.get("upscaler") if "@" in options.get("upscaler", "") else None  # run@step, or a method
+    if network:
+        others["upscaler"] = "UPSCALER"
     given = {**source, **others, "step": step}
     words = " ".join(f"--sample.{key}={value}" for key, value in given.items())
     return {
@@ -109,6 +112,7 @@ def collect(
         },
         "drawn_from": "labels" if labels else "layouts" if layout else "masks" if masks else split,
         "layout": layout,
+        "upscaler": network,
         "command": f"python launch.py --workdir=RUN --mode=sample {words}",
         "training_data": origin,
         "privacy": {
