@@ -44,6 +44,7 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+from pixmed_jax import compiled
 from pixmed_jax import config as configs
 from pixmed_jax.allocator import keep_freed_memory
 from pixmed_jax.errors import PixmedError
@@ -207,9 +208,8 @@ def _dispatch() -> int:
     if FLAGS.dry_run and FLAGS.mode != "train":
         raise UsageError(f"--dry_run is for --mode=train; --mode={FLAGS.mode} has none")
     keep_freed_memory()  # before JAX starts its threads
-    # JAX takes seconds to import; it is not needed for --help or for a mistyped flag. What it compiles is
-    # kept, so that a second start of the same network trains at once.
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path.home() / ".cache" / "pixmed_jax"))
+    compiled.keep()
+    # JAX takes seconds to import; it is not needed for --help or for a mistyped flag.
     if FLAGS.mode == "train":
         if FLAGS.config is None:
             raise PixmedError("--config is missing; try --config=configs/ghost.py, or --help")

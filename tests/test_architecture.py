@@ -47,6 +47,7 @@ LAYERS = (
         "workdir",
         "tensors",
         "progress",
+        "compiled",
         "config",
         "defaults",
         "errors",
@@ -133,7 +134,7 @@ def test_launch_is_imported_by_nobody_and_imports_stages_late():
     """Whatever it imports at its top is paid for by --help."""
     tree = ast.parse((ROOT / "launch.py").read_text())
     top = "\n".join(ast.unparse(n) for n in tree.body if isinstance(n, ast.Import | ast.ImportFrom))
-    assert imports(top) == {"allocator", "config", "errors", "signals"}
+    assert imports(top) == {"allocator", "compiled", "config", "errors", "signals"}
     for path in MODULES.values():
         assert "import launch" not in path.read_text()
 
