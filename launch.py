@@ -111,6 +111,7 @@ class UsageError(Exception):
 
 
 def main(argv: list[str]) -> int:
+    keep_freed_memory()  # before there is a second thread, which Interrupt starts
     try:
         with Interrupt("stopping; once more to stop at once", raises=True):
             return _main(argv)
@@ -207,7 +208,6 @@ def _dispatch() -> int:
         raise UsageError(f"--input and --output belong to --mode={' and --mode='.join(FOLDERS)}")
     if FLAGS.dry_run and FLAGS.mode != "train":
         raise UsageError(f"--dry_run is for --mode=train; --mode={FLAGS.mode} has none")
-    keep_freed_memory()  # before JAX starts its threads
     compiled.keep()
     # JAX takes seconds to import; it is not needed for --help or for a mistyped flag.
     if FLAGS.mode == "train":

@@ -30,8 +30,10 @@ def helps() -> bool:
 
 
 def keep_freed_memory() -> bool:
-    """Where it helps. Of this whole process, so for a program to call, not for a library; False where not
-    all was taken, as without glibc."""
+    """Where it helps. Of this whole process, so for a program to call, not for a library, and before its
+    first thread: glibc settles how many arenas there may be when a second thread first asks for memory, and
+    answers as if it had taken the number later too. False where not all was taken, as without glibc.
+    """
     if not helps():
         return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
