@@ -229,6 +229,25 @@ def test_every_network_has_an_onnx_form(name, tmp_path, tmp_path_factory, draw):
         assert "Mul" not in {node.op_type for node in onnx.load(tmp_path / "n.onnx").graph.node}
 
 
+def test_what_was_trained_in_bfloat16_is_exported_in_float32(run, tmp_path, monkeypatch):
+    """ONNX Runtime's CPU kernels know no bfloat16."""
+    workdir = tmp_path / "run"
+    shutil.copytree(run[0], workdir, ignore=shutil.ignore_patterns("export"))
+    saved = inference.find(workdir)
+    trained = saved._replace(config={**saved.config, "train": {**saved.config["train"], "dtype": "bfloat16"}})
+    monkeypatch.setattr(inference, "find", lambda *_: trained)
+    results = stage.export(workdir)
+    assert [*results] == [*run[1]]
+    for name in ("generator.safetensors", "generator.stablehlo", "generator.onnx"):
+        assert results[name]["difference"] <= results[name]["tolerance"] <= 1e-4
+    assert (
+        b"bf16"
+        not in jax.export.deserialize((workdir / "export" / "generator.stablehlo").read_bytes())
+        .mlir_module()
+        .encode()
+    )
+
+
 # ---------------------------------------------------------------- refused
 @pytest.mark.parametrize("wrong", [0.01, np.nan])
 def test_a_file_that_computes_something_else_leaves_nothing(wrong, run, tmp_path, monkeypatch):

@@ -42,6 +42,24 @@ def test_what_a_generator_knows(generate, run):
     assert 0 <= images.min() < images.max() <= 1
 
 
+@pytest.mark.parametrize("platform", ["cpu", "gpu"])
+def test_bfloat16_is_for_accelerators(platform, generate, run, draw, monkeypatch):
+    """Where the default device is a CPU the images are those of float32, to the bit."""
+    saved = inference.find(run)
+    trained = saved._replace(config={**saved.config, "train": {**saved.config["train"], "dtype": "bfloat16"}})
+    monkeypatch.setattr(inference, "_default_platform", lambda: platform)
+    other = runs.loud(pixmed_jax.inference.Generator(trained), draw)
+    assert other.config["train"]["dtype"] == "bfloat16"  # how it was trained stays told
+    difference = np.abs(other(label_maps(2)) - generate(label_maps(2))).max()
+    assert difference == 0 if platform == "cpu" else 1e-4 < difference < 0.1
+
+
+@pytest.mark.parametrize("device", [None, "cpu", jax.devices("cpu")[0]])
+def test_the_default_device_may_be_said_in_three_ways(device):
+    with jax.default_device(device):
+        assert inference._default_platform() == "cpu"
+
+
 def test_it_is_the_average_that_samples(run):
     """The state's other networks differ from it after six steps."""
     generate = pixmed_jax.load(run, step=6)
