@@ -18,7 +18,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from scipy.stats import t
+from scipy.stats import ttest_rel
 
 QUARTERS = 4
 TYPES = ("float32", "bfloat16")
@@ -31,12 +31,6 @@ def losses(workdir: Path) -> dict[str, np.ndarray]:
     names = [name for name in rows[0] if "/" in name and "norm" not in name]
     parts = np.array_split(np.arange(len(rows)), QUARTERS)
     return {name: np.array([np.mean([rows[i][name] for i in part]) for part in parts]) for name in names}
-
-
-def reach(differences: np.ndarray) -> np.ndarray:
-    """Half of the 95 % interval of the mean over the first axis."""
-    n = len(differences)
-    return differences.std(axis=0, ddof=1) / np.sqrt(n) * t.ppf(0.975, n - 1)
 
 
 def main() -> None:
@@ -86,16 +80,18 @@ def main() -> None:
     apart = 0
     print(f"\n{'':28} quarter  float32                   bfloat16                  bfloat16 - float32")
     for loss, by_type in told.items():
-        differences = by_type["bfloat16"] - by_type["float32"]
-        means, reaches = differences.mean(axis=0), reach(differences)
+        higher = (by_type["bfloat16"] - by_type["float32"]).mean(axis=0)
+        intervals = np.stack(ttest_rel(by_type["bfloat16"], by_type["float32"]).confidence_interval(), -1)
         for q in range(QUARTERS):
             cells = [
                 f"{x[:, q].mean():.4f} ({x[:, q].min():.4f} to {x[:, q].max():.4f})"
                 for x in (by_type[kind] for kind in TYPES)
             ]
-            low, high = means[q] - reaches[q], means[q] + reaches[q]
+            low, high = intervals[q]
             apart += not low <= 0 <= high
-            print(f"{loss:28} {q + 1:7}  {cells[0]}  {cells[1]}  {means[q]:+.4f} ({low:+.4f} to {high:+.4f})")
+            print(
+                f"{loss:28} {q + 1:7}  {cells[0]}  {cells[1]}  {higher[q]:+.4f} ({low:+.4f} to {high:+.4f})"
+            )
     if given.json:
         settings = {name: value for name, value in vars(given).items() if name != "json"}
         settings |= {"data": str(given.data or ""), "cpus": os.cpu_count()}

@@ -103,8 +103,8 @@ def restored(saved: checkpoint.Saved) -> tuple[Task, Any]:
 
 
 def _default_platform() -> str:
-    device = jax.config.jax_default_device or jax.devices()[0]  # type: ignore[attr-defined]
-    return str(getattr(device, "platform", device))  # it may be set by the platform's name
+    (device,) = jnp.zeros(()).devices()  # however the default one was said
+    return str(device.platform)
 
 
 def _check_sizes(saved: checkpoint.Saved) -> None:
