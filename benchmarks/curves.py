@@ -10,7 +10,6 @@ accelerator's, the times are not. Without --data on head phantoms. The last line
 hold no 0; one in twenty does so by chance.
 """
 
-import argparse
 import json
 import os
 import runpy
@@ -34,23 +33,18 @@ def losses(workdir: Path) -> dict[str, np.ndarray]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--config", default="ghost:quick")
-    parser.add_argument("--data", type=Path)
-    parser.add_argument("--size", type=int, default=64)
-    parser.add_argument("--steps", type=int, default=1200)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--json", type=Path)
-    given = parser.parse_args()
-    if given.seeds < 2:
-        parser.error("--seeds: two at least, or nothing says what one seed differs from another")
-
     from pixmed_jax import allocator, compiled
 
-    allocator.keep_freed_memory()
+    allocator.keep_freed_memory()  # both before JAX is imported
     compiled.keep()
+    import measure
+
     from pixmed_jax import config as configs
     from pixmed_jax.training import loop
+
+    given = measure.arguments(__doc__, config="ghost:quick", data="", size=64, steps=1200, seeds=3)
+    if given.seeds < 2:
+        raise SystemExit("--seeds: two at least, or nothing says what one seed differs from another")
 
     name, _, preset = given.config.partition(":")
     path = Path(__file__).parents[1] / "configs" / f"{name}.py"
@@ -63,7 +57,7 @@ def main() -> None:
                 config["data"]["size"] = given.size
                 config["data"]["dir"] = str(Path(folder) / "data")
                 if given.data:
-                    config["data"].update(source="folder", dir=str(given.data))
+                    config["data"].update(source="folder", dir=given.data)
                 config["train"].update(steps=given.steps, epochs=0, dtype=kind)
                 config["log"].update(every=max(1, given.steps // 120), grid_every=given.steps)
                 config["checkpoint"]["every"] = given.steps
@@ -92,11 +86,9 @@ def main() -> None:
             print(
                 f"{loss:28} {q + 1:7}  {cells[0]}  {cells[1]}  {higher[q]:+.4f} ({low:+.4f} to {high:+.4f})"
             )
-    if given.json:
-        settings = {name: value for name, value in vars(given).items() if name != "json"}
-        settings |= {"data": str(given.data or ""), "cpus": os.cpu_count()}
-        values = {loss: {kind: x.tolist() for kind, x in by_type.items()} for loss, by_type in told.items()}
-        given.json.write_text(json.dumps({"settings": settings, "losses": values}, indent=1) + "\n")
+    settings = {name: value for name, value in vars(given).items() if name != "json"}
+    values = {loss: {kind: x.tolist() for kind, x in by_type.items()} for loss, by_type in told.items()}
+    measure.write_json(given.json, {"settings": settings | {"cpus": os.cpu_count()}, "losses": values})
     print(f"{apart} of {len(told) * QUARTERS} intervals hold no 0")
 
 
