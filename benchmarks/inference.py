@@ -27,15 +27,17 @@ TOLERANCE = 1e-4
 
 
 def ours(config: dict[str, Any]) -> tuple[Callable[[np.ndarray], np.ndarray], Any, np.ndarray]:
-    """(condition -> image, the weights, a condition), NHWC."""
+    """(condition -> image, the weights, a condition), NHWC; kernels prepared as by inference.Generator."""
     generator, _ = networks(config)
-    batch = inference.example_batch(config, 1)
-    variables = jit_init(make_task(config).init)(jax.random.PRNGKey(0), batch).generator
+    task, batch = make_task(config), inference.example_batch(config, 1)
+    variables = jit_init(task.init)(jax.random.PRNGKey(0), batch).generator
+    assert task.prepare is not None
+    prepared = {**variables, **jax.jit(task.prepare)(variables, batch.condition)}
     size = config["data"]["size"]
     condition = np.zeros(batch.condition.shape, np.float32)
     condition[:, size // 3 : size // 2, size // 3 : size // 2] = 1
     run = jax.jit(lambda v, c: generator.apply(v, c, train=False, noise=False))
-    return lambda x: np.asarray(run(variables, x)), variables, condition
+    return lambda x: np.asarray(run(prepared, x)), variables, condition
 
 
 def torch_generator(config: dict[str, Any], variables: Any) -> peers.UNet:

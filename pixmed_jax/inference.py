@@ -237,6 +237,8 @@ class Generator:
         self.takes_maps: bool = saved.config["data"]["condition"] != "label"
         classes, channels = len(saved.classes), saved.config["data"]["channels"]
         self._predict = jit_predict(task, lambda maps: one_hot(maps, classes, channels))
+        self._task = task
+        self._alone: Any = None  # the variables of one image, once they were needed
         self._repaint: Predict | None = None
         if repaint := task.repaint:
 
@@ -283,7 +285,17 @@ class Generator:
         if not len(maps):
             return np.zeros((0, self.size, self.size, self.config["data"]["channels"]), np.float32)
         with memory.told(batch_size, self.size, _SMALLER):
-            return in_batches(self._predict, self._variables, maps.astype(np.uint8), seeds, batch_size)
+            return in_batches(self._predict, self._of(batch_size), maps.astype(np.uint8), seeds, batch_size)
+
+    def _of(self, batch_size: int) -> Any:
+        """The variables for batches of that size: with those of one image kernels go that were prepared."""
+        if batch_size > 1 or _default_platform() != "cpu":
+            return self._variables
+        if self._alone is None:
+            assert self._task.prepare is not None
+            inputs = self._task.inputs(example_batch(self.config, len(self.classes)))
+            self._alone = {**self._variables, **jax.jit(self._task.prepare)(self._variables, inputs)}
+        return self._alone
 
     @property
     def reads_style(self) -> bool:
@@ -300,10 +312,13 @@ class Generator:
             return in_batches(self._repaint, self._variables, (maps, images), seeds, batch_size)
 
     def one_image(self, device: jax.Device) -> tuple[Any, tuple[Any, ...]]:
-        """What makes one image on `device`, a jitted function, and its arguments, placed there."""
+        """What makes one image on `device`, a jitted function, and its arguments, placed there.
+
+        It does without what was prepared among the variables, too.
+        """
         shape = (1, self.size, self.size) if self.takes_maps else (1,)
         maps = np.ones(shape, np.uint8)
-        return self._predict, jax.device_put((self._variables, maps, image_seeds(0, 1)), device)
+        return self._predict, jax.device_put((self._of(1), maps, image_seeds(0, 1)), device)
 
 
 def find(path: str | Path, step: int | str = "newest") -> checkpoint.Saved:

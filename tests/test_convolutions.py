@@ -15,7 +15,7 @@ from scipy.signal import correlate
 
 from pixmed_jax import config as configs
 from pixmed_jax import inference
-from pixmed_jax.models import convolutions
+from pixmed_jax.models import convolutions, filtering
 from pixmed_jax.training.build import make_task
 
 NHWC = ("NHWC", "HWIO", "NHWC")
@@ -218,12 +218,18 @@ def test_all_forms_of_up_and_down_agree(monkeypatch, size, limits, dtype, tolera
     assert_all_close(found, gradients(stock_down, exact_x, exact_kernel, y), tolerance)
 
 
-@pytest.mark.parametrize(("channels", "made"), [(8, 1), (9, 16)])
-def test_a_kernel_gradient_takes_a_product_for_each_tap_of_a_large_image_only(channels, made):
+@pytest.mark.parametrize(("channels", "made"), [(8, 1), (9, 8)])
+def test_a_kernel_gradient_takes_a_product_for_two_taps_of_a_large_image_only(channels, made):
     """17 x 16 pixels are more than 256; with few channels one product is still the better."""
     x, kernel, y = normal(0, 1, 34, 32, channels), normal(1, 4, 4, channels, 3), normal(1, 1, 17, 16, 3)
     along = jax.grad(lambda kernel: jnp.vdot(convolutions.down(x, kernel), y))
     assert products(along, kernel)[0] == made
+
+
+@pytest.mark.parametrize(("channels", "made"), [(4, 1), (5, 0)])
+def test_what_halves_a_large_image_is_a_product_for_few_channels_only(channels, made):
+    x, kernel = normal(0, 1, 34, 32, channels), normal(1, 3, 3, channels, 3)
+    assert products(convolutions.down, x, kernel) == (made, made * 17 * 16 * kernel.size)
 
 
 def test_a_second_derivative_exists_through_up_and_down():
@@ -269,6 +275,39 @@ def test_little_work_is_not_filtered():
     assert products(convolutions.down, x, kernel)[0] < 18
     x, kernel, _ = (jnp.asarray(part, jnp.bfloat16) for part in enough(1, 64))
     assert "dot_general" not in jax.jit(convolutions.down).trace(x, kernel).lower().as_text()
+
+
+@pytest.mark.parametrize("shape", [(1, 4, 6), (2, 2, 2)])
+def test_by_a_kernel_filtered_beforehand(shape):
+    x, kernel, y = (
+        normal(0, shape[0], 2 * shape[1], 2 * shape[2], 3),
+        normal(1, 4, 4, 3, 5),
+        normal(2, *shape, 5),
+    )
+    found = (
+        filtering.down_prepared(x, filtering.prepared(kernel, "down")),
+        filtering.up_prepared(y, filtering.prepared(kernel, "up")),
+    )
+    assert_all_close(found, (stock_down(x, kernel), stock_up(y, kernel)), 1e-6)
+
+
+@pytest.mark.parametrize(
+    ("smaller", "dtype", "kernel", "does"),
+    [
+        ((1, 8, 8), jnp.float32, (4, 4, 512, 512), True),
+        ((1, 16, 16), jnp.float32, (4, 4, 256, 1024), True),
+        ((2, 8, 8), jnp.float32, (4, 4, 512, 512), True),
+        ((1, 4, 4), jnp.float32, (4, 4, 512, 1024), False),  # too few pixels to be worth reading more
+        ((1, 32, 32), jnp.float32, (4, 4, 128, 512), False),  # so many that it is filtered anyway
+        ((8, 8, 8), jnp.float32, (4, 4, 512, 512), False),
+        ((1, 8, 8), jnp.float32, (4, 4, 256, 256), False),  # too little work
+        ((1, 8, 8), jnp.bfloat16, (4, 4, 512, 512), False),  # rounds too coarsely
+        ((1, 8, 8), jnp.float32, (3, 3, 1024, 1024), False),
+        ((1, 8, 9), jnp.float32, (4, 4, 512, 512), False),  # no tiles of 2x2
+    ],
+)
+def test_which_kernels_are_filtered_beforehand(smaller, dtype, kernel, does):
+    assert convolutions.prepares(jax.ShapeDtypeStruct(kernel, dtype), smaller) == does
 
 
 @pytest.mark.parametrize("pad", [0, 1, 2, 3])

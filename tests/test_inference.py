@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 import runs
+from flax.traverse_util import flatten_dict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,6 +14,9 @@ import pixmed_jax
 from pixmed_jax import inference
 from pixmed_jax.data.pipeline import one_hot
 from pixmed_jax.errors import PixmedError
+from pixmed_jax.export import interface
+from pixmed_jax.models import convolutions
+from pixmed_jax.models.layers import PREPARED
 from pixmed_jax.training import checkpoint
 from pixmed_jax.training.build import make_task
 
@@ -52,6 +56,29 @@ def test_bfloat16_is_for_accelerators(platform, generate, run, draw, monkeypatch
     assert other.config["train"]["dtype"] == "bfloat16"  # how it was trained stays told
     difference = np.abs(other(label_maps(2)) - generate(label_maps(2))).max()
     assert difference == 0 if platform == "cpu" else 1e-4 < difference < 0.1
+
+
+@pytest.mark.parametrize("platform", ["cpu", "gpu"])
+def test_images_that_come_one_at_a_time_are_by_prepared_kernels(platform, run, draw, monkeypatch):
+    """On CPUs; they are those of a batch but for rounding, and only what is prepared makes them."""
+    for name, value in {"_FILTERED_CHANNELS": 0, "_FILTERED_WORK": 0, "_FEWEST_PREPARED": 16}.items():
+        monkeypatch.setattr(convolutions, name, value)
+    monkeypatch.setattr(convolutions, "_MOST_PREPARED", 64)
+    monkeypatch.setattr(inference, "_default_platform", lambda: platform)
+    generate, maps = runs.loud(pixmed_jax.load(run), draw), label_maps(3)
+    together, alone = generate(maps), generate(maps, batch_size=1)
+    np.testing.assert_allclose(alone, together, atol=1e-5)
+    _, (variables, *_) = generate.one_image(jax.devices("cpu")[0])
+    assert (PREPARED in variables) == (platform == "cpu")
+    if platform == "cpu":
+        made = flatten_dict(variables[PREPARED])
+        # 8x8 to 4x4, and back to 16x16; before them are ghost modules, after them more than 64 pixels.
+        assert {name[0] for name in made} == {"encoder_3", "decoder_3", "decoder_2"}
+        generate._alone = jax.tree.map_with_path(
+            lambda path, x: 0 * x if path[0].key == PREPARED else x, generate._alone
+        )
+        assert np.abs(generate(maps, batch_size=1) - alone).max() > 0.01
+    assert PREPARED not in interface.of(generate).variables  # a batch may be of any size there
 
 
 @pytest.mark.parametrize("device", [None, "cpu", jax.devices("cpu")[0]])

@@ -10,6 +10,7 @@ import numpy as np
 from pixmed_jax.data.slices import PLANES
 from pixmed_jax.inference import Generator, Network, Restorer, image_seeds
 from pixmed_jax.layouts import Layouts
+from pixmed_jax.models.layers import PREPARED
 
 
 class Interface(NamedTuple):
@@ -60,6 +61,7 @@ class Interface(NamedTuple):
 def of(model: Generator | Network | Restorer | Layouts) -> Interface:
     """The interface of a loaded model, on the CPU."""
     predict, (variables, stored, _) = model.one_image(jax.devices("cpu")[0])
+    variables.pop(PREPARED, None)  # an exported network is for batches of any size
     variables, shape = jax.tree.map(np.asarray, variables), stored.shape[1:]
     named = ", ".join(f"{i} {name}" for i, name in enumerate(model.classes, 1))
     size, high, channels = model.size, len(model.classes), model.config["data"]["channels"]

@@ -28,13 +28,18 @@ _NHWC = ("NHWC", "HWIO", "NHWC")
 _MATRIX_PIXELS = 1024  # up to here one matrix product beats XLA's convolution; one that halves does so ...
 _SMALL_PIXELS, _LARGE_KERNEL = 64, 2**20  # ... up to here, or by kernels of more numbers than that
 _FEW_ROWS = 64  # up to here, images together, a product reads its kernel faster as its left factor
-_WHOLE_PIXELS = 256  # up to here a kernel's gradient is one product, above it one for each tap ...
+_WHOLE_PIXELS = 256  # up to here a kernel's gradient is one product, above it one for two taps ...
 _FEW_CHANNELS = 8  # ... unless the input has so few channels that each would be a sliver
-_FEW_FEATURES = 4  # up to here a convolution of stride 1, or an enlarging one, is one product, then sums
+# Up to here a convolution of stride 1, or an enlarging one, is one product, then sums; one that halves images
+# of as few channels is one product.
+_FEW_FEATURES = 4
 _NARROW = 8  # up to here cuDNN is slow at channels of the larger image
 # Minimal filtering pays from so many channels, pixels of all images (half along a kernel's gradient), and
 # multiply-adds of the plain convolution; below those what it saves in a training is spent on compiling it.
 _FILTERED_CHANNELS, _FILTERED_ROWS, _FILTERED_WORK = 32, 512, 2**27
+# Between so many pixels of all images, for that work at least, a kernel pays that was filtered beforehand:
+# with fewer reading it takes longest, with more its filtering is paid for anyway.
+_FEWEST_PREPARED, _MOST_PREPARED = 64, 256
 
 
 class Geometry(NamedTuple):
@@ -118,7 +123,7 @@ def _output_cpu(x: jax.Array, kernel: jax.Array, how: Geometry) -> jax.Array:
     if _few(features, how):
         return products.to_few(x, kernel, how.pad[0])
     most = _MATRIX_PIXELS if kernel.size > _LARGE_KERNEL else _SMALL_PIXELS
-    if how.halves and height * width <= most:
+    if how.halves and (height * width <= most or channels <= _FEW_FEATURES):
         return products.down(x, kernel)
     return _output_stock(x, kernel, how)
 
@@ -319,6 +324,17 @@ def up(y: jax.Array, kernel: jax.Array) -> jax.Array:
     It is adjoint to `down`: <down(x, k), y> == <x, up(y, k)>.
     """
     return _to_image(y, kernel, halving(2 * y.shape[1], 2 * y.shape[2], len(kernel)))
+
+
+def prepares(kernel: jax.Array, smaller: tuple[int, ...]) -> bool:
+    """Whether `down` to images of N, H, W, and `up` from them, take less time on a CPU by a kernel that was
+    filtered beforehand (filtering.prepared).
+    """
+    n, height, width = smaller
+    how = halving(2 * height, 2 * width, len(kernel))
+    return n * height * width <= _MOST_PREPARED and _filtered(
+        n, kernel.shape[2], kernel.shape[3], kernel.dtype, how, _FEWEST_PREPARED
+    )
 
 
 def enlarged(x: jax.Array, kernel: jax.Array) -> jax.Array:

@@ -12,9 +12,14 @@ import jax.numpy as jnp
 from jax import lax
 
 from pixmed_jax.errors import PixmedError
-from pixmed_jax.models.convolutions import convolution, depthwise, down, enlarged, up
+from pixmed_jax.models import filtering
+from pixmed_jax.models.convolutions import convolution, depthwise, down, enlarged, prepares, up
 
 Dtype = jnp.dtype | type
+
+# The collection of what is made of kernels once, for images that come one at a time, on a CPU. A network
+# applied with mutable=[PREPARED] returns it, and computes by it where it is given beside the parameters.
+PREPARED = "prepared"
 
 _ITERATIONS = 8  # of the power method
 _TINY = 1e-12
@@ -79,7 +84,8 @@ class Conv(nn.Module):
                 raise ValueError("only a 3x3 convolution of stride 1 and pad 1 enlarges")
             y = enlarged(x, kernel)
         elif self.stride == 2 and self.kernel_size in (3, 4):
-            y = down(x, kernel)
+            filtered = _prepared(self, kernel, (x.shape[0], x.shape[1] // 2, x.shape[2] // 2), "down")
+            y = down(x, kernel) if filtered is None else filtering.down_prepared(x, filtered)
         else:
             y = convolution(x, kernel, self.stride, self.pad)
         return _biased(self, y)
@@ -94,8 +100,10 @@ class ConvTranspose(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        kernel = self.param("kernel", kernel_init, (4, 4, self.features, x.shape[-1]))
-        return _biased(self, up(x.astype(self.dtype), kernel.astype(self.dtype)))
+        kernel = self.param("kernel", kernel_init, (4, 4, self.features, x.shape[-1])).astype(self.dtype)
+        x = x.astype(self.dtype)
+        filtered = _prepared(self, kernel, x.shape[:3], "up")
+        return _biased(self, up(x, kernel) if filtered is None else filtering.up_prepared(x, filtered))
 
 
 class Depthwise(nn.Module):
@@ -111,6 +119,16 @@ class Depthwise(nn.Module):
         features = x.shape[-1] * self.multiplier
         kernel = self.param("kernel", kernel_init, (self.kernel_size, self.kernel_size, 1, features))
         return _biased(self, depthwise(x.astype(self.dtype), kernel.astype(self.dtype)))
+
+
+def _prepared(
+    module: nn.Module, kernel: jax.Array, smaller: tuple[int, ...], direction: str
+) -> jax.Array | None:
+    """What was prepared of the kernel, if anything, for `smaller` images [N, H, W]; made where asked for."""
+    asked = module.is_mutable_collection(PREPARED) and not module.is_initializing()
+    if asked and prepares(kernel, smaller):
+        module.put_variable(PREPARED, "kernel", filtering.prepared(kernel, direction))
+    return module.get_variable(PREPARED, "kernel")
 
 
 def _biased(module: nn.Module, y: jax.Array) -> jax.Array:

@@ -18,10 +18,13 @@ def pixels(x: jax.Array) -> jax.Array:
 
 # ---------------------------------------------------------------- 2H x 2W to H x W and back, padded by 1
 def _patches(x: jax.Array, size: int) -> list[jax.Array]:
-    """The [N, H, W, C] pixels of x [N, 2H, 2W, C] that each tap of the kernel is applied to, row by row."""
-    _, height, width, _ = x.shape
-    x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    return [x[:, i : i + height : 2, j : j + width : 2] for i in range(size) for j in range(size)]
+    """What the kernel's taps are applied to, of x [N, 2H, 2W, C], row by row of the kernel: for the first two
+    taps [N, H, W, 2C], since two columns lie beside each other in memory, then for those that are left.
+    """
+    n, height, width, c = x.shape
+    x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))).reshape(n, height + 2, width // 2 + 1, 2 * c)
+    rows = [x[:, i : i + height : 2] for i in range(size)]
+    return [part for row in rows for part in (row[:, :, :-1], row[:, :, 1:, : (size - 2) * c])]
 
 
 def down(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -68,12 +71,12 @@ def interleaved(phases: Sequence[Sequence[jax.Array]]) -> jax.Array:
 
 
 def down_kernel(x: jax.Array, y: jax.Array, size: int, whole: bool) -> jax.Array:
-    """The gradient of <down(x, kernel), y> along the kernel: one product, or one for each tap."""
+    """The gradient of <down(x, kernel), y> along the kernel: one product, or one for each pair of taps."""
     patches = _patches(x, size)
     if whole:
         patches = [jnp.concatenate(patches, axis=-1)]
     parts = [pixels(patch).T @ pixels(y) for patch in patches]
-    return jnp.stack(parts).reshape(size, size, x.shape[-1], y.shape[-1])
+    return jnp.concatenate(parts).reshape(size, size, x.shape[-1], y.shape[-1])
 
 
 # ---------------------------------------------------------------- few features, stride 1

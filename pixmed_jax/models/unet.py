@@ -62,13 +62,13 @@ class UNet(nn.Module):
                 x = nn.leaky_relu(x, 0.2)
             skips.append(x)  # [N, S / 2**(i + 1), same, width]
 
-        skips.pop()  # the innermost is the decoder's own input
+        x = nn.relu(skips.pop())  # the innermost is the decoder's own input
         for i in reversed(range(self.levels - 1)):
-            x = nn.relu(x)
             x = ConvTranspose(features[i], use_bias=False, dtype=self.dtype, name=f"decoder_{i + 2}")(x)
             x = Norm(self.norm, train, self.axis_name, self.dtype, name=f"decoder_{i + 2}_norm")(x)
             if i >= self.levels - 4:
                 x = nn.Dropout(self.dropout, deterministic=not noise)(x)
-            x = jnp.concatenate([x, skips[i]], axis=-1)  # [N, S / 2**(i + 1), same, 2 * width]
-        x = ConvTranspose(self.out_channels, dtype=self.dtype, name="decoder_1")(nn.relu(x))
+            # Activated before they are joined: on a CPU what is joined would be written once more for it.
+            x = jnp.concatenate([nn.relu(x), nn.relu(skips[i])], -1)  # [N, S / 2**(i + 1), same, 2 * width]
+        x = ConvTranspose(self.out_channels, dtype=self.dtype, name="decoder_1")(x)
         return (jnp.tanh(x.astype(jnp.float32)) + 1) / 2

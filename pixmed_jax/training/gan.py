@@ -22,6 +22,7 @@ from pixmed_jax.data.augment import seen_by_discriminator
 from pixmed_jax.data.augment_settings import Settings, check_discriminator
 from pixmed_jax.data.pipeline import Batch
 from pixmed_jax.errors import PixmedError
+from pixmed_jax.models.layers import PREPARED
 from pixmed_jax.training import settle
 from pixmed_jax.training.task import Metrics, Task, averaged, follow, skip_if_not_finite, streams
 
@@ -302,6 +303,11 @@ def make_task(
 
         return jax.vmap(one)(condition, keys)
 
+    def prepare(variables: Params, condition: jax.Array) -> Any:
+        rngs = streams(jax.random.key(0))  # of no consequence
+        _, made = generator.apply(variables, condition[:1], train=False, rngs=rngs, mutable=[PREPARED])
+        return made
+
     def repaint(variables: Params, condition: jax.Array, images: jax.Array) -> jax.Array:
         return cast(jax.Array, generator.apply(variables, condition, images, method="repaint"))
 
@@ -317,6 +323,7 @@ def make_task(
         score=score,
         predicts="images",
         repaint=repaint if kl else None,
+        prepare=prepare,
         settle=settle.styles_of(generator) if kl else None,
     )
 

@@ -42,6 +42,8 @@ class Task(NamedTuple):
     and `score(outputs, batch)` says how good each is: {name: [N]}, the more the better. The best checkpoint
     is that with the highest first score; where a task has none, it is the newest. `repaint(variables, inputs,
     images)`, of a generator that reads styles, makes images in the style of the given ones.
+    `prepare(variables, inputs)` makes what `predict` of a single input is given beside `variables`, {} or
+    {PREPARED: ..}, to be faster on a CPU (models/layers.py).
     `settle(variables, batches of training slices, key)` -> (variables, metrics) is done once, to a state's
     `ema`, when its last step is over.
     """
@@ -53,6 +55,7 @@ class Task(NamedTuple):
     score: Callable[[jax.Array, Batch], Metrics]
     predicts: str
     repaint: Callable[[Any, jax.Array, jax.Array], jax.Array] | None = None
+    prepare: Callable[[Any, jax.Array], Any] | None = None
     settle: Settle | None = None
 
 
