@@ -42,6 +42,52 @@ def test_what_cannot_enlarge(strange):
         layer.init(jax.random.key(0), jnp.zeros((1, 4, 4, 2)))
 
 
+def test_joined_maps_lie_beside_each_other():
+    """With gradients, and gradients of these, as through a concatenation."""
+    parts = [normal(i, 2, 3, 4, channels) for i, channels in enumerate((5, 1, 3))]
+    weights = normal(3, 2, 3, 4, 9)
+
+    def slopes(join, *parts):
+        def value(*parts):
+            return (weights * join(*parts) ** 3).sum()
+
+        def penalty(*parts):
+            return sum((slope**2).sum() for slope in jax.grad(value, (0, 1, 2))(*parts))
+
+        return jax.grad(penalty, (0, 1, 2))(*parts)
+
+    def concatenated(*parts):
+        return jnp.concatenate(parts, -1)
+
+    np.testing.assert_array_equal(jax.jit(layers.joined)(*parts), np.concatenate(parts, -1))
+    for found, expected in zip(slopes(layers.joined, *parts), slopes(concatenated, *parts), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("platform", "differentiated", "concatenates"),
+    [("cpu", False, False), ("cpu", True, True), ("cuda", False, True)],
+)
+def test_a_cpu_joins_by_adding_where_nothing_is_learnt(platform, differentiated, concatenates):
+    parts = normal(0, 1, 2, 2, 3), normal(1, 1, 2, 2, 4)
+
+    def value(*parts):
+        return jnp.sin(layers.joined(*parts))  # the slope of a sine needs what was joined
+
+    operation = (lambda *parts: jax.vjp(value, *parts)[1](value(*parts))) if differentiated else value
+    text = jax.jit(operation).trace(*parts).lower(lowering_platforms=(platform,)).as_text()
+    assert ("stablehlo.concatenate" in text) == concatenates
+
+
+def test_an_enlarging_kernel_is_prepared_and_taken():
+    layer, x = layers.Conv(5, 3, enlarge=True, use_bias=False), normal(0, 1, 4, 6, 3)
+    variables = {"params": {"kernel": normal(1, 3, 3, 3, 5)}}
+    expected, prepared = layer.apply(variables, x, mutable=[layers.PREPARED])
+    np.testing.assert_array_equal(layer.apply({**variables, **prepared}, x), expected)
+    doubled = jax.tree.map(lambda kernel: 2 * kernel, prepared)
+    np.testing.assert_array_equal(layer.apply({**variables, **doubled}, x), 2 * expected)
+
+
 @pytest.mark.parametrize(
     ("module", "kernel"),
     [

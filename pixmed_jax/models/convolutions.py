@@ -337,17 +337,17 @@ def prepares(kernel: jax.Array, smaller: tuple[int, ...]) -> bool:
     )
 
 
-def enlarged(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Convolution of stride 1, padded by 1, of an image whose pixels were repeated twice along both axes:
-    x [N, H, W, I], kernel [3, 3, I, O] -> [N, 2H, 2W, O].
+def enlarging(kernel: jax.Array) -> jax.Array:
+    """[3, 3, I, O] -> [4, 4, O, I], by which `up` [N, H, W, I] -> [N, 2H, 2W, O] is the convolution of stride
+    1, padded by 1, of the image whose pixels were repeated twice along both axes.
 
-    Taps that meet the same pixel are added first. So it is a transposed convolution, of 4 products where the
-    enlarged image has 9, and the enlarged image is never there.
+    Taps that meet the same pixel are added. So there are 4 products where the enlarged image has 9, and it is
+    never there.
     """
     for axis in (0, 1):
         first, middle, last = (lax.index_in_dim(kernel, tap, axis) for tap in range(3))
         kernel = jnp.concatenate([last, middle + last, first + middle, first], axis)
-    return up(x, kernel.swapaxes(2, 3))
+    return kernel.swapaxes(2, 3)
 
 
 # ---------------------------------------------------------------- depthwise convolution

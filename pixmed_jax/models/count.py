@@ -2,8 +2,8 @@
 
 Convention for MACs: one per kernel weight and position it is applied at. A transposed convolution of stride 2
 is applied at its INPUT pixels; counting it at its output pixels, as many published figures do, triples a
-U-Net. A 3x3 convolution that enlarges is one of those, of 4x4 sums of its weights (layers.enlarged). Norms,
-activations and losses are not counted.
+U-Net. A 3x3 convolution that enlarges is one of those, of 4x4 sums of its weights (convolutions.enlarging).
+Norms, activations and losses are not counted.
 """
 
 import math

@@ -172,9 +172,7 @@ def prepared(kernel: jax.Array, direction: str) -> jax.Array:
 def _nine(prepared: jax.Array, images: list[jax.Array], shape: tuple[int, ...]) -> jax.Array:
     """[9, M, K] by nine of [N, A, B, K] -> [3, 3, .., N, A, B, C], where `shape`, (.., C), is that of M."""
     made = jnp.einsum("gmk,grk->gmr", prepared, jnp.stack([pixels(image) for image in images]))
-    made = made.reshape(3, 3, *shape, *images[0].shape[:-1])
-    # Behind the barrier, the turning is not done within each of the sums that follow.
-    return lax.optimization_barrier(jnp.moveaxis(made, 1 + len(shape), -1))
+    return jnp.moveaxis(made.reshape(3, 3, *shape, *images[0].shape[:-1]), 1 + len(shape), -1)
 
 
 def down_prepared(x: jax.Array, prepared: jax.Array) -> jax.Array:

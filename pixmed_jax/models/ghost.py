@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from pixmed_jax.models.layers import Conv, Depthwise, Dtype, Norm
+from pixmed_jax.models.layers import Conv, Depthwise, Dtype, Norm, joined
 
 
 class GhostModule(nn.Module):
@@ -54,4 +54,4 @@ class GhostModule(nn.Module):
             self.cheap_kernel_size, self.ratio - 1, use_bias=False, dtype=self.dtype, name="cheap"
         )(intrinsic)
         ghosts = finish(ghosts, "cheap")
-        return jnp.concatenate([intrinsic, ghosts], axis=-1)[..., : self.features]
+        return joined(intrinsic, ghosts)[..., : self.features]

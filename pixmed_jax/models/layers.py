@@ -5,6 +5,9 @@ How a convolution is computed is for module convolutions to say.
 """
 
 from collections.abc import Callable
+from functools import reduce
+from itertools import accumulate
+from operator import add
 
 import flax.linen as nn
 import jax
@@ -13,7 +16,7 @@ from jax import lax
 
 from pixmed_jax.errors import PixmedError
 from pixmed_jax.models import filtering
-from pixmed_jax.models.convolutions import convolution, depthwise, down, enlarged, prepares, up
+from pixmed_jax.models.convolutions import convolution, depthwise, down, enlarging, prepares, up
 
 Dtype = jnp.dtype | type
 
@@ -82,10 +85,12 @@ class Conv(nn.Module):
         if self.enlarge:
             if (self.kernel_size, self.stride, self.pad) != (3, 1, 1):
                 raise ValueError("only a 3x3 convolution of stride 1 and pad 1 enlarges")
-            y = enlarged(x, kernel)
+            made = _prepared(self, True, lambda: enlarging(kernel))
+            y = up(x, enlarging(kernel) if made is None else made)
         elif self.stride == 2 and self.kernel_size in (3, 4):
-            filtered = _prepared(self, kernel, (x.shape[0], x.shape[1] // 2, x.shape[2] // 2), "down")
-            y = down(x, kernel) if filtered is None else filtering.down_prepared(x, filtered)
+            pays = prepares(kernel, (x.shape[0], x.shape[1] // 2, x.shape[2] // 2))
+            made = _prepared(self, pays, lambda: filtering.prepared(kernel, "down"))
+            y = down(x, kernel) if made is None else filtering.down_prepared(x, made)
         else:
             y = convolution(x, kernel, self.stride, self.pad)
         return _biased(self, y)
@@ -102,8 +107,8 @@ class ConvTranspose(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         kernel = self.param("kernel", kernel_init, (4, 4, self.features, x.shape[-1])).astype(self.dtype)
         x = x.astype(self.dtype)
-        filtered = _prepared(self, kernel, x.shape[:3], "up")
-        return _biased(self, up(x, kernel) if filtered is None else filtering.up_prepared(x, filtered))
+        made = _prepared(self, prepares(kernel, x.shape[:3]), lambda: filtering.prepared(kernel, "up"))
+        return _biased(self, up(x, kernel) if made is None else filtering.up_prepared(x, made))
 
 
 class Depthwise(nn.Module):
@@ -121,13 +126,10 @@ class Depthwise(nn.Module):
         return _biased(self, depthwise(x.astype(self.dtype), kernel.astype(self.dtype)))
 
 
-def _prepared(
-    module: nn.Module, kernel: jax.Array, smaller: tuple[int, ...], direction: str
-) -> jax.Array | None:
-    """What was prepared of the kernel, if anything, for `smaller` images [N, H, W]; made where asked for."""
-    asked = module.is_mutable_collection(PREPARED) and not module.is_initializing()
-    if asked and prepares(kernel, smaller):
-        module.put_variable(PREPARED, "kernel", filtering.prepared(kernel, direction))
+def _prepared(module: nn.Module, pays: bool, make: Callable[[], jax.Array]) -> jax.Array | None:
+    """What was prepared of the module's kernel, if anything; made where it is asked for and pays."""
+    if pays and module.is_mutable_collection(PREPARED) and not module.is_initializing():
+        module.put_variable(PREPARED, "kernel", make())
     return module.get_variable(PREPARED, "kernel")
 
 
@@ -151,6 +153,38 @@ def _plus_gradients(bias: jax.Array, g: jax.Array) -> tuple[jax.Array, jax.Array
 
 
 _plus.defvjp(lambda y, bias: (y + bias, bias), _plus_gradients)
+
+
+@jax.custom_vjp
+def joined(*parts: jax.Array) -> jax.Array:
+    """Maps [N, H, W, C] of several layers -> those of all, [N, H, W, sum of C].
+
+    A CPU joins with one thread, and makes what it joins with it, so there each part is padded, and they are
+    added: two to four times as fast. Not where gradients are asked for: XLA would do it anew for each reader.
+    """
+    return jax.lax.platform_dependent(*parts, cpu=_padded_and_added, default=_concatenated)
+
+
+def _concatenated(*parts: jax.Array) -> jax.Array:
+    return jnp.concatenate(parts, axis=-1)
+
+
+def _padded_and_added(*parts: jax.Array) -> jax.Array:
+    ends = list(accumulate(part.shape[-1] for part in parts))
+    places = [
+        (*((0, 0),) * (part.ndim - 1), (end - part.shape[-1], ends[-1] - end))
+        for part, end in zip(parts, ends, strict=True)
+    ]
+    return reduce(add, (jnp.pad(part, place) for part, place in zip(parts, places, strict=True)))
+
+
+def _split(ends: tuple[int, ...], g: jax.Array) -> tuple[jax.Array, ...]:
+    return tuple(jnp.split(g, ends, axis=-1))
+
+
+joined.defvjp(
+    lambda *parts: (_concatenated(*parts), tuple(accumulate(part.shape[-1] for part in parts))[:-1]), _split
+)
 
 
 class Norm(nn.Module):
