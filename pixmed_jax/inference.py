@@ -257,6 +257,7 @@ class Generator:
 
         A model whose condition is the label takes labels [N], values 1 .. K, instead.
         `seeds` [N] gives each image its own; without it they follow from `seed` and the image's position.
+        A few images are had soonest with `batch_size=1`; their last bits are others than a batch's.
         Raises PixmedError for maps of another size or with values that are no class.
         """
         maps = np.asarray(maps)

@@ -162,7 +162,7 @@ def joined(*parts: jax.Array) -> jax.Array:
     A CPU joins with one thread, and makes what it joins with it, so there each part is padded, and they are
     added: two to four times as fast. Not where gradients are asked for: XLA would do it anew for each reader.
     """
-    return jax.lax.platform_dependent(*parts, cpu=_padded_and_added, default=_concatenated)
+    return lax.platform_dependent(*parts, cpu=_padded_and_added, default=_concatenated)
 
 
 def _concatenated(*parts: jax.Array) -> jax.Array:
