@@ -289,13 +289,14 @@ class Generator:
             return in_batches(self._predict, self._of(batch_size), maps.astype(np.uint8), seeds, batch_size)
 
     def _of(self, batch_size: int) -> Any:
-        """The variables for batches of that size: with those of one image kernels go that were prepared."""
-        if batch_size > 1 or _default_platform() != "cpu":
+        """The variables for batches of that size; for one image, on a CPU, with kernels that are prepared."""
+        if batch_size > 1:
             return self._variables
         if self._alone is None:
-            assert self._task.prepare is not None
-            inputs = self._task.inputs(example_batch(self.config, len(self.classes)))
-            self._alone = {**self._variables, **jax.jit(self._task.prepare)(self._variables, inputs)}
+            self._alone = self._variables
+            if self._task.prepare and _default_platform() == "cpu":
+                inputs = self._task.inputs(example_batch(self.config, len(self.classes)))
+                self._alone = {**self._variables, **jax.jit(self._task.prepare)(self._variables, inputs)}
         return self._alone
 
     @property
