@@ -7,7 +7,7 @@ channels of an NHWC image is one, in this code and in Flax.
 
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -54,6 +54,23 @@ def drawn(init: Callable[[], Any], seed: int = 0) -> Any:
 @pytest.fixture(scope="session")
 def draw() -> Callable[..., Any]:
     return drawn
+
+
+@pytest.fixture
+def chosen_by(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    """Sets limits of `convolutions`, by which it chooses forms, for one test; what was traced goes."""
+    import jax
+
+    from pixmed_jax.models import convolutions
+
+    def choose(**limits: int) -> None:
+        for name, limit in limits.items():
+            monkeypatch.setattr(convolutions, name, limit)
+        jax.clear_caches()
+
+    yield choose
+    monkeypatch.undo()
+    jax.clear_caches()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -20,6 +20,7 @@ from pixmed_jax.training.build import make_task
 
 NHWC = ("NHWC", "HWIO", "NHWC")
 SHAPES = [(8, 8), (8, 9)]
+FILTER_ALWAYS = {"_FILTERED_CHANNELS": 0, "_FILTERED_ROWS": 0, "_FILTERED_WORK": 0}  # where it is possible
 
 
 def normal(seed: int, *shape: int) -> np.ndarray:
@@ -85,12 +86,6 @@ def plain(stride: int, pad: int) -> Callable:
     return partial(convolutions.convolution, stride=stride, pad=pad)
 
 
-def filter_always(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Minimal filtering wherever it is possible."""
-    for name in ("_FILTERED_CHANNELS", "_FILTERED_ROWS", "_FILTERED_WORK"):
-        monkeypatch.setattr(convolutions, name, 0)
-
-
 def products(operation: Callable, *arrays: jax.Array) -> tuple[int, int]:
     """(matrix products, multiply-adds in them) of an operation lowered for a CPU."""
     traced = jax.jit(operation).trace(*arrays)
@@ -105,9 +100,9 @@ def products(operation: Callable, *arrays: jax.Array) -> tuple[int, int]:
 # ---------------------------------------------------------------- strided and transposed
 @pytest.mark.parametrize("filtered", [False, True])
 @pytest.mark.parametrize("size", [3, 4])
-def test_down_and_up_are_adjoint(monkeypatch, size, filtered):
+def test_down_and_up_are_adjoint(chosen_by, size, filtered):
     if filtered:
-        filter_always(monkeypatch)
+        chosen_by(**FILTER_ALWAYS)
     x, kernel, y = normal(0, 2, 12, 8, 3), normal(1, size, size, 3, 5), normal(3, 2, 6, 4, 5)
     left = np.vdot(convolutions.down(x, kernel), y)
     assert left == pytest.approx(np.vdot(x, convolutions.up(y, kernel)), rel=1e-5)
@@ -117,9 +112,9 @@ def test_down_and_up_are_adjoint(monkeypatch, size, filtered):
 @pytest.mark.parametrize("filtered", [False, True])
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("size", [3, 4])
-def test_up_stamps_its_kernel(monkeypatch, size, shape, filtered):
+def test_up_stamps_its_kernel(chosen_by, size, shape, filtered):
     if filtered:
-        filter_always(monkeypatch)
+        chosen_by(**FILTER_ALWAYS)
     y, kernel = normal(0, 2, *shape, 5), normal(1, size, size, 3, 5)
     assert_all_close((convolutions.up(y, kernel),), (up_loop(y, kernel),), 1e-6)
 
@@ -156,12 +151,12 @@ def test_down_and_its_gradients_are_those_of_xla(size, shape):
     ],
 )
 def test_gradients_of_gradients_are_those_of_xla(
-    monkeypatch, size, operation, reference, shape, few_features, filtered
+    chosen_by, size, operation, reference, shape, few_features, filtered
 ):
     """As a penalty on a slope needs them: through both gradients, along image and kernel."""
     if filtered:
-        filter_always(monkeypatch)
-    monkeypatch.setattr(convolutions, "_FEW_FEATURES", few_features)
+        chosen_by(**FILTER_ALWAYS)
+    chosen_by(_FEW_FEATURES=few_features)
     x, kernel = normal(0, *shape), normal(1, size, size, 3, 5) / 3
 
     def of_penalty(operation: Callable) -> tuple:
@@ -201,15 +196,14 @@ def test_an_enlarging_convolution_is_that_of_the_enlarged_image(shape, dtype, to
         {"_MATRIX_PIXELS": 0, "_FEW_ROWS": 0, "_FEW_FEATURES": 10},
         {"_SMALL_PIXELS": 0, "_WHOLE_PIXELS": 0, "_FEW_CHANNELS": 0},
         {"_SMALL_PIXELS": 10**6, "_WHOLE_PIXELS": 10**6},
-        {"_FILTERED_CHANNELS": 0, "_FILTERED_ROWS": 0, "_FILTERED_WORK": 0},
+        FILTER_ALWAYS,
     ],
     ids=lambda limits: "-".join(f"{name}={limit}" for name, limit in limits.items()),
 )
 @pytest.mark.parametrize("size", [3, 4])
-def test_all_forms_of_up_and_down_agree(monkeypatch, size, limits, dtype, tolerance):
+def test_all_forms_of_up_and_down_agree(chosen_by, size, limits, dtype, tolerance):
     """With their gradients, on images whose sides differ, by kernels without symmetry."""
-    for name, limit in limits.items():
-        monkeypatch.setattr(convolutions, name, limit)
+    chosen_by(**limits)
     x, y, kernel = normal(0, 2, 8, 12, 3), normal(2, 2, 4, 6, 5), normal(1, size, size, 3, 5)
     rounded = [jnp.asarray(part, dtype) for part in (x, y, kernel)]
     exact_x, exact_y, exact_kernel = (part.astype(jnp.float32) for part in rounded)
@@ -315,14 +309,56 @@ def test_which_kernels_are_filtered_beforehand(smaller, dtype, kernel, does):
 
 @pytest.mark.parametrize("pad", [0, 1, 2, 3])
 @pytest.mark.parametrize("shape", [(9, 12), (10, 7)])
-def test_filtering_of_stride_1_agrees(monkeypatch, shape, pad):
+def test_filtering_of_stride_1_agrees(chosen_by, shape, pad):
     """With its gradients, for even and odd numbers of outputs."""
-    filter_always(monkeypatch)
+    chosen_by(**FILTER_ALWAYS)
     x, kernel = normal(0, 2, *shape, 5), normal(1, 4, 4, 5, 6)
     reference = partial(stock, stride=1, pad=(pad, pad))
     g = normal(2, *reference(x, kernel).shape)
     found = gradients(plain(1, pad), x, kernel, g)
     assert_all_close(found, gradients(reference, x, kernel, g), 1e-6)
+
+
+# ---------------------------------------------------------------- under vmap
+def each(operation: Callable) -> Callable:
+    """The operation on each image [H, W, C] by itself."""
+    return lambda x, kernel: operation(x[None], kernel)[0]
+
+
+@pytest.mark.parametrize("of", ["down", "up", "stride 1"])
+def test_images_under_vmap_are_one_batch(of):
+    """All four images have work enough to be filtered together, and none of them alone."""
+    x, kernel, y = enough(4, 32)
+    operation, arrays, expected = {
+        "down": (convolutions.down, (x, kernel), stock_down(x, kernel)),
+        "up": (convolutions.up, (y, kernel), stock_up(y, kernel)),
+        "stride 1": (plain(1, 1), (x[:, :34, :34], kernel), stock(x[:, :34, :34], kernel, 1, (1, 1))),
+    }[of]
+    mapped = jax.vmap(each(operation), (0, None))
+    assert products(mapped, *arrays) == products(operation, *arrays)
+    assert products(operation, *arrays)[0] in (18, 36)  # and these are the filtered ones
+    assert products(each(operation), arrays[0][0], kernel)[0] not in (18, 36)
+    assert_all_close((jax.jit(mapped)(*arrays),), (expected,), 1e-5)
+    twice = jax.vmap(mapped, (0, None))(arrays[0].reshape(2, 2, *arrays[0].shape[1:]), kernel)
+    assert_all_close((twice.reshape(expected.shape),), (expected,), 1e-5)
+
+
+@pytest.mark.parametrize("operation", [convolutions.down, convolutions.up, plain(1, 1)])
+@pytest.mark.parametrize("axes", [(0, 0), (0, None), (None, 0)])
+def test_gradients_under_vmap_are_those_of_each(operation, axes):
+    """Images and kernels in pairs, or one of them for all."""
+    x, kernel = normal(0, 3, 6, 8, 5), normal(1, 3, 4, 4, 5, 5)
+    x, kernel = (a if axis == 0 else a[0] for a, axis in zip((x, kernel), axes, strict=True))
+
+    def of_one(x: jax.Array, kernel: jax.Array) -> tuple:
+        value, pull = jax.vjp(each(operation), x, kernel)
+        return (value, *pull(jnp.sin(value)), *pull(jnp.ones_like(value)))  # the last is the same for all
+
+    found = jax.vmap(of_one, axes)(x, kernel)
+    pairs = [[a[i] if axis == 0 else a for a, axis in zip((x, kernel), axes, strict=True)] for i in range(3)]
+    assert_all_close(
+        found, [np.stack(of) for of in zip(*(of_one(*pair) for pair in pairs), strict=True)], 1e-5
+    )
 
 
 # ---------------------------------------------------------------- convolution
@@ -348,14 +384,14 @@ def test_a_kernel_of_one_pixel(pad):
         (1, 1, 1, 2),
     ],
 )
-def test_all_forms_of_a_convolution_agree(monkeypatch, size, stride, pad, features, dtype, tolerance):
+def test_all_forms_of_a_convolution_agree(chosen_by, size, stride, pad, features, dtype, tolerance):
     """With their gradients, by a kernel without symmetry on an image whose sides differ."""
     x, kernel = normal(0, 2, 8, 11, 5), normal(1, size, size, 5, features)
     reference = partial(stock, stride=stride, pad=(pad, pad))
     g = normal(2, *reference(x, kernel).shape)
     expected = gradients(reference, *(np.asarray(jnp.asarray(a, dtype), np.float32) for a in (x, kernel)), g)
     for few_features in (0, 4):
-        monkeypatch.setattr(convolutions, "_FEW_FEATURES", few_features)
+        chosen_by(_FEW_FEATURES=few_features)
         found = gradients(plain(stride, pad), jnp.asarray(x, dtype), jnp.asarray(kernel, dtype), g)
         assert {part.dtype for part in found} == {jnp.dtype(dtype)}
         assert_all_close(found, expected, tolerance)

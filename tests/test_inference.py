@@ -15,7 +15,6 @@ from pixmed_jax import inference
 from pixmed_jax.data.pipeline import one_hot
 from pixmed_jax.errors import PixmedError
 from pixmed_jax.export import interface
-from pixmed_jax.models import convolutions
 from pixmed_jax.models.layers import PREPARED
 from pixmed_jax.training import checkpoint
 from pixmed_jax.training.build import make_task
@@ -59,11 +58,9 @@ def test_bfloat16_is_for_accelerators(platform, generate, run, draw, monkeypatch
 
 
 @pytest.mark.parametrize("platform", ["cpu", "gpu"])
-def test_images_that_come_one_at_a_time_are_by_prepared_kernels(platform, run, draw, monkeypatch):
+def test_images_that_come_one_at_a_time_are_by_prepared_kernels(platform, run, draw, monkeypatch, chosen_by):
     """On CPUs; they are those of a batch but for rounding, and only what is prepared makes them."""
-    for name, value in {"_FILTERED_CHANNELS": 0, "_FILTERED_WORK": 0, "_FEWEST_PREPARED": 16}.items():
-        monkeypatch.setattr(convolutions, name, value)
-    monkeypatch.setattr(convolutions, "_MOST_PREPARED", 64)
+    chosen_by(_FILTERED_CHANNELS=0, _FILTERED_WORK=0, _FEWEST_PREPARED=16, _MOST_PREPARED=64)
     monkeypatch.setattr(inference, "_default_platform", lambda: platform)
     generate, maps = runs.loud(pixmed_jax.load(run), draw), label_maps(3)
     together, alone = generate(maps), generate(maps, batch_size=1)

@@ -13,12 +13,13 @@ ask XLA for other orders of dimensions, for which it has naive loops in a branch
 """
 
 from collections.abc import Callable
-from functools import partial
-from typing import Any, NamedTuple
+from functools import lru_cache, partial
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.custom_batching import custom_vmap
 
 from pixmed_jax.models import filtering, products
 
@@ -278,14 +279,33 @@ def _blocks(x: jax.Array) -> jax.Array:
 
 # ---------------------------------------------------------------- the three, and their gradients
 def _chosen(made: str, cpu: Callable, cuda: Callable) -> Callable:
-    """By platform, when it is lowered; differentiable by the rules below."""
+    """By platform, when it is lowered; differentiable by the rules below.
+
+    Under `jax.vmap`, as networks draw images that do not depend on each other, the images of all are one
+    batch: the forms are chosen by what is really computed, and no further axis is dragged through them.
+    """
+    forms = {"cpu": cpu, "cuda": cuda, "default": STOCK[made]}
+
+    @lru_cache(
+        maxsize=1024
+    )  # so that JAX, which knows a function it has traced by its identity, traces it once
+    def of(how: Geometry) -> Callable:
+        platforms = {platform: partial(form, how=how) for platform, form in forms.items()}
+        plain = partial(lax.platform_dependent, **platforms)
+        merged = custom_vmap(plain)
+
+        @merged.def_vmap
+        def _(size: int, mapped: list[bool], first: jax.Array, second: jax.Array) -> tuple[jax.Array, bool]:
+            if mapped == [True, False] and made != "kernel":
+                images = operation(first.reshape(-1, *first.shape[2:]), second, how)
+                return images.reshape(size, -1, *images.shape[1:]), True
+            return jax.vmap(plain, [0 if this else None for this in mapped])(first, second), True
+
+        return merged
 
     @partial(jax.custom_vjp, nondiff_argnums=(2,))
     def operation(first: jax.Array, second: jax.Array, how: Geometry) -> jax.Array:
-        forms = {"cpu": cpu, "cuda": cuda, "default": STOCK[made]}
-        return lax.platform_dependent(
-            first, second, **{platform: partial(form, how=how) for platform, form in forms.items()}
-        )
+        return cast(jax.Array, of(how)(first, second))
 
     return operation
 
