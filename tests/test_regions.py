@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from pixmed_jax.data import folder, regions, slices
+from pixmed_jax.data.tissues import tissues
 from pixmed_jax.errors import PixmedError
 
 REAL = Path(__file__).parents[2] / "shared" / "data" / "brain-tumor-segmentation-256"
@@ -135,9 +136,9 @@ def test_a_wide_gap_at_the_edge_stays_outside():
     seed=st.integers(0, 999),
 )
 def test_discs_are_those_of_the_euclidean_distance(rows, columns, radius, share, seed):
-    region = np.random.default_rng(seed).random((rows, columns)) < share
-    expected = ndimage.distance_transform_edt(~region) <= radius if region.any() else region
-    np.testing.assert_array_equal(regions.grown_by(radius, region), expected)
+    stack = np.random.default_rng(seed).random((3, rows, columns)) < share
+    expected = [ndimage.distance_transform_edt(~one) <= radius if one.any() else one for one in stack]
+    np.testing.assert_array_equal(regions.grown_by(radius, stack), expected)
 
 
 @pytest.mark.parametrize("value", [0, 9])
@@ -211,18 +212,25 @@ def test_condition_anatomy(two, number, class_channels):
             assert shades[0] < 0.15 * 255 and shades[1] > 0.7 * 255
 
 
-def test_slices_keep_their_order_on_several_cores():
+@pytest.mark.parametrize("together", [1, 5, 100])
+def test_a_slice_is_as_if_it_were_alone(monkeypatch, together):
+    """In its place, whatever the number that is looked at together, on several cores."""
     size = 64
+    monkeypatch.setattr(regions, "_TOGETHER", together * size**2)
     outlines = [ellipse(size, 0.5, 0.5, 0.2 + 0.02 * i, 0.3) for i in range(12)]
-    images = np.stack(outlines).astype(np.uint8)[..., None] * 200
-    nothing = np.zeros(images.shape[:3], np.uint8)
-    expected = [regions.head(image[..., 0]) for image in images]
-    np.testing.assert_array_equal(regions.heads(images), expected)
-    for condition in ("tumor+head", "anatomy"):
-        maps, _ = regions.label_map(nothing, images, condition=condition)
-        np.testing.assert_array_equal(maps > 0, expected)
-        again, _ = regions.label_map(nothing, images, condition=condition)
-        np.testing.assert_array_equal(maps, again)
+    outlines[3] = ~ellipse(size, 0.5, 0.5, 0.4, 0.4)  # the picture's edge cuts it
+    outlines[7] = np.zeros_like(outlines[7])
+    noise = np.random.default_rng(0).integers(0, 60, (12, size, size))
+    images = (np.stack(outlines) * 150 + noise * np.linspace(0.1, 1, 12)[:, None, None]).astype(np.uint8)
+    masks = np.stack([ellipse(size, 0.5, 0.45 + 0.01 * i, 0.05, 0.05) for i in range(12)]).astype(np.uint8)
+    expected = np.stack([regions.head(image) for image in images])
+    np.testing.assert_array_equal(regions.heads(images[..., None]), expected)
+    assert len({expected[i].sum() for i in range(12)}) > 10
+    maps, _ = regions.label_map(masks, images[..., None], condition="tumor+head")
+    np.testing.assert_array_equal(maps, np.where(masks > 0, 1, 2 * expected))
+    maps, _ = regions.label_map(masks, images[..., None], condition="anatomy")
+    alone = [tissues(*of, 4) for of in zip(images, expected, masks > 0, strict=True)]
+    np.testing.assert_array_equal(maps, np.where(masks > 0, 1, np.stack(alone) + 1 * expected))
 
 
 def test_known_heads_are_read_from_maps_that_have_them(two):

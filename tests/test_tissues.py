@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from pixmed_jax.data import phantom, regions
-from pixmed_jax.data.tissues import brain, relative, survey, tissues
+from pixmed_jax.data.tissues import _stretched, brain, relative, survey, tissues
 
 AIR, FAT, GREY, WHITE = 0.06, 1.75, 0.72, 1.0  # of white matter's intensity
 NOTHING = np.zeros((128, 128), bool)
@@ -195,3 +196,11 @@ def test_phantoms():
             assert where.brain[tumor & head].all()
             assert 0.15 < where.brain.sum() / head.sum() < 0.9
     assert found >= 10  # of 12
+
+
+@pytest.mark.parametrize("sides", [(40, 31), (97, 286), (33, 36), (1, 1)])
+def test_a_coarse_grid_is_stretched_as_by_scipy(sides):
+    coarse = np.random.default_rng(0).normal(size=(2, min(33, sides[0]), min(31, sides[1])))
+    expected = [ndimage.zoom(one, np.divide(sides, one.shape), order=1, mode="nearest") for one in coarse]
+    found = _stretched(_stretched(coarse, 1, sides[0]), 2, sides[1])
+    np.testing.assert_allclose(found, expected, atol=1e-12)

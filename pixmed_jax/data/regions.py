@@ -3,14 +3,14 @@
 A tumour mask alone does not say where the head lies or how large it is; its outline, found here from the
 slice without any network, is the cheapest condition that does. Its tissues (`tissues.py`) say far more.
 
-Layout: images [H, W] or [N, S, S, C], uint8 or uint16; masks [N, S, S] uint8, 0 = background,
+Layout: images [..., H, W] or [N, S, S, C], uint8 or uint16; masks [N, S, S] uint8, 0 = background,
 v = label_names[v - 1]; label maps [N, S, S] uint8, encoded as `label_map` says.
 Errors: PixmedError for a condition that does not exist.
 """
 
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -23,50 +23,66 @@ from pixmed_jax.progress import watched
 
 MAPS = ("tumor", "tumor+head", "anatomy")  # conditions that are made of masks
 CONDITIONS = (*MAPS, "label", *degrade.CONDITIONS)
+_CROSS = ndimage.generate_binary_structure(2, 1)[None]  # a pixel's neighbours in its own image
+_TOGETHER = 2**18  # pixels that are looked at together
 
 
-def head(image: np.ndarray) -> np.ndarray:
-    """bool [H, W]: the head, or the largest object, with all that it encloses, air and ventricles too."""
-    size = max(image.shape)
+def head(images: np.ndarray) -> np.ndarray:
+    """bool [..., H, W]: the head in each image, or its largest object, with the air and fluid it encloses."""
+    stack = images.reshape(-1, *images.shape[-2:])
+    size = max(stack.shape[1:])
     radius = max(1, size // 32)
-    bright = np.percentile(image, 99)
-    # Air is far darker than tissue, except in a noisy slice: there, stay well above the usual dark pixel.
-    # Pixels near zero do not count: they lie outside of the scanner's field.
-    field = image[image > 0.01 * bright]
-    dark = field[field < field.mean()] if field.size else field
-    noise = np.median(dark) if dark.size else 0.0
-    body: np.ndarray = image > np.clip(1.6 * noise, 0.1 * bright, 0.2 * bright)
-    body = ndimage.binary_opening(body, iterations=max(1, size // 128))  # specks of noise go
-    if not body.any():
-        return body
+    brights = np.percentile(stack.reshape(len(stack), -1), 99, axis=1)
+    floors = np.array([_floor(image, bright) for image, bright in zip(stack, brights, strict=True)])
+    bodies: np.ndarray = stack > floors[:, None, None]
+    bodies = ndimage.binary_opening(bodies, _CROSS, max(1, size // 128))  # specks of noise go
     # A closing (nose, ears, dark skull), then an opening (streaks of motion and flow), both by discs. What
     # the picture's edge cuts goes on behind it, or the opening would round it off there.
     margin = 4 * radius + 1
-    grown = grown_by(2 * radius, np.pad(body, margin, mode="edge"))
-    _bridge(grown, margin, size // 4)
-    core = ~grown_by(3 * radius, ~ndimage.binary_fill_holes(grown))
-    region = grown_by(radius, core)
-    labels, _ = ndimage.label(region[margin:-margin, margin:-margin])
+    around = ((0, 0), (margin, margin), (margin, margin))
+    grown = grown_by(2 * radius, np.pad(bodies, around, mode="edge"))
+    for one in grown:
+        _bridge(one, margin, size // 4)
+    cores = ~grown_by(3 * radius, ~ndimage.binary_fill_holes(grown, _CROSS))
+    regions = grown_by(radius, cores)[:, margin:-margin, margin:-margin]
+    return np.stack([_largest(region) for region in regions]).reshape(images.shape)
+
+
+def _floor(image: np.ndarray, bright: float) -> float:
+    """What the pixels of a head exceed.
+
+    Air is far darker than tissue, except in a noisy slice: there, stay well above the usual dark pixel.
+    Pixels near zero do not count: they lie outside of the scanner's field.
+    """
+    field = image[image > 0.01 * bright]
+    dark = field[field < field.mean()] if field.size else field
+    noise = np.median(dark) if dark.size else 0.0
+    return float(np.clip(1.6 * noise, 0.1 * bright, 0.2 * bright))
+
+
+def _largest(region: np.ndarray) -> np.ndarray:
+    """bool [H, W]: the largest of the parts of a region, if there is any."""
+    labels, _ = ndimage.label(region)
     areas = np.bincount(labels.ravel(), minlength=2)
     return np.asarray(labels == 1 + areas[1:].argmax())
 
 
-def grown_by(radius: int, region: np.ndarray) -> np.ndarray:
-    """bool [H, W]: all pixels at most `radius` from one of a region [H, W].
+def grown_by(radius: int, regions: np.ndarray) -> np.ndarray:
+    """bool [N, H, W]: all pixels at most `radius` from one of each region [N, H, W].
 
     Each pixel's distance to the region along its column, held against the half height of a disc so many
     columns away: exactly what a Euclidean distance transform says, in a quarter of its time.
     """
     far = 2**14
-    place = np.arange(len(region), dtype=np.int16)[:, None]
-    above = np.maximum.accumulate(np.where(region, place, -far), axis=0)
-    below = np.minimum.accumulate(np.where(region, place, 2 * far - 1)[::-1], axis=0)[::-1]
+    place = np.arange(regions.shape[1], dtype=np.int16)[:, None]
+    above = np.maximum.accumulate(np.where(regions, place, -far), axis=1)
+    below = np.minimum.accumulate(np.where(regions, place, 2 * far - 1)[:, ::-1], axis=1)[:, ::-1]
     apart = np.minimum(place - above, below - place)
     grown = apart <= radius
-    for away in range(1, min(radius, region.shape[1] - 1) + 1):
+    for away in range(1, min(radius, regions.shape[2] - 1) + 1):
         reached = apart <= math.isqrt(radius**2 - away**2)
-        grown[:, away:] |= reached[:, :-away]
-        grown[:, :-away] |= reached[:, away:]
+        grown[..., away:] |= reached[..., :-away]
+        grown[..., :-away] |= reached[..., away:]
     return np.asarray(grown)
 
 
@@ -86,13 +102,19 @@ def _bridge(grown: np.ndarray, margin: int, widest: int) -> None:
 
 def heads(images: np.ndarray) -> np.ndarray:
     """bool [N, S, S]: the head of each slice of images [N, S, S, C]."""
-    return np.stack(list(_each(lambda row: head(images[row].mean(axis=-1)), len(images), "outlining heads")))
+    return _found(lambda rows: head(images[rows].mean(axis=-1)), images, "outlining heads")
 
 
-def _each(found: Callable[[int], np.ndarray], count: int, what: str) -> Iterator[np.ndarray]:
-    """What a function finds for each row, in their order, by several threads at once."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # most of the work leaves the interpreter lock
-        yield from watched(pool.map(found, range(count)), count, what)
+def _found(find: Callable[[slice], np.ndarray], images: np.ndarray, what: str) -> np.ndarray:
+    """What a function finds for rows of images [N, S, S, C], several threads at once.
+
+    Small slices are many together: each by itself would take the interpreter longer than the work does, and
+    its lock is what threads wait for.
+    """
+    rows = max(1, _TOGETHER // (images.shape[1] * images.shape[2]))
+    parts = [slice(start, start + rows) for start in range(0, len(images), rows)]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return np.concatenate(list(watched(pool.map(find, parts), len(parts), what)))
 
 
 def known_heads(maps: np.ndarray, images: np.ndarray, condition: str) -> np.ndarray:
@@ -153,15 +175,13 @@ def label_map(
     if condition == "tumor":
         return maps, names
 
-    def around(row: int) -> np.ndarray:
-        """The anatomy of one slice, uint8 [S, S], 0 outside of the head."""
-        image = images[row].mean(axis=-1)
-        outline = head(image)
+    def around(rows: slice) -> np.ndarray:
+        """The anatomy of slices, uint8 [n, S, S], 0 outside of the head."""
+        grey = images[rows].mean(axis=-1)
+        outlines = head(grey)
         if condition == "tumor+head":
-            return outline.astype(np.uint8)
-        return tissues(image, outline, masks[row] > 0, tissue_classes)
+            return outlines.astype(np.uint8)
+        return tissues(grey, outlines, masks[rows] > 0, tissue_classes)
 
-    for map_, anatomy in zip(maps, _each(around, len(maps), "finding anatomy"), strict=True):
-        free = (map_ == 0) & (anatomy > 0)
-        map_[free] = tumors + anatomy[free]
-    return maps, names
+    anatomy = _found(around, images, "finding anatomy")
+    return np.where((maps == 0) & (anatomy > 0), tumors + anatomy, maps), names

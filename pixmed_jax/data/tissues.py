@@ -5,7 +5,7 @@ Tissue classes are ranges of the intensity relative to the slice's usual tissue.
 fixed ratios a class is the same kind of tissue everywhere, as far as intensities allow (T1-weighted: 1 air,
 bone and fluid; the middle ones grey and white matter; the last one fat, marrow and what takes up contrast).
 
-Layout: images [H, W] uint8, uint16 or float; heads, tumours and brains bool [H, W]; tissues uint8 [H, W].
+Layout: images [..., H, W] uint8, uint16 or float; heads, tumours and brains bool; tissues uint8, alike.
 Lengths scale with the image: they were chosen at 128 pixels a side.
 """
 
@@ -31,51 +31,74 @@ class Survey(NamedTuple):
     look: np.ndarray  # [D] float32 of length 1: the head's shades, coarse; dot products tell likeness
 
 
-def relative(image: np.ndarray, head: np.ndarray, tumor: np.ndarray) -> np.ndarray:
-    """float32 [H, W]: intensity without bias field, 1 = the median of the head's tissue without tumour."""
-    values = image.astype(np.float32)
-    known = head & ~tumor
-    if not known.any():
-        return np.zeros_like(values)
-    tissue = known & (values > 0.25 * np.median(values[known]))
-    if tissue.any():
-        values = values / _bias_field(values, tissue)
-    values = ndimage.gaussian_filter(values, max(image.shape) / 256)
+def relative(images: np.ndarray, heads: np.ndarray, tumors: np.ndarray) -> np.ndarray:
+    """float32 [..., H, W]: intensity without bias field; 1 is the median of each head's healthy tissue."""
+    stack = images.reshape(-1, *images.shape[-2:]).astype(np.float32)
+    known = (heads & ~tumors).reshape(stack.shape)
+    judged = np.stack([_judged(*pair) for pair in zip(stack, known, strict=True)])
+    stack = stack / _bias_field(stack, judged)
+    stack = _smoothed(stack, max(stack.shape[1:]) / 256)
+    for values, where in zip(stack, known, strict=True):
+        inside = values[where]
+        if inside.size:
+            # Air and bone would pull it down.
+            usual = np.median(inside[inside >= 0.5 * np.median(inside)])
+            values /= np.float32(max(usual, 1e-6))
+        else:
+            values[:] = 0
+    return stack.reshape(images.shape)
+
+
+def _judged(values: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """bool [H, W]: the tissue by which the bias field is judged."""
     inside = values[known]
-    usual = np.median(inside[inside >= 0.5 * np.median(inside)])  # air and bone would pull it down
-    return values / np.float32(max(usual, 1e-6))
+    return known & (values > 0.25 * np.median(inside)) if inside.size else known
 
 
-def _bias_field(values: np.ndarray, tissue: np.ndarray) -> np.ndarray:
-    """float32 [H, W] around 1: the coil's sensitivity, the tissue's wide geometric mean on a coarse grid."""
-    side = max(values.shape)
+def _bias_field(stack: np.ndarray, tissue: np.ndarray) -> np.ndarray:
+    """float32 [N, H, W] near 1: the coil's sensitivity, the tissue's wide geometric mean on a coarse grid."""
+    side = max(stack.shape[1:])
     step = max(1, side // 32)
-    weights = tissue[::step, ::step].astype(np.float32)
-    logs = np.log(np.where(weights > 0, values[::step, ::step], 1))
+    weights = tissue[:, ::step, ::step].astype(np.float32)
+    logs = np.log(np.where(weights > 0, stack[:, ::step, ::step], 1))
     width = _BIAS * side / step
-    weight = ndimage.gaussian_filter(weights, width)
-    field = ndimage.gaussian_filter(logs * weights, width) / np.maximum(weight, 1e-3)
-    field -= (field * weights).sum() / max(weights.sum(), 1)
-    factors = (values.shape[0] / field.shape[0], values.shape[1] / field.shape[1])
+    fields = _smoothed(logs * weights, width) / np.maximum(_smoothed(weights, width), 1e-3)
+    for field, weight in zip(fields, weights, strict=True):
+        field -= (field * weight).sum() / max(weight.sum(), 1)
+    fields = _stretched(_stretched(fields, 1, stack.shape[1]), 2, stack.shape[2]).astype(np.float32)
     # Clipped to a factor of 2: beyond the tissue the mean means nothing.
-    return np.exp(np.clip(ndimage.zoom(field, factors, order=1, mode="nearest"), -0.7, 0.7))
+    return np.exp(np.clip(fields, -0.7, 0.7))
 
 
-def tissues(image: np.ndarray, head: np.ndarray, tumor: np.ndarray, number: int) -> np.ndarray:
-    """uint8 [H, W]: 0 outside of the head, inside 1 .. `number` from dark to bright, smoothed to regions.
+def _stretched(stack: np.ndarray, axis: int, length: int) -> np.ndarray:
+    """Interpolated linearly, end to end. As a matrix product it would wait for the other threads' ones."""
+    places = np.linspace(0, stack.shape[axis] - 1, length)
+    before = places.astype(np.int64)
+    after = np.minimum(before + 1, stack.shape[axis] - 1)
+    part = (places - before).reshape(-1, *(1,) * (stack.ndim - 1 - axis))
+    return np.asarray(stack.take(before, axis) * (1 - part) + stack.take(after, axis) * part)
+
+
+def _smoothed(stack: np.ndarray, width: float) -> np.ndarray:
+    """Each image of a stack [N, H, W] by a Gaussian."""
+    return np.asarray(ndimage.gaussian_filter(stack, (0, width, width)))
+
+
+def tissues(images: np.ndarray, heads: np.ndarray, tumors: np.ndarray, number: int) -> np.ndarray:
+    """uint8 [..., H, W]: 0 outside of a head, inside 1 .. `number` from dark to bright, smoothed to regions.
 
     The limits are DARK, BRIGHT and equal steps between; the tumour is classed too, but judges nothing.
     """
-    limits = np.linspace(DARK, BRIGHT, number - 1)
-    classes = np.searchsorted(limits, relative(image, head, tumor))
+    stack, inside = relative(images, heads, tumors), heads.reshape(-1, *heads.shape[-2:])
+    classes = np.searchsorted(np.linspace(DARK, BRIGHT, number - 1), stack).reshape(inside.shape)
     # Each pixel takes the class that its surroundings have most of.
-    width = max(image.shape) / 180
-    best, found = np.full(image.shape, -1.0, np.float32), np.zeros(image.shape, np.uint8)
+    width = max(inside.shape[1:]) / 180
+    best, found = np.full(inside.shape, -1.0, np.float32), np.zeros(inside.shape, np.uint8)
     for value in range(number):
-        votes = ndimage.gaussian_filter(((classes == value) & head).astype(np.float32), width)
+        votes = _smoothed(((classes == value) & inside).astype(np.float32), width)
         ahead = votes > best
         best[ahead], found[ahead] = votes[ahead], value + 1
-    return np.where(head, found, 0).astype(np.uint8)
+    return np.where(inside, found, 0).astype(np.uint8).reshape(images.shape)
 
 
 def survey(image: np.ndarray, head: np.ndarray, tumor: np.ndarray) -> Survey:
