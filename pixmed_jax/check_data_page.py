@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from scipy import ndimage, sparse
 
-from pixmed_jax import pages, pictures
+from pixmed_jax import charts, pages, pictures
 from pixmed_jax.data import duplicates
 from pixmed_jax.data.duplicates import Copy
 from pixmed_jax.data.survey_records import Record, Survey
@@ -216,6 +216,6 @@ def _chart(title: str, axis: str, values: Mapping[str, Sequence[float]]) -> str:
     for name, some in values.items():
         told = name.replace("$", r"\$")  # no formula, whatever a table calls its classes
         axes.hist(some, bins=bins, histtype="stepfilled", alpha=0.5, label=told)
-    corner: pictures.Corner | None = "upper right" if len(values) > 1 else None
-    pictures.styled(axes, title, x=axis, y="images", grid=True, legend=corner)
-    return pictures.chart_uri(figure)
+    corner: charts.Corner | None = "upper right" if len(values) > 1 else None
+    charts.styled(axes, title, x=axis, y="images", grid=True, legend=corner)
+    return charts.chart_uri(figure)

@@ -7,8 +7,9 @@ Works on whatever devices there are: a checkpoint does not remember those it was
 """
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -65,11 +66,13 @@ def in_batches(predict: Predict, variables: Any, inputs: Any, seeds: np.ndarray,
 def example_batch(config: dict[str, Any], classes: int, batch_size: int = 1) -> Batch:
     """A batch of the shapes that `config` trains on, all black: enough to make a task's state."""
     data = config["data"]
-    black = jnp.zeros((batch_size, data["size"], data["size"]), jnp.uint8)
+    black = np.zeros((batch_size, data["size"], data["size"]), np.uint8)
     maps = black if data["condition"] in MAPS else black[:, 0, 0]
-    arrays = Arrays(black[..., None], maps, jnp.zeros(batch_size, jnp.int32))
+    arrays = Arrays(black[..., None], maps, np.zeros(batch_size, np.int32))
     degrade = degradation(data["condition"], data.get("scale", 1))
-    return whole_batch(arrays, classes=classes, channels=data["channels"], degrade=degrade)
+    # Compiled as one, since a start waits for it.
+    make = partial(whole_batch, classes=classes, channels=data["channels"], degrade=degrade)
+    return cast(Batch, jax.jit(make)(arrays))
 
 
 def restored(saved: checkpoint.Saved) -> tuple[Task, Any]:

@@ -7,12 +7,9 @@ import base64
 import io
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
 import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
 # Chosen to differ in lightness as well as in hue.
@@ -21,8 +18,6 @@ _TUMORS = ((230, 85, 60), (70, 160, 235), (245, 200, 65), (60, 180, 130), (190, 
 _TISSUES = (52, 212)  # darkest and brightest grey
 _MARGIN, _HEADING = 4, 22
 _CELL = 144  # pixels a side that a cell gets at least
-
-Corner = Literal["upper left", "upper center", "upper right"]
 
 
 def palette(classes: Sequence[str]) -> np.ndarray:
@@ -170,34 +165,9 @@ def data_uri(picture: Image.Image, form: str = "PNG", *, small: bool = True) -> 
     """A picture as the address of an <img>, so that a page needs no other file; `small` takes time."""
     data = io.BytesIO()
     picture.save(data, format=form, optimize=small)
-    return _uri(form.lower(), data.getvalue())
+    return address(form.lower(), data.getvalue())
 
 
-def styled(
-    axes: Axes, title: str = "", *, x: str = "", y: str = "", grid: bool = False, legend: Corner | None = None
-) -> None:
-    """What every chart looks like. `legend` is the corner of its legend, if it has one.
-
-    A corner, and not matplotlib's "best": where it searches for long, on a slow machine, it warns.
-    """
-    axes.set_title(title, fontsize=10, loc="left")
-    axes.set_xlabel(x, fontsize=8)
-    axes.set_ylabel(y, fontsize=8)
-    axes.tick_params(labelsize=8)
-    axes.spines[["top", "right"]].set_visible(False)
-    if grid:
-        axes.grid(alpha=0.25)
-    if legend:
-        axes.legend(loc=legend, fontsize=8, framealpha=0.8, edgecolor="none")  # curves stay visible behind it
-
-
-def chart_uri(figure: Figure) -> str:
-    """The same for a figure, as SVG without a date, so that equal charts are equal bytes."""
-    data = io.BytesIO()
-    with matplotlib.rc_context({"svg.hashsalt": "pixmed"}):  # else ids within the file are random
-        figure.savefig(data, format="svg", metadata={"Date": None})
-    return _uri("svg+xml", data.getvalue())
-
-
-def _uri(form: str, data: bytes) -> str:
+def address(form: str, data: bytes) -> str:
+    """Of data of that form, which an <img> takes in the place of a file's."""
     return f"data:image/{form};base64," + base64.b64encode(data).decode()

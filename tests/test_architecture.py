@@ -43,6 +43,7 @@ LAYERS = (
     ("models.products",),
     (
         "pages",
+        "charts",
         "pictures",
         "workdir",
         "tensors",

@@ -136,13 +136,14 @@ def faulty(source: Source, size: int, *, workers: int = 2) -> dict[int, str]:
     """
 
     def look(row: int) -> tuple[str, str]:
-        """(fault, kind)"""
+        """(fault, kind); the picture is not resized, since nobody sees it."""
         try:
-            image, _, lost, _ = _prepare(source, row, size)
+            image, mask = source.read(row)
         except PixmedError as error:
             return str(error), ""
+        _, lost = _resized(_squared(mask), size)
         gone = f"{source.files[row]}: its tumour is lost at {size} x {size}" if lost and source.masked else ""
-        return gone, _kind(image)
+        return gone, _kind(_grey_if_equal(image))
 
     rows = range(len(source.files))
     with ThreadPoolExecutor(workers) as pool:
@@ -160,7 +161,9 @@ def faulty(source: Source, size: int, *, workers: int = 2) -> dict[int, str]:
 def _prepare(source: Source, row: int, size: int) -> Prepared:
     image, mask = source.read(row)
     limits = source.limits(row) if source.limits else (0.0, float(np.iinfo(image.dtype).max))
-    return (*_resize_pair(_grey_if_equal(image), mask, size), limits)
+    image, mask = _squared(_grey_if_equal(image)), _squared(mask)
+    mask, lost = _resized(mask, size)
+    return image if image.shape[0] == size else bicubic(image, size, size), mask, lost, limits
 
 
 def _grey_if_equal(image: np.ndarray) -> np.ndarray:
@@ -169,18 +172,24 @@ def _grey_if_equal(image: np.ndarray) -> np.ndarray:
     return image[..., :1] if np.array_equal(image, np.broadcast_to(image[..., :1], image.shape)) else image
 
 
-def _resize_pair(image: np.ndarray, mask: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray, bool]:
-    """([H, W, C], [H, W]) -> ([size, size, C], [size, size], is a tumour class lost?), same types."""
-    height, width = mask.shape
+def _squared(image: np.ndarray) -> np.ndarray:
+    """[H, W, ...] -> the same with zeros around it, of equal sides."""
+    height, width = image.shape[:2]
+    if height == width:
+        return image
     top, left = max(0, width - height) // 2, max(0, height - width) // 2
     around = ((top, max(0, width - height) - top), (left, max(0, height - width) - left))
-    image, mask = np.pad(image, (*around, (0, 0))), np.pad(mask, around)
+    return np.pad(image, (*around, *((0, 0),) * (image.ndim - 2)))
+
+
+def _resized(mask: np.ndarray, size: int) -> tuple[np.ndarray, bool]:
+    """[S, S] -> ([size, size], is a tumour class lost?)"""
     if mask.shape == (size, size):
-        return image, mask, False
-    image, small = bicubic(image, size, size), nearest(mask, size, size)
+        return mask, False
+    small = nearest(mask, size, size)
     before, after = (set(np.flatnonzero(np.bincount(m.ravel()))) for m in (mask, small))
     assert after <= before, f"the resize made the mask values {after - before}"
-    return image, small, not before <= after | {0}
+    return small, not before <= after | {0}
 
 
 def bicubic(image: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -18,8 +18,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
+from pixmed_jax import charts, inference, pages, pictures
 from pixmed_jax import config as configs
-from pixmed_jax import inference, pages, pictures
 from pixmed_jax import workdir as run_folder
 from pixmed_jax.data.sources import open_dataset
 from pixmed_jax.errors import PixmedError
@@ -230,5 +230,5 @@ def _histogram(title: str, values: dict[str, np.ndarray], lines: dict[str, float
     for name, at in (lines or {}).items():
         axes.axvline(at, color="k", linewidth=1, linestyle="--" if name == "near" else "-")
         axes.text(at, axes.get_ylim()[1], f" {name}", fontsize=7, va="top")
-    pictures.styled(axes, title, y="share of images", legend="upper left")
-    return pictures.chart_uri(figure)
+    charts.styled(axes, title, y="share of images", legend="upper left")
+    return charts.chart_uri(figure)

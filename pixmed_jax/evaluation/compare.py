@@ -22,8 +22,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 from PIL import Image
 
+from pixmed_jax import charts, inference, pages, pictures
 from pixmed_jax import config as configs
-from pixmed_jax import inference, pages, pictures
 from pixmed_jax import workdir as run_folder
 from pixmed_jax.data.sources import open_dataset
 from pixmed_jax.errors import PixmedError
@@ -170,14 +170,14 @@ def _latency_chart(systems: Sequence[Mapping[str, Any]], judges: Sequence[Mappin
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter(NullFormatter())
-    pictures.styled(
+    charts.styled(
         axes,
         x=f"milliseconds for one image, {' and '.join(kinds)}",
         y="accuracy with its slices",
         grid=True,
         legend="upper right" if len(kinds) > 1 else None,
     )
-    return pictures.chart_uri(figure)
+    return charts.chart_uri(figure)
 
 
 def _real(lines: Sequence[Mapping[str, Any]]) -> dict[str, float]:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
-from pixmed_jax import pictures
+from pixmed_jax import charts, pictures
 from pixmed_jax.judges import features, mask_fidelity, published
 from pixmed_jax.judges.kept import digest, kept
 from pixmed_jax.metrics import artefacts, distribution
@@ -150,8 +150,8 @@ def _scatter(train: np.ndarray, real: np.ndarray, generated: np.ndarray) -> str:
     for (name, colour), of in zip(_COLOURS.items(), (train, real, generated), strict=True):
         x, y = ((_some(of, _POINTS) - known.mean(0)) @ axes[:2].T).T
         plot.scatter(x, y, s=9, color=colour, alpha=0.7, linewidths=0, label=name)
-    pictures.styled(plot, x="first direction of the features", y="second", legend="upper right")
-    return pictures.chart_uri(figure)
+    charts.styled(plot, x="first direction of the features", y="second", legend="upper right")
+    return charts.chart_uri(figure)
 
 
 def _spectra(sets: Mapping[str, np.ndarray]) -> str:
@@ -161,10 +161,10 @@ def _spectra(sets: Mapping[str, np.ndarray]) -> str:
         energy = np.mean([artefacts.radial(image) for image in _some(images, _SPECTRA)], axis=0)
         plot.plot(np.arange(1, len(energy)), energy[1:] + 1e-12, color=_COLOURS[name], label=name)
     plot.set_yscale("log")
-    pictures.styled(
+    charts.styled(
         plot, x="cycles per side of the image (right: the finest there is)", y="energy", legend="upper right"
     )
-    return pictures.chart_uri(figure)
+    return charts.chart_uri(figure)
 
 
 def _some(of: np.ndarray, most: int) -> np.ndarray:

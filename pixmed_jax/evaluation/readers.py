@@ -31,8 +31,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 from scipy import stats
 
+from pixmed_jax import charts, inference, pages, pictures
 from pixmed_jax import config as configs
-from pixmed_jax import inference, pages, pictures
 from pixmed_jax import workdir as run_folder
 from pixmed_jax.data import decode, tables
 from pixmed_jax.data.sources import Dataset
@@ -330,7 +330,7 @@ def _chart(ratings: np.ndarray, generated: np.ndarray) -> str:
     for rows, name, colour in ((~generated, REAL, "#46a0eb"), (generated, GENERATED, "#ffa550")):
         share = np.full(rows.sum(), 1 / rows.sum())
         axes.hist(ratings[rows], bins=edges.tolist(), weights=share, alpha=0.6, label=name, color=colour)
-    pictures.styled(
+    charts.styled(
         axes, x="rating, 1 surely real, 5 surely generated", y="share of slices", legend="upper center"
     )
-    return pictures.chart_uri(figure)
+    return charts.chart_uri(figure)

@@ -12,9 +12,10 @@ from PIL import Image
 from pixmed_jax import config as configs
 from pixmed_jax import pages
 from pixmed_jax import workdir as run_folder
+from pixmed_jax.charts import chart_uri, styled
 from pixmed_jax.data.augment_settings import briefly
 from pixmed_jax.evaluation import fidelity, verdict
-from pixmed_jax.pictures import chart_uri, data_uri, legend, styled
+from pixmed_jax.pictures import data_uri, legend
 
 UNITS = {"ssim": ("SSIM", "{:.3f}"), "psnr": ("PSNR, dB", "{:.2f}"), "mse": ("MSE", "{:.5f}")}
 REGIONS = {"full": "whole image", "head": "inside the head", "tumor": "inside the mask"}

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
-from pixmed_jax import inference, pictures
+from pixmed_jax import charts, inference, pictures
 from pixmed_jax import workdir as run_folder
 from pixmed_jax.data.slices import Slices
 from pixmed_jax.data.sources import Dataset
@@ -189,7 +189,7 @@ def _confusion_chart(table: np.ndarray, names: list[str]) -> str:
     axes.set_yticks(range(len(names)), names, fontsize=9)
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
-    return pictures.chart_uri(figure)
+    return charts.chart_uri(figure)
 
 
 def _reliability_chart(sure: np.ndarray, right: np.ndarray) -> str:
@@ -203,8 +203,8 @@ def _reliability_chart(sure: np.ndarray, right: np.ndarray) -> str:
         axes.annotate(f"{count:.0f}", (x, y), (0, 2), textcoords="offset points", ha="center", fontsize=7)
     axes.set_xlim(0, 1.03)
     axes.set_ylim(0, 1.08)
-    pictures.styled(axes, x="probability of what it says (above bars: images)", y="share of right answers")
-    return pictures.chart_uri(figure)
+    charts.styled(axes, x="probability of what it says (above bars: images)", y="share of right answers")
+    return charts.chart_uri(figure)
 
 
 # ---------------------------------------------------------------- masks
@@ -255,8 +255,8 @@ def _histogram(values: np.ndarray) -> str:
     figure = Figure(figsize=(4.2, 2.6), layout="constrained")
     axes = figure.subplots()
     axes.hist(values, bins=np.linspace(0, 1, 21).tolist(), color="#46a0eb")
-    pictures.styled(axes, x="Dice", y="slices")
-    return pictures.chart_uri(figure)
+    charts.styled(axes, x="Dice", y="slices")
+    return charts.chart_uri(figure)
 
 
 # ---------------------------------------------------------------- the page

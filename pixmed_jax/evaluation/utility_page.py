@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from pixmed_jax import pages, pictures
+from pixmed_jax import charts, pages, pictures
 from pixmed_jax import workdir as run_folder
 from pixmed_jax.data.decode import read_image, read_mask
 from pixmed_jax.data.synthetic import MANIFEST
@@ -70,9 +70,9 @@ def _chart(of: Mapping[str, Any], measure: str, shares: list[int]) -> str:
     less = ", less is better" if MEASURES[measure].sign < 0 else ""
     for axes, y in ((left, f"{title}{less}"), (right, f"difference{less}")):
         axes.set_xticks(range(len(shares)), [f"{share} %" for share in shares])
-        pictures.styled(axes, x="share of the training patients", y=y, grid=True)
+        charts.styled(axes, x="share of the training patients", y=y, grid=True)
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3, fontsize=7.5, frameon=False)
-    return pictures.chart_uri(figure)
+    return charts.chart_uri(figure)
 
 
 def _marks(
