@@ -286,9 +286,8 @@ def _chosen(made: str, cpu: Callable, cuda: Callable) -> Callable:
     """
     forms = {"cpu": cpu, "cuda": cuda, "default": STOCK[made]}
 
-    @lru_cache(
-        maxsize=1024
-    )  # so that JAX, which knows a function it has traced by its identity, traces it once
+    # JAX knows what it has traced by the function's identity, and a step asks for the same one several times.
+    @lru_cache(maxsize=1024)
     def of(how: Geometry) -> Callable:
         platforms = {platform: partial(form, how=how) for platform, form in forms.items()}
         plain = partial(lax.platform_dependent, **platforms)
