@@ -113,9 +113,6 @@ class UsageError(Exception):
 
 def main(argv: list[str]) -> int:
     keep_freed_memory()  # before there is a second thread, which Interrupt starts
-    # Tracing makes a million objects that are all needed; to look among them for garbage, as often as Python
-    # does unasked, takes a tenth of a start.
-    gc.set_threshold(10_000)
     try:
         with Interrupt("stopping; once more to stop at once", raises=True):
             return _main(argv)
@@ -348,6 +345,9 @@ def _evaluate(workdir: Path) -> None:
 
 
 if __name__ == "__main__":
+    # Tracing makes a million objects that are all needed; to look among them for garbage, as often as Python
+    # does unasked, takes a tenth of a start. Of this whole process, so not where somebody calls `main`.
+    gc.set_threshold(10_000)
     status = main(sys.argv)
     if status > 128:
         # A program that is still compiled, in a thread of XLA's, would crash as the interpreter ends.

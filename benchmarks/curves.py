@@ -12,7 +12,6 @@ hold no 0; one in twenty does so by chance.
 
 import json
 import os
-import runpy
 import tempfile
 from pathlib import Path
 
@@ -39,20 +38,17 @@ def main() -> None:
     compiled.keep()
     import measure
 
-    from pixmed_jax import config as configs
     from pixmed_jax.training import loop
 
     given = measure.arguments(__doc__, config="ghost:quick", data="", size=64, steps=1200, seeds=3)
     if given.seeds < 2:
         raise SystemExit("--seeds: two at least, or nothing says what one seed differs from another")
 
-    name, _, preset = given.config.partition(":")
-    path = Path(__file__).parents[1] / "configs" / f"{name}.py"
     found: dict[str, list[dict[str, np.ndarray]]] = {kind: [] for kind in TYPES}
     with tempfile.TemporaryDirectory() as folder:
         for seed in range(given.seeds):
             for kind in TYPES:
-                config = configs.plain(runpy.run_path(str(path))["get_config"](preset or "quick"))
+                config = measure.preset(given.config)
                 config["seed"] = seed
                 config["data"]["size"] = given.size
                 config["data"]["dir"] = str(Path(folder) / "data")

@@ -4,6 +4,7 @@ Times are seconds, rates FLOP/s (2 a multiply-accumulate) or bytes/s. Nothing he
 """
 
 import argparse
+import importlib
 import json
 import os
 import platform
@@ -25,6 +26,7 @@ from rich.progress import track
 sys.path.insert(0, str(Path(__file__).parents[1]))  # configs/, and the package where it is not installed
 
 from pixmed_jax import allocator
+from pixmed_jax import config as configs
 
 _CONTENDER = "CONTENDER"  # the environment variable that makes a benchmark's process one of its contenders
 
@@ -211,6 +213,12 @@ def arguments(doc: str, **options: Any) -> argparse.Namespace:
     for name, default in options.items():
         parser.add_argument(f"--{name}", type=type(default), default=default, help=f"default {default}")
     return parser.parse_args()
+
+
+def preset(name: str) -> dict[str, Any]:
+    """The config that NAME:PRESET means, of configs/NAME.py; without a preset the quick one."""
+    file, _, words = name.partition(":")
+    return configs.plain(importlib.import_module(f"configs.{file}").get_config(words or "quick"))
 
 
 def write_json(path: Path | None, numbers: dict[str, Any]) -> None:

@@ -7,7 +7,6 @@ those with few are slow there. The last line is the time of a step over that of 
 that is never idle.
 """
 
-import importlib
 import re
 import tempfile
 import time
@@ -20,7 +19,6 @@ import measure
 import numpy as np
 from jax.profiler import ProfileData
 
-from pixmed_jax import config as configs
 from pixmed_jax import inference
 from pixmed_jax.data import regions
 from pixmed_jax.data.phantom_anatomy import LABEL_NAMES
@@ -96,13 +94,11 @@ def main() -> None:
     options = measure.arguments(
         __doc__, config="ghost:paper", size=0, batch=0, dtype="float32", top=40, hlo=""
     )
-    file, _, preset = options.config.partition(":")
-    config = importlib.import_module(f"configs.{file}").get_config(preset or "quick")
-    config.data.size = options.size or config.data.size
-    config.train.batch_size = options.batch or config.train.batch_size
-    config.train.dtype = options.dtype
-    config = configs.plain(config)
-    data, batch = config["data"], config["train"]["batch_size"]
+    config = measure.preset(options.config)
+    data, train = config["data"], config["train"]
+    data["size"] = options.size or data["size"]
+    train["batch_size"] = batch = options.batch or train["batch_size"]
+    train["dtype"] = options.dtype
     side = round(data["size"] * data["load_scale"])
     names = regions.class_names(data["condition"], LABEL_NAMES, data["class_channels"], data["tissues"])
     noise = np.random.default_rng(0).integers(0, 256, (64, side, side, 1), dtype=np.uint8)

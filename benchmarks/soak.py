@@ -9,7 +9,6 @@ last third is more than in the middle one: over 5 % of memory, or any file or th
 
 import argparse
 import os
-import runpy
 import statistics
 import sys
 import tempfile
@@ -36,11 +35,11 @@ def main() -> int:
     given = parser.parse_args()
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
-    from pixmed_jax import config as configs
+    import measure
+
     from pixmed_jax.training import loop
 
-    path = Path(__file__).parents[1] / "configs" / "ghost.py"
-    config = configs.plain(runpy.run_path(str(path))["get_config"]("test"))
+    config = measure.preset("ghost:test")
     config["train"]["steps"], config["checkpoint"]["every"] = given.steps, 20
     config["log"] = {"every": 5, "grid_every": 60}
     rows: list[tuple[int, float, int, int]] = []

@@ -8,11 +8,9 @@ network behind it; generators are those of configs/ghost.py with one level more 
 are random, which no time depends on.
 """
 
-import runpy
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -20,7 +18,6 @@ import jax.numpy as jnp
 import measure
 import numpy as np
 
-from pixmed_jax import config as configs
 from pixmed_jax import inference
 from pixmed_jax.allocator import keep_freed_memory
 from pixmed_jax.enhancement.interpolation import METHODS
@@ -31,16 +28,11 @@ from pixmed_jax.training.task import jit_init
 
 SIDES = (64, 128, 256, 512, 1024)
 GENERATED = (64, 128)  # before x2
-ROOT = Path(__file__).parents[1]
-
-
-def preset(name: str, words: str = "quick") -> dict[str, Any]:
-    return configs.plain(runpy.run_path(str(ROOT / "configs" / f"{name}.py"))["get_config"](words))
 
 
 def network(words: str) -> Callable[[np.ndarray], np.ndarray]:
     """[H, W, 1] -> [2H, 2W, 1] by a preset of configs/super_resolution.py with random weights."""
-    module = restorer(preset("super_resolution", words))
+    module = restorer(measure.preset(f"super_resolution:{words}"))
     variables = jax.jit(partial(module.init, train=True))(jax.random.key(0), jnp.zeros((1, 8, 8, 1)))
     run = jax.jit(lambda x: module.apply(variables, x, train=False))
     return partial(tiled, lambda part: np.asarray(run(part)), scale=2, reach=module.reach)
@@ -48,7 +40,7 @@ def network(words: str) -> Callable[[np.ndarray], np.ndarray]:
 
 def generator(side: int) -> Callable[[], np.ndarray]:
     """One slice of side x side pixels by the ghost generator of that size."""
-    config = preset("ghost")
+    config = measure.preset("ghost")
     config["data"]["size"] = side
     config["model"]["generator"]["levels"] = side.bit_length() - 1
     task, classes = make_task(config), 7

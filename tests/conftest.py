@@ -5,7 +5,6 @@ otherwise; any of this gives way to what the environment says. Rank promotion st
 channels of an NHWC image is one, in this code and in Flax.
 """
 
-import gc
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -22,7 +21,6 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-gc.set_threshold(10_000)  # as launch.py does
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
