@@ -31,8 +31,7 @@ def ours(config: dict[str, Any]) -> tuple[Callable[[np.ndarray], np.ndarray], An
     generator, _ = networks(config)
     task, batch = make_task(config), inference.example_batch(config, 1)
     variables = jit_init(task.init)(jax.random.PRNGKey(0), batch).generator
-    assert task.prepare is not None
-    prepared = {**variables, **jax.jit(task.prepare)(variables, batch.condition)}
+    prepared = inference.with_prepared(task, variables, batch.condition)
     size = config["data"]["size"]
     condition = np.zeros(batch.condition.shape, np.float32)
     condition[:, size // 3 : size // 2, size // 3 : size // 2] = 1

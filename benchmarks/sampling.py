@@ -10,6 +10,7 @@ import measure
 import numpy as np
 
 from pixmed_jax import inference
+from pixmed_jax.models.count import parameter_count
 from pixmed_jax.training.build import make_task
 from pixmed_jax.training.task import jit_init
 
@@ -37,10 +38,9 @@ def serve(system: str, size: int, count: int) -> None:
     classes = 1 if config["data"]["condition"] == "tumor" else ANATOMY
     task, batch = make_task(config, classes=classes), inference.example_batch(config, classes, count)
     variables = jit_init(task.init)(jax.random.PRNGKey(0), batch).ema
-    parameters = sum(x.size for x in jax.tree.leaves(variables["params"]))
+    parameters = parameter_count(variables["params"])
     if count == 1 and measure.on_cpu():
-        assert task.prepare is not None
-        variables = {**variables, **jax.jit(task.prepare)(variables, batch.condition)}
+        variables = inference.with_prepared(task, variables, batch.condition)
     keys = jax.random.split(jax.random.key(0), count)
     run = jax.jit(task.predict).lower(variables, batch.condition, keys).compile()
     measure.serve(

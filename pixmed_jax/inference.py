@@ -75,6 +75,12 @@ def example_batch(config: dict[str, Any], classes: int, batch_size: int = 1) -> 
     return cast(Batch, jax.jit(make)(arrays))
 
 
+def with_prepared(task: Task, variables: Any, inputs: jax.Array) -> Any:
+    """The variables, and kernels prepared for one image of such inputs, for a task that prepares them."""
+    assert task.prepare is not None
+    return {**variables, **jax.jit(task.prepare)(variables, inputs)}
+
+
 def restored(saved: checkpoint.Saved) -> tuple[Task, Any]:
     """The task of a checkpoint or an exported model, and the variables that predict.
 
@@ -299,7 +305,7 @@ class Generator:
             self._alone = self._variables
             if self._task.prepare and _default_platform() == "cpu":
                 inputs = self._task.inputs(example_batch(self.config, len(self.classes)))
-                self._alone = {**self._variables, **jax.jit(self._task.prepare)(self._variables, inputs)}
+                self._alone = with_prepared(self._task, self._variables, inputs)
         return self._alone
 
     @property
