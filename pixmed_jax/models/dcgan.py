@@ -49,10 +49,10 @@ class DCGANGenerator(nn.Module):
             _START**2 * first, use_bias=False, kernel_init=kernel_init, dtype=self.dtype, name="project"
         )(x)
         x = x.reshape(-1, _START, _START, first)
-        x = nn.relu(Norm(self.norm, train, self.axis_name, self.dtype, name="project_norm")(x))
+        x = Norm(self.norm, train, self.axis_name, self.dtype, slope=0.0, name="project_norm")(x)
         for i, width in enumerate(others):
             x = ConvTranspose(width, use_bias=False, dtype=self.dtype, name=f"up_{i + 1}")(x)
-            x = nn.relu(Norm(self.norm, train, self.axis_name, self.dtype, name=f"up_{i + 1}_norm")(x))
+            x = Norm(self.norm, train, self.axis_name, self.dtype, slope=0.0, name=f"up_{i + 1}_norm")(x)
         x = ConvTranspose(self.out_channels, dtype=self.dtype, name="image")(x)
         return (jnp.tanh(x.astype(jnp.float32)) + 1) / 2
 
@@ -75,8 +75,7 @@ class DCGANDiscriminator(nn.Module):
         for i, width in enumerate(reversed(features(image.shape[1], self.width))):
             norm = "none" if i == 0 else self.norm
             x = Conv(width, 4, stride=2, use_bias=norm == "none", dtype=self.dtype, name=f"down_{i + 1}")(x)
-            x = Norm(norm, True, self.axis_name, self.dtype, name=f"down_{i + 1}_norm")(x)
-            x = nn.leaky_relu(x, 0.2)
+            x = Norm(norm, True, self.axis_name, self.dtype, slope=0.2, name=f"down_{i + 1}_norm")(x)
         x = x.reshape(len(x), -1)  # a 4x4 convolution of 4x4 pixels is a product
         return nn.Dense(1, kernel_init=kernel_init, dtype=self.dtype, name="logit")(x)[:, 0].astype(
             jnp.float32

@@ -50,7 +50,7 @@ class DenseNet(nn.Module):
             )
 
         def activated(x: jax.Array, name: str) -> jax.Array:
-            return nn.relu(Norm("batch", train, self.axis_name, self.dtype, EPSILON, name=name)(x))
+            return Norm("batch", train, self.axis_name, self.dtype, EPSILON, slope=0.0, name=name)(x)
 
         x = jnp.broadcast_to(images, (*images.shape[:-1], 3))
         if self.imagenet:

@@ -34,8 +34,7 @@ class GhostModule(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         def finish(y: jax.Array, name: str) -> jax.Array:
-            y = Norm(self.norm, self.train, self.axis_name, self.dtype, name=f"{name}_norm")(y)
-            return nn.leaky_relu(y, 0.2)
+            return Norm(self.norm, self.train, self.axis_name, self.dtype, slope=0.2, name=f"{name}_norm")(y)
 
         intrinsic_features = -(-self.features // self.ratio)
         intrinsic = Conv(

@@ -1,7 +1,7 @@
 """Layers and weights that every network here is made of.
 
 Layout NHWC; kernels HWIO. Layers compute in `dtype`, parameters and normalisation statistics stay float32.
-How a convolution is computed is for module convolutions to say.
+How a convolution is computed is for module convolutions to say, a norm's gradient for normalisation.
 """
 
 from collections.abc import Callable
@@ -17,6 +17,7 @@ from jax import lax
 from pixmed_jax.errors import PixmedError
 from pixmed_jax.models import filtering
 from pixmed_jax.models.convolutions import convolution, depthwise, down, enlarging, prepares, up
+from pixmed_jax.models.normalisation import How, activated, normalised, standardised
 
 Dtype = jnp.dtype | type
 
@@ -25,6 +26,7 @@ Dtype = jnp.dtype | type
 PREPARED = "prepared"
 
 _ITERATIONS = 8  # of the power method
+_MOMENTUM = 0.9  # of a batch norm's running averages
 _TINY = 1e-12
 
 # pix2pix (Isola 2017, Section 6.2), after DCGAN: weights from N(0, 0.02), norm scales from N(1, 0.02).
@@ -188,10 +190,11 @@ joined.defvjp(
 
 
 class Norm(nn.Module):
-    """Normalisation by name, with learned scale and bias; statistics are always float32.
+    """Normalisation by name, with learned scale and bias, and the activation of this `slope` below 0 (None is
+    none); statistics are always float32.
 
     "batch" uses the batch's own statistics when `train` and running averages otherwise (with `axis_name`
-    the statistics of all devices of that pmap axis); "instance" those of each image; "none" nothing.
+    the statistics of all devices of that pmap axis); "instance" those of each image; "none" only activates.
     """
 
     kind: str
@@ -199,23 +202,56 @@ class Norm(nn.Module):
     axis_name: str | None = None
     dtype: Dtype = jnp.float32
     epsilon: float = 1e-5
+    slope: float | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        if self.kind == "batch":
-            return nn.BatchNorm(
-                use_running_average=not self.train,
-                momentum=0.9,
-                epsilon=self.epsilon,
-                scale_init=_scale_init,
-                axis_name=self.axis_name,
-                dtype=self.dtype,
-                name="batch",
-            )(x)
-        if self.kind == "instance":
-            return nn.InstanceNorm(
-                epsilon=self.epsilon, scale_init=_scale_init, dtype=self.dtype, name="instance"
-            )(x)
         if self.kind == "none":
-            return x
+            return activated(x, self.slope)
+        how = How(
+            tuple(range(1 if self.kind == "instance" else 0, x.ndim - 1)),
+            self.epsilon,
+            self.slope,
+            dtype=self.dtype,
+        )
+        if self.kind == "batch":
+            return _BatchNorm(how, self.train, self.axis_name, name="batch")(x)
+        if self.kind == "instance":
+            return _InstanceNorm(how, name="instance")(x)
         raise PixmedError(f"norm={self.kind!r} is unknown; use one of batch, instance, none")
+
+
+# Parameters and averages are named and drawn as those of Flax's modules of these names.
+class _InstanceNorm(nn.Module):
+    how: How
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        y, _, _ = standardised(x, *_scale_and_bias(self, x), self.how)
+        return y
+
+
+class _BatchNorm(nn.Module):
+    how: How
+    train: bool
+    axis_name: str | None
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        features = x.shape[-1:]
+        mean = self.variable("batch_stats", "mean", jnp.zeros, features)
+        var = self.variable("batch_stats", "var", jnp.ones, features)
+        scale, bias = _scale_and_bias(self, x)
+        if not self.train:
+            return normalised(x, mean.value, var.value, scale, bias, self.how)
+        if self.is_initializing():
+            return standardised(x, scale, bias, self.how)[0]
+        y, *found = standardised(x, scale, bias, self.how._replace(axis_name=self.axis_name))
+        for average, own in zip((mean, var), found, strict=True):
+            average.value = _MOMENTUM * average.value + (1 - _MOMENTUM) * own
+        return y
+
+
+def _scale_and_bias(module: nn.Module, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    features = x.shape[-1:]
+    return module.param("scale", _scale_init, features), module.param("bias", nn.initializers.zeros, features)

@@ -88,16 +88,16 @@ class LayoutVAE(nn.Module):
         for i, convolution in enumerate(self.down):
             norm = "none" if i == 0 else "batch"
             x = convolution(x)
-            x = nn.leaky_relu(Norm(norm, train, self.axis_name, self.dtype, name=f"down_norm_{i}")(x), 0.2)
+            x = Norm(norm, train, self.axis_name, self.dtype, slope=0.2, name=f"down_norm_{i}")(x)
         return self.code(jnp.concatenate([x.reshape(len(x), -1).astype(jnp.float32), told], axis=-1))
 
     def _decoded(self, z: jax.Array, told: jax.Array, train: bool) -> jax.Array:
         x = self.grow(jnp.concatenate([z, told], axis=-1))
         x = x.reshape(len(z), _START, _START, -1)
-        x = nn.relu(Norm("batch", train, self.axis_name, self.dtype, name="grow_norm")(x))
+        x = Norm("batch", train, self.axis_name, self.dtype, slope=0.0, name="grow_norm")(x)
         for i, convolution in enumerate(self.up):
             x = convolution(x)
-            x = nn.relu(Norm("batch", train, self.axis_name, self.dtype, name=f"up_norm_{i}")(x))
+            x = Norm("batch", train, self.axis_name, self.dtype, slope=0.0, name=f"up_norm_{i}")(x)
         logits = self.logits(x).astype(jnp.float32)
         others = jnp.pad(1 - told[:, : self.tumors], ((0, 0), (1, self.classes - self.tumors)))  # [N, 1 + K]
         return logits - _NEVER * others[:, None, None]

@@ -45,8 +45,7 @@ class PatchGAN(nn.Module):
                 dtype=self.dtype,
                 name=f"conv_{i + 1}",
             )(x)
-            x = Norm(norm, True, self.axis_name, self.dtype, name=f"norm_{i + 1}")(x)
-            x = nn.leaky_relu(x, 0.2)
+            x = Norm(norm, True, self.axis_name, self.dtype, slope=0.2, name=f"norm_{i + 1}")(x)
         return Conv(1, 4, spectral=self.spectral, dtype=self.dtype, name="logits")(x).astype(jnp.float32)
 
 

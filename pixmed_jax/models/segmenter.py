@@ -41,8 +41,7 @@ class Segmenter(nn.Module):
                 x = Conv(
                     features, 3, use_bias=False, dtype=self.dtype, kernel_init=_he, name=f"{name}_conv{i}"
                 )(x)
-                x = Norm(self.norm, train, self.axis_name, self.dtype, name=f"{name}_norm{i}")(x)
-                x = nn.relu(x)
+                x = Norm(self.norm, train, self.axis_name, self.dtype, slope=0.0, name=f"{name}_norm{i}")(x)
             return x
 
         x = images

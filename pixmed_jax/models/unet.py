@@ -58,17 +58,16 @@ class UNet(nn.Module):
                 )(x)
             else:
                 x = Conv(width, 4, stride=2, use_bias=False, dtype=self.dtype, name=f"encoder_{i + 1}")(x)
-                x = Norm(norm, train, self.axis_name, self.dtype, name=f"encoder_{i + 1}_norm")(x)
-                x = nn.leaky_relu(x, 0.2)
+                x = Norm(norm, train, self.axis_name, self.dtype, slope=0.2, name=f"encoder_{i + 1}_norm")(x)
             skips.append(x)  # [N, S / 2**(i + 1), same, width]
 
         x = nn.relu(skips.pop())  # the innermost is the decoder's own input
         for i in reversed(range(self.levels - 1)):
             x = ConvTranspose(features[i], use_bias=False, dtype=self.dtype, name=f"decoder_{i + 2}")(x)
-            x = Norm(self.norm, train, self.axis_name, self.dtype, name=f"decoder_{i + 2}_norm")(x)
+            x = Norm(self.norm, train, self.axis_name, self.dtype, slope=0.0, name=f"decoder_{i + 2}_norm")(x)
             if i >= self.levels - 4:
                 x = nn.Dropout(self.dropout, deterministic=not noise)(x)
             # Activated before they are joined: on a CPU what is joined would be written once more for it.
-            x = jnp.concatenate([nn.relu(x), nn.relu(skips[i])], -1)  # [N, S / 2**(i + 1), same, 2 * width]
+            x = jnp.concatenate([x, nn.relu(skips[i])], -1)  # [N, S / 2**(i + 1), same, 2 * width]
         x = ConvTranspose(self.out_channels, dtype=self.dtype, name="decoder_1")(x)
         return (jnp.tanh(x.astype(jnp.float32)) + 1) / 2
