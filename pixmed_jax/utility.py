@@ -21,7 +21,7 @@ from typing import Any
 
 from pixmed_jax import workdir as run_folder
 from pixmed_jax.data.sources import Dataset, open_dataset
-from pixmed_jax.defaults import HEADS, VIEW, merged
+from pixmed_jax.defaults import HEADS, OFF, VIEW, merged
 from pixmed_jax.errors import PixmedError, listing
 from pixmed_jax.evaluation import utility as results
 from pixmed_jax.evaluation.arms import ARMS, Experiment
@@ -162,7 +162,8 @@ def parts(experiment: Experiment, workdir: Path) -> Iterator[Part]:
             for network, config in experiment.networks.items():
                 steps = config["train"]["steps"]
                 for arm, of in ARMS.items():
-                    extra: dict[str, Any] = {"augment": HEADS} if of.augmented else {}
+                    # In full, as the generator and the network may each be trained under augmentation.
+                    extra: dict[str, Any] = {"augment": merged(OFF, HEADS if of.augmented else {})}
                     if of.synthetic:
                         extra |= {"synthetic_dir": samples, "synthetic": of.synthetic}
                     yield Part(

@@ -12,6 +12,7 @@ import pytest
 import runs
 
 from pixmed_jax import config as configs
+from pixmed_jax.defaults import HEADS, OFF, merged
 from pixmed_jax.errors import PixmedError
 from pixmed_jax.evaluation import utility as results
 from pixmed_jax.evaluation.arms import ARMS, COMPARED, PRIMARY, Experiment
@@ -86,6 +87,25 @@ def test_arms_differ_in_their_training_slices_and_in_nothing_else(workdir):
             if made:
                 folder = Path(config["data.synthetic_dir"])
                 assert folder.parts[-2:] == (f"{share}-{seed}", "samples")
+
+
+def test_arms_are_augmented_by_their_name_and_by_nothing_else(workdir):
+    """Neither by what their generator nor by what their network would be trained under."""
+    own = {"rotation": {"p": 1.0, "range": (-40.0, 40.0)}, "flip_up_down": {"p": 0.5}}
+    mine = configs.plain(merged(OFF, HEADS, own))
+    changed(workdir, data__augment=mine)
+    networks = {"segmenter": merged(network("segmenter", "test+augment"), {"data": {"augment": mine}})}
+    experiment, _ = plan(workdir, networks=networks, **OPTIONS)
+    seen = set()
+    for part in parts(experiment, workdir):
+        if "generator" in part.name:
+            assert configs.plain(part.config)["data"]["augment"] == mine  # the run's own is what is judged
+            continue
+        arm = part.workdir.name.split("-")[2]
+        expected = merged(OFF, HEADS) if ARMS[arm].augmented else OFF
+        assert configs.plain(part.config)["data"]["augment"] == configs.plain(expected), arm
+        seen.add(arm)
+    assert seen == set(ARMS)
 
 
 def test_a_generator_is_trained_and_sampled_on_the_patients_of_its_arm(workdir):
