@@ -52,15 +52,13 @@ def test_resampled_bounds_of_a_mean_are_those_of_the_interval():
     mean = lambda weights: {"mean": (weights * values).sum() / weights.sum()}  # noqa: E731
     found = bootstrap.resampled(groups, mean, draws=2000)["mean"]
     np.testing.assert_allclose(found, bootstrap.interval(values, groups), atol=0.05)
-    everyone = bootstrap.resampled(np.zeros(60), mean, draws=10)["mean"]
-    assert everyone == pytest.approx([values.mean()] * 2)  # a single patient cannot be resampled
 
 
 def test_resampled_statistics_may_be_vectors_and_nan_in_some_draws():
     groups = np.array(["a", "b", "c"])
 
     def statistic(weights):
-        return {"v": np.array([weights[0], np.nan if weights[1] == 0 else 7.0, np.nan])}
+        return {"v": np.array([weights[0], np.nan if weights[1:].sum() == 0 else 7.0, np.nan])}
 
     low, high = bootstrap.resampled(groups, statistic, draws=200)["v"]
     assert low[0] == 0 and high[0] >= 2
@@ -68,4 +66,25 @@ def test_resampled_statistics_may_be_vectors_and_nan_in_some_draws():
 
 
 def test_one_patient_says_nothing_of_others():
-    assert bootstrap.interval(np.array([0.1, 0.5, 0.9]), np.array(["a", "a", "a"])) is None
+    values, groups = np.array([0.1, 0.5, 0.9]), np.array(["a", "a", "a"])
+    assert bootstrap.interval(values, groups) is None
+    mean = lambda weights: {"mean": (weights * values).sum() / weights.sum()}  # noqa: E731
+    assert np.isnan(bootstrap.resampled(groups, mean, draws=10)["mean"]).all()
+
+
+def test_nothing_is_said_of_what_rests_on_one_of_several_patients():
+    """Means of three classes and differences of two: the second class is one patient's, the third two's."""
+    values = np.arange(10.0)
+    groups = np.repeat(list("abcde"), 2)
+    kind = np.repeat([0, 0, 1, 2, 2], 2)
+
+    def statistic(weights):
+        with np.errstate(invalid="ignore"):
+            of = [(weights * values)[kind == k].sum() / weights[kind == k].sum() for k in range(3)]
+        return {"mean": np.array(of), "apart": of[1] - of[0], "others": of[2] - of[0]}
+
+    found = bootstrap.resampled(groups, statistic)
+    low, high = found["mean"]
+    assert np.isnan(low).tolist() == np.isnan(high).tolist() == [False, True, False]
+    assert np.isnan(found["apart"]).all()
+    assert (low[0], high[0]) == (0.5, 2.5) and found["others"].tolist() == [4, 8]

@@ -97,8 +97,11 @@ def test_generated_slices_of_a_folder(study, tmp_path, capsys):
     workdir = shutil.copytree(study[0], tmp_path / "run")
     folder = sample(workdir, number=4, split="train", edit="mixed", output=str(tmp_path / "made"))
     readers.prepare(workdir, number=20, split="test", samples=str(folder), fresh=True)
-    assert "reader.number=20: there are 4 slices of either kind" in capsys.readouterr().err
+    warned = capsys.readouterr().err
+    assert "reader.number=20: there are 4 slices of either kind" in warned
+    assert "reader.split=test: real slices of 2, generated ones of" in warned
     key = key_of(workdir)
+    assert len({row["patient_group"] for row in key if row["is"] == "real"}) == 2  # all that the split has
     made = {row["source"]: row for row in key if row["is"] == "generated"}
     assert sorted(made) == [f"0000{i}.png" for i in range(4)]
     for name, row in made.items():
@@ -148,32 +151,86 @@ def test_what_so_many_images_would_show():
     assert found.mean() == pytest.approx(0.8, abs=0.04)
 
 
-def test_readers_are_judged_each_and_together(study, tmp_path, monkeypatch):
-    workdir, key = study
+def of_patients(workdir, real, generated):
+    """The study's key rewritten to be of so many patients of either kind, in turn."""
+    key, seen = key_of(workdir), {"real": 0, "generated": 0}
+    for row in key:
+        of, seen[row["is"]] = seen[row["is"]], seen[row["is"]] + 1
+        row["patient_group"] = f"{row['is']} {of % (real if row['is'] == 'real' else generated)}"
+    text = io.StringIO()
+    csv.writer(text).writerows([tuple(key[0]), *(tuple(row.values()) for row in key)])
+    (workdir / "reader" / "key.csv").write_text(text.getvalue())
+
+
+@pytest.fixture(scope="module")
+def wide(study, tmp_path_factory):
+    """A study of twelve slices, each of another patient."""
+    workdir = shutil.copytree(study[0], tmp_path_factory.mktemp("wide") / "run")
+    readers.prepare(workdir, number=12, split="val+test", fresh=True)
+    of_patients(workdir, 6, 6)
+    return workdir
+
+
+def test_few_patients_are_warned_of(study, tmp_path, monkeypatch, capsys):
+    workdir = shutil.copytree(study[0], tmp_path / "run")
+    readers.prepare(workdir, number=10, split="val+test", seed=3)
+    warned = capsys.readouterr().err
+    assert "real slices of 2, generated ones of 2 patients; with fewer than 6 of either kind" in warned
+    assert warned.count("\n") == 1
+    monkeypatch.setattr(readers.verdict, "ENOUGH", 2)
+    readers.prepare(workdir, number=10, split="val+test", seed=3)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("patients", [(1, 1), (2, 2), (5, 6), (6, 5), (6, 6)])
+def test_nothing_is_shown_by_few_patients(wide, tmp_path, monkeypatch, patients):
+    """Ratings that are right throughout have an interval of 1 to 1, and random ones one that excludes 0.5."""
+    workdir = shutil.copytree(wide, tmp_path / "run")
+    of_patients(workdir, *patients)
+    monkeypatch.setattr(cards, "write", lambda folder: None)
+    generated = np.array([row["is"] == "generated" for row in key_of(workdir)])
+    result = readers.score(workdir, answered(workdir, tmp_path / "a.csv", np.where(generated, 5, 1)))
+    one, page = result["readers"][0], (workdir / "report" / "reader.html").read_text()
+    assert result["auc"] == one["auc"] == 1 and result["patients"] == patients[0]
+    words = "too few patients to show anything: it takes 6 of either kind"
+    if patients == (6, 6):
+        assert (result["low"], result["high"], one["low"], one["high"]) == (1, 1, 1, 1)
+        assert "1.00<small>1.00 to 1.00</small>" in page and words not in page
+        return
+    assert (result["low"], result["high"], one["low"], one["high"]) == (None,) * 4
+    assert json.loads((workdir / "reader.json").read_text())["low"] is None
+    assert words in readers.summary(result) and words in page
+    assert '<td class="number">1.00</td>' in page and "There is none here" in page
+    assert "None" not in page.replace("There is none", "") and "nan" not in page.split("data:")[0]
+
+
+def test_readers_are_judged_each_and_together(wide, tmp_path, monkeypatch):
+    workdir, key = wide, key_of(wide)
     generated = np.array([row["is"] == "generated" for row in key])
     told = []
     monkeypatch.setattr(cards, "write", lambda folder: told.append(folder))
     folder = tmp_path / "answers"
     folder.mkdir()
     answered(workdir, folder / "1.csv", np.where(generated, 5, 1), "knows")
-    answered(workdir, folder / "2.csv", [3] * 10, "unsure")
+    answered(workdir, folder / "2.csv", [3] * 12, "unsure")
     third = answered(workdir, tmp_path / "3.csv", np.where(generated, 2, 4), "upside down, <b>")
     result = readers.score(workdir, f"{folder},{third}")
     assert json.loads((workdir / "reader.json").read_text()) == json.loads(json.dumps(result))
-    assert told == [workdir] and result["n"] == {"real": 5, "generated": 5} and result["patients"] == 2
+    assert told == [workdir] and result["n"] == {"real": 6, "generated": 6} and result["patients"] == 6
     each = {of["reader"]: of for of in result["readers"]}
     assert [of["auc"] for of in each.values()] == [1.0, 0.5, 0.0] and result["auc"] == 0.5
     assert (each["knows"]["low"], each["knows"]["high"]) == (1.0, 1.0)
-    assert (each["knows"]["right"], each["knows"]["decided"]) == (10, 10)
-    # Clopper and Pearson: with all of ten right, the lower bound is 0.025 ** (1 / 10).
-    assert each["knows"]["right_interval"] == pytest.approx([0.025**0.1, 1])
+    assert (each["knows"]["right"], each["knows"]["decided"]) == (12, 12)
+    # Clopper and Pearson: with all of twelve right, the lower bound is 0.025 ** (1 / 12).
+    assert each["knows"]["right_interval"] == pytest.approx([0.025 ** (1 / 12), 1])
     assert (each["unsure"]["right"], each["unsure"]["decided"]) == (0, 0)
-    assert each["upside down, <b>"]["called_generated"] == {"real": 5, "generated": 0}
-    assert result["detectable"] is None
+    assert each["upside down, <b>"]["called_generated"] == {"real": 6, "generated": 0}
+    assert result["detectable"] == readers.detectable(6, 6)
     page = (workdir / "report" / "reader.html").read_text()
     assert "upside down, &lt;b&gt;" in page and page.count("<img") == 4
     summary = readers.summary(result)
-    assert "3 readers, 5 real and 5 generated slices: AUC 0.50" in summary and "too few slices" in summary
+    assert "3 readers, 6 real and 6 generated slices: AUC 0.50 (" in summary
+    assert "not shown to be told apart, and one reader's AUC of 0.99 would" in summary
     assert "told from real ones" in readers.summary(readers.score(workdir, str(folder / "1.csv")))
     assert "taken for real more often" in readers.summary(readers.score(workdir, third))
 

@@ -51,6 +51,9 @@ def test_readers_who_tell_them_apart_stand_against_a_yes():
     assert "2 readers told 30 from 30 real slices with an AUC of 0.70 (0.55 to 0.80" in one.sentence
     one = told("Looks", {**found, "readers": {**seen, "low": 0.49, "readers": 1}})
     assert one.answer == "yes" and "1 reader told 30" in one.sentence
+    one = told("Looks", {**found, "readers": {**seen, "auc": 1.0, "low": None, "high": None}})
+    assert one.answer == "yes"
+    assert "with an AUC of 1.00 (too few patients for an interval; 0.5 is chance)" in one.sentence
     assert told("Looks", {**found, "readers": {"auc": None, "why": "not measured"}}).page == ""
 
 

@@ -10,7 +10,8 @@
 
 Ratings go from 1, surely real, to 5, surely generated. The AUC is the chance that a generated slice is rated
 higher than a real one, ties half (Mann and Whitney): 0.5 where nobody can tell. Its interval resamples
-patients, the readers being those that there are: it speaks of other slices, not of other readers.
+patients, the readers being those that there are: it speaks of other slices, not of other readers. With fewer
+than `verdict.ENOUGH` patients of either kind there is none (null): it would leave out 0.5 by chance.
 
 Real slices are of one half of the patients, and generated ones are painted from maps of the other, so that
 nobody's anatomy is shown twice. All are grey, of the network's size, and rounded to 8 bits alike.
@@ -79,7 +80,16 @@ def prepare(
     count = min(len(real), len(made))
     if count < number // 2:
         print(f"reader.number={number}: there are {count} slices of either kind to show", file=sys.stderr)
-    order, both = rng.permutation(2 * count), [*real[:count], *made[:count]]
+    real, made = _spread(real, count), _spread(made, count)
+    patients = [len(set(map(_whose, of))) for of in (real, made)]
+    if min(patients) < verdict.ENOUGH:
+        print(
+            f"reader.split={split}: real slices of {patients[0]}, generated ones of {patients[1]} patients; "
+            f"with fewer than {verdict.ENOUGH} of either kind answers have no interval; give "
+            "reader.split=val+test or, where slices are as few, more of them",
+            file=sys.stderr,
+        )
+    order, both = rng.permutation(2 * count), [*real, *made]
     shown = [both[i] for i in order]
     told = [
         (REAL if i < count else GENERATED, file, group)
@@ -109,7 +119,18 @@ def prepare(
     return folder / "page.html"
 
 
-_Shown = tuple[str, str, np.ndarray]  # file, patient, pixels [S, S] uint8
+_Shown = tuple[str, str, np.ndarray]  # file, patient or "", pixels [S, S] uint8
+
+
+def _whose(shown: _Shown) -> str:
+    """The patient; a slice of nobody stands for itself."""
+    file, group, _ = shown
+    return group or file
+
+
+def _spread(slices: list[_Shown], count: int) -> list[_Shown]:
+    """`count` of them, of as many patients as there are."""
+    return [slices[i] for i in spread_rows(np.array(list(map(_whose, slices))), count)]
 
 
 def _slices(
@@ -173,6 +194,12 @@ def score(workdir: Path, answers: str) -> dict[str, Any]:
         return {"each": found, "mean": found.mean()}
 
     values, bounds = of(np.ones(len(key))), bootstrap.resampled(groups, of)
+    patients = len(np.unique(groups[~generated]))
+    enough = min(patients, len(np.unique(groups[generated]))) >= verdict.ENOUGH
+
+    def interval(low: float, high: float) -> dict[str, float | None]:
+        return {"low": float(low), "high": float(high)} if enough else {"low": None, "high": None}
+
     n_real, n_made = int((~generated).sum()), int(generated.sum())
     config, step = key[0]["config"], int(key[0]["step"] or -1)
     result = {
@@ -180,17 +207,15 @@ def score(workdir: Path, answers: str) -> dict[str, Any]:
         "step": step,
         "config": config,
         "n": {REAL: n_real, GENERATED: n_made},
-        "patients": len(np.unique(groups[~generated])),
+        "patients": patients,
         "auc": float(values["mean"]),
-        "low": float(bounds["mean"][0]),
-        "high": float(bounds["mean"][1]),
+        **interval(*bounds["mean"]),
         "detectable": detectable(n_real, n_made),
         "readers": [
             {
                 "reader": reader,
                 "auc": float(values["each"][i]),
-                "low": float(bounds["each"][0, i]),
-                "high": float(bounds["each"][1, i]),
+                **interval(*bounds["each"][:, i]),
                 **_decisions(each[i], generated),
             }
             for i, reader in enumerate(ratings)
@@ -203,6 +228,7 @@ def score(workdir: Path, answers: str) -> dict[str, Any]:
         "readers.html.j2",
         name=run_folder.read_config(workdir)["name"],
         result=result,
+        enough=verdict.ENOUGH,
         sentence=summary(result),
         chart=_chart(each.mean(0), generated),
         pictures=_pictures(workdir, each.mean(0), generated),
@@ -248,14 +274,15 @@ def summary(result: Mapping[str, Any]) -> str:
     readers, n = len(result["readers"]), result["n"]
     told = (
         f"{readers} reader{'s' if readers != 1 else ''}, {n[REAL]} real and {n[GENERATED]} generated slices: "
-        f"AUC {result['auc']:.2f} ({result['low']:.2f} to {result['high']:.2f})"
+        f"AUC {result['auc']:.2f}"
     )
+    if result["low"] is None:
+        return f"{told}; too few patients to show anything: it takes {verdict.ENOUGH} of either kind"
+    told += f" ({result['low']:.2f} to {result['high']:.2f})"
     if result["low"] > 0.5:
         return f"{told}; generated slices are told from real ones"
     if result["high"] < 0.5:
         return f"{told}; generated slices are taken for real more often than real ones are"
-    if result["detectable"] is None:
-        return f"{told}; too few slices to show anything"
     return (
         f"{told}; not shown to be told apart, and one reader's AUC of {result['detectable']:.2f} would have "
         "been seen in four of five such studies"

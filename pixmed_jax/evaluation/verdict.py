@@ -35,7 +35,8 @@ SEGMENTS = 0.3  # Dice on real slices, below which a segmenter is no judge
 LEAKS = 0.6
 # Times as many near images as strangers would give, by the lower end of the interval: most are no chance.
 MANY = 3.0
-# Held-out patients: with fewer no rank test reaches 0.05, and what strangers do is a guess.
+# Held-out patients, in a reader study of either kind: with fewer no rank test reaches 0.05, what strangers do
+# is a guess, and resampling them leaves out the truth too often.
 ENOUGH = 6
 # Recognised in more than half of the slices: who knows the patient is right more often than not.
 RECOGNISED = 0.5
@@ -186,7 +187,7 @@ def _looks_real(evaluation: Mapping[str, Any]) -> Answer:
         faults.append(f"artefacts: {listing(marks)}")
     readers = evaluation.get("readers") or {}
     people = _told_of_readers(readers)
-    if people and readers["low"] > 0.5:
+    if people and readers["low"] is not None and readers["low"] > 0.5:
         faults.append(people)
     elif people:
         told = f"{told}; {people}" if told else people
@@ -202,8 +203,10 @@ def _told_of_readers(readers: Mapping[str, Any]) -> str:
     if readers.get("auc") is None:
         return ""
     count = f"{readers['readers']} reader{'s' if readers['readers'] != 1 else ''}"
-    auc = f"an AUC of {readers['auc']:.2f} ({readers['low']:.2f} to {readers['high']:.2f}; 0.5 is chance)"
-    return f"{count} told {readers['n']['generated']} from {readers['n']['real']} real slices with {auc}"
+    auc, low = f"an AUC of {readers['auc']:.2f}", readers["low"]
+    sure = "too few patients for an interval" if low is None else f"{low:.2f} to {readers['high']:.2f}"
+    of = f"{readers['n']['generated']} from {readers['n']['real']} real slices"
+    return f"{count} told {of} with {auc} ({sure}; 0.5 is chance)"
 
 
 def _told_of_diversity(diversity: Mapping[str, Any]) -> str:

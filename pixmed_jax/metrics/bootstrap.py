@@ -36,16 +36,27 @@ def resampled(
 ) -> dict[str, np.ndarray]:
     """95 % bootstrap bounds [2, ...] of statistics that are no means, resampling whole patient groups.
 
-    `statistic` takes how often each of N images was drawn, [N]; draws in which it is NaN are left out.
+    `statistic` takes how often each of N images was drawn, [N]; draws in which it is NaN are left out. Where
+    it is NaN in every draw without a certain group (one patient has all slices of a class), the bounds are
+    NaN: one says nothing of how others differ.
     """
     _, patient = np.unique(groups, return_inverse=True)
     count = patient.max() + 1
     rng = np.random.default_rng(seed)
     found: dict[str, list[np.ndarray]] = {}
+    absent = []
     for _ in watched(range(draws), draws, "resampling patients"):
         times = np.bincount(rng.integers(0, count, count), minlength=count)
+        absent.append(times == 0)
         for name, value in statistic(times[patient]).items():
             found.setdefault(name, []).append(value)
+    without = np.array(absent, float).T
+
+    def bounds(values: np.ndarray) -> np.ndarray:
+        usable_without = np.tensordot(without, ~np.isnan(values), 1)  # [groups, ...], in how many draws
+        held = np.nanpercentile(values, [2.5, 97.5], axis=0)
+        return np.where((usable_without == 0).any(0), np.nan, held)
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # of slices that are NaN throughout
-        return {name: np.nanpercentile(np.array(v), [2.5, 97.5], axis=0) for name, v in found.items()}
+        return {name: bounds(np.array(values)) for name, values in found.items()}
