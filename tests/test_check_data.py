@@ -346,6 +346,7 @@ def classes(tmp_path, slices):
     put(root / "Training" / "notumor" / "21.png", np.rot90(slices[8].image))  # of Training/glioma/08.jpg
     put(root / "Testing" / "notumor" / "22.png", slices[1].image)  # of Testing/notumor/01.jpg
     (root / "Training" / "._x.jpg").write_bytes(b"macOS")
+    put(root / "Training" / ".ipynb_checkpoints" / "00-checkpoint.jpg", slices[0].image)
     return root
 
 

@@ -55,6 +55,17 @@ def test_the_sets_own_split(root):
     assert moved <= {"Training/glioma/new.png"}
 
 
+def test_hidden_folders_and_files_are_no_class(root):
+    files = classes.source(root).files
+    put(root / "Training" / ".ipynb_checkpoints" / "g00-checkpoint.png")
+    put(root / "Testing" / "glioma" / "._g00.png")
+    put(root / ".cache" / "glioma" / "g00.png")
+    source = classes.source(root)
+    assert source.label_names == ("glioma", "notumor") and source.files == files
+    hidden = root.rename(root.parent / ".data")  # where the user keeps a folder is no matter
+    assert classes.source(hidden).files == files
+
+
 def test_a_folder_of_its_own_validates(root):
     for i in range(3):
         put(root / "valid" / "glioma" / f"v{i}.png")

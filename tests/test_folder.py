@@ -85,6 +85,9 @@ def test_suffixes_subfolders_and_hidden_files(tmp_path):
     put(tmp_path / "images" / "y" / "a.bmp", image())
     put(tmp_path / "masks" / "y" / "a.png", mask())
     (tmp_path / "images" / "._a.png").write_bytes(b"macOS")
+    for name in ("images", "masks"):  # which a notebook leaves behind, and which would be one more pair
+        put(tmp_path / name / ".ipynb_checkpoints" / "a-checkpoint.png", mask())
+        put(tmp_path / name / "x" / ".trash" / "old" / "b.png", mask())
     source = folder.source(tmp_path)
     assert source.files == ("x/a.PNG", "y/a.bmp")
     np.testing.assert_array_equal(source.read(0)[0], image())

@@ -213,6 +213,7 @@ def test_readers_are_judged_each_and_together(wide, tmp_path, monkeypatch):
     folder.mkdir()
     answered(workdir, folder / "1.csv", np.where(generated, 5, 1), "knows")
     answered(workdir, folder / "2.csv", [3] * 12, "unsure")
+    (folder / "._2.csv").write_bytes(b"of macOS")
     third = answered(workdir, tmp_path / "3.csv", np.where(generated, 2, 4), "upside down, <b>")
     result = readers.score(workdir, f"{folder},{third}")
     assert json.loads((workdir / "reader.json").read_text()) == json.loads(json.dumps(result))

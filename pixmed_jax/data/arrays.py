@@ -57,6 +57,11 @@ class Array(NamedTuple):
     study: str = ""
 
 
+def hidden(path: Path, root: Path) -> bool:
+    """Whether a file below `root` is none of the user's data: "._NAME" of macOS, .ipynb_checkpoints/NAME."""
+    return any(part.startswith(".") for part in path.relative_to(root).parts)
+
+
 def suffix(path: Path) -> str:
     """In lower case; ".nii.gz" as a whole."""
     name = path.name.lower()

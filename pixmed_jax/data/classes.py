@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pixmed_jax.data import decode, intensity
+from pixmed_jax.data import arrays, decode, intensity
 from pixmed_jax.data.intensity import Limits
 from pixmed_jax.data.slices import Source
 from pixmed_jax.errors import PixmedError, listing
@@ -34,7 +34,7 @@ def source(directory: str | Path, *, rule: str = "auto", grey: bool = False) -> 
     parsed = intensity.parse(rule)
     if parsed == "window":
         raise PixmedError("data.intensity=window: pictures name none; use full, percentiles or two numbers")
-    folders = [path for path in sorted(root.iterdir()) if path.is_dir() and path.name[0] != "."]
+    folders = [path for path in sorted(root.iterdir()) if path.is_dir() and not arrays.hidden(path, root)]
     splits = {
         path: SPLIT_FOLDERS[path.name.lower()] for path in folders if path.name.lower() in SPLIT_FOLDERS
     }
@@ -49,7 +49,7 @@ def source(directory: str | Path, *, rule: str = "auto", grey: bool = False) -> 
     paths, labels, given = [], [], []
     for folder in splits or {root: ""}:
         for path in sorted(folder.glob("*/*")):
-            if path.suffix.lower() in decode.SUFFIXES and path.name[0] != ".":
+            if path.suffix.lower() in decode.SUFFIXES and not arrays.hidden(path, root):
                 paths.append(path)
                 labels.append(path.parent.name)
                 given.append(splits.get(folder, ""))

@@ -49,7 +49,7 @@ def scan(folder: Path, key: str) -> tuple[dict[str, Paths], list[Fault]]:
     paths: dict[str, Paths] = {}
     twice, others = [], set()
     for path in sorted(folder.rglob("*")):
-        if path.name.startswith(".") or path.is_dir():  # hidden files: .DS_Store, and "._NAME" of macOS
+        if arrays.hidden(path, folder) or path.is_dir():
             continue
         name = path.relative_to(folder).as_posix()
         suffix = arrays.suffix(path)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from pixmed_jax.data import decode, folder, pairs, tables, volumes
+from pixmed_jax.data import arrays, decode, folder, pairs, tables, volumes
 from pixmed_jax.data.classes import SPLIT_FOLDERS
 from pixmed_jax.data.faults import Fault
 from pixmed_jax.data.pairs import Item
@@ -97,7 +97,7 @@ def index_pairs(index: Index, images: str, masks: str) -> None:
 def index_classes(index: Index) -> None:
     root, others = index.root, Counter[str]()
     for path in sorted(root.rglob("*")):
-        if path.name.startswith(".") or path.is_dir():
+        if arrays.hidden(path, root) or path.is_dir():
             continue
         if path.suffix.lower() not in decode.SUFFIXES and not volumes.is_volume(path):
             others[path.suffix or path.name] += 1

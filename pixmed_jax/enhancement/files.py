@@ -39,7 +39,7 @@ class Folder:
     def __init__(self, root: Path, rule: str, key: str):
         if not root.is_dir():
             raise PixmedError(f"{key}={root}: no such folder")
-        found = sorted(p for p in root.rglob("*") if not p.is_dir() and not _hidden(p.relative_to(root)))
+        found = sorted(p for p in root.rglob("*") if not p.is_dir() and not arrays.hidden(p, root))
         paths = [p for p in found if arrays.suffix(p) in decode.SUFFIXES or volumes.is_volume(p)]
         if not paths:
             seen = sorted({p.suffix or p.name for p in found})
@@ -73,10 +73,6 @@ class Folder:
     def limits(self, row: int) -> intensity.Limits:
         """What 0 and 1 stand for in the units of a volume."""
         return self._reader.limits(row)
-
-
-def _hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
 
 
 def _item(root: Path, path: Path) -> Item:

@@ -35,7 +35,7 @@ from scipy import stats
 from pixmed_jax import charts, inference, pages, pictures
 from pixmed_jax import config as configs
 from pixmed_jax import workdir as run_folder
-from pixmed_jax.data import decode, tables
+from pixmed_jax.data import arrays, decode, tables
 from pixmed_jax.data.sources import Dataset
 from pixmed_jax.errors import PixmedError, listing
 from pixmed_jax.evaluation import cards, facts, pairs, verdict
@@ -305,7 +305,8 @@ def _files(answers: str) -> list[Path]:
     found: list[Path] = []
     for name in filter(None, answers.split(",")):
         path = Path(name)
-        found += sorted(path.glob("*.csv")) if path.is_dir() else [path]
+        inside = [file for file in sorted(path.glob("*.csv")) if not arrays.hidden(file, path)]
+        found += inside if path.is_dir() else [path]
     if not found:
         raise PixmedError(f"reader.answers={answers}: holds no CSV files; give those that readers saved")
     return found
