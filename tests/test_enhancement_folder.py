@@ -305,6 +305,45 @@ def test_other_volumes_become_pictures_or_nifti(tmp_path):
     assert nibabel.load(target / "many.npy.nii.gz").shape == (14, 12, 3)
 
 
+@pytest.mark.parametrize("factor", [0.2, 1, 5])
+def test_a_volume_is_scored_on_the_scale_of_its_reference(tmp_path, factor):
+    """A dark volume over its own range looks as its reference does over its own."""
+    values = np.random.default_rng(0).uniform(100, 1000, (24, 20, 3)).astype(np.float32)
+    volume(tmp_path / "bright" / "v.nii.gz", values, AFFINE)
+    volume(tmp_path / "in" / "v.nii.gz", values * np.float32(factor), AFFINE)
+    _, target = run(tmp_path / "in", HALF, reference=tmp_path / "bright", baselines=[SAME])
+    low, high = values.min(), values.max()
+    half = factor * (low + (values - low) / 2)
+    told = settings(target)["scores"]
+    for contender, of in {"before": factor * values, "half": half, "nothing": factor * values}.items():
+        differences = ((of - low) / (high - low)).clip(0, 1) - (values - low) / (high - low)
+        mse = np.square(differences).mean()
+        assert told[contender]["mse"]["mean"] == pytest.approx(mse, rel=1e-3, abs=1e-9), contender
+    written = Folder(target, "auto", "x")
+    assert written.limits(0)[0] == pytest.approx(factor * low, rel=1e-4)  # nothing of it is the reference's
+
+
+def test_a_rule_of_two_numbers_holds_for_a_volume_and_its_reference(tmp_path):
+    """So can a dark volume become as bright as its reference is."""
+    values = np.random.default_rng(0).uniform(0, 1000, (24, 20, 3)).astype(np.float32)
+    volume(tmp_path / "bright" / "v.nii.gz", values, AFFINE)
+    volume(tmp_path / "in" / "v.nii.gz", values / 2, AFFINE)
+    _, target = run(tmp_path / "in", BRIGHTER, reference=tmp_path / "bright", intensity="0,1000")
+    told = settings(target)["scores"]
+    assert told["brighter"]["psnr"]["mean"] > 85  # 16 bits of the dark one's half
+    assert told["before"]["mse"]["mean"] == pytest.approx(np.square(values / 2000).mean(), rel=1e-3)
+
+
+@pytest.mark.parametrize("rule", ["auto", "percentiles", "0,700"])
+def test_a_volume_that_is_its_reference_is_without_a_fault(tmp_path, rule):
+    values = np.random.default_rng(0).normal(300, 200, (24, 20, 3)).astype(np.float32)
+    for name in ("in", "bright"):
+        volume(tmp_path / name / "v.nii.gz", values, AFFINE)
+        Image.fromarray(picture(20, 30)).save(tmp_path / name / "p.png")
+    _, target = run(tmp_path / "in", reference=tmp_path / "bright", intensity=rule)
+    assert {told["psnr"]["mean"] for told in settings(target)["scores"].values()} == {100}
+
+
 # ---------------------------------------------------------------- what is given back
 def there_and_back(root, name, row=0):
     """The file that is written of a file's slices as they were read."""

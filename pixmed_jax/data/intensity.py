@@ -92,3 +92,10 @@ def decode(unit: np.ndarray, limits: Limits) -> np.ndarray:
     """x in [0, 1] -> values in the units of the file that gave the limits, float64."""
     low, high = limits
     return low + np.asarray(unit, np.float64) * (high - low)
+
+
+def rescaled(unit: np.ndarray, limits: Limits, others: Limits) -> np.ndarray:
+    """x of one pair of limits -> x of another, float32; what either cannot hold is clipped."""
+    low, high = others
+    values = decode(unit.clip(0, 1), limits)
+    return ((values - low) / (high - low)).clip(0, 1).astype(np.float32)

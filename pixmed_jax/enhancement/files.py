@@ -71,7 +71,9 @@ class Folder:
         return self._row_of.get((name, k))
 
     def limits(self, row: int) -> intensity.Limits:
-        """What 0 and 1 stand for in the units of a volume."""
+        """What 0 and 1 stand for in the units of a volume; of a picture, themselves."""
+        if isinstance(self.items[self.rows[row][0]].image, Path):
+            return 0.0, 1.0
         return self._reader.limits(row)
 
 

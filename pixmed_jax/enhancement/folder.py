@@ -6,8 +6,10 @@
     OUTPUT/report.html    before and after, scores with intervals, settings; needs no other file
 
 The reference of a picture is the file of its name in another folder, or the picture itself where the method
-is given it degraded. A file that cannot be used is told in a line and the others go on. The folder appears
-whole or not at all, and takes the place of an earlier one only if this stage wrote all that is there.
+is given it degraded. Volumes are scored in the units of their files, as they are written, between the limits
+of the reference: scaled by its own extremes, a dark volume would be as bright as its reference. A file that
+cannot be used is told in a line and the others go on. The folder appears whole or not at all, and takes the
+place of an earlier one only if this stage wrote all that is there.
 Errors: PixmedError if nothing can be done.
 """
 
@@ -22,6 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pixmed_jax import workdir as run_folder
+from pixmed_jax.data import intensity as intensities
 from pixmed_jax.data.pairs import slice_name
 from pixmed_jax.enhancement import page
 from pixmed_jax.enhancement.files import Folder, output_name, write
@@ -45,6 +48,14 @@ class Slice(NamedTuple):
     pictures: Mapping[str, np.ndarray]
 
 
+class Reference(NamedTuple):
+    """What the results of a slice are held against."""
+
+    image: np.ndarray  # [H, W, C] float32 in [0, 1]
+    limits: intensities.Limits  # what 0 and 1 stand for
+    maps: Mapping[str, np.ndarray]  # known of how the slice was degraded
+
+
 class Stage(NamedTuple):
     """What every slice goes through."""
 
@@ -59,40 +70,47 @@ class Stage(NamedTuple):
         i, k = self.folder.rows[row]
         name = self.folder.items[i].name
         raw = self.folder.read(row)
-        before, reference, known = self._degraded(raw, name, k)
+        before, reference = self._given(raw, row)
         started = time.perf_counter()
         output = self.method.run(before)
         seconds = time.perf_counter() - started
         image = stored(output.image, raw)
-        if self.degrade and reference is not None:  # by a scale that leaves a rest of its sides
-            reference = reference[: image.shape[0], : image.shape[1]]
         results = {self.method.name: output._replace(image=unit(image))}
-        if on_page or reference is not None:
+        if on_page or reference:
             results |= {other.name: other.run(before) for other in self.baselines}
-        scores = []
-        if reference is not None:
-            same = {BEFORE: Output(before)} if before.shape == reference.shape else {}
-            for contender, result in (same | results).items():
-                scores.append(Score(name, k, contender, compared(result, reference, known)))
+        results = {BEFORE: Output(before), **results}
+        known: Mapping[str, np.ndarray] = {}
+        scores: list[Score] = []
         pictures: dict[str, np.ndarray] = {}
+        if reference:
+            wanted, limits, known = reference
+            if self.degrade:  # by a scale that leaves a rest of its sides
+                wanted = wanted[: image.shape[0], : image.shape[1]]
+            own = self.folder.limits(row)
+            for contender, result in results.items():
+                scaled = result._replace(image=intensities.rescaled(result.image, own, limits))
+                results[contender] = scaled
+                if contender != BEFORE or before.shape == wanted.shape:
+                    scores.append(Score(name, k, contender, compared(scaled, wanted, known)))
         if on_page:
-            pictures = {BEFORE: before, **{other: result.image for other, result in results.items()}}
-            pictures |= {} if reference is None else {"reference": reference}
+            pictures = {contender: result.image for contender, result in results.items()}
+            pictures |= {"reference": wanted} if reference else {}
             pictures |= {f"{what}, estimated": values for what, values in output.maps.items()}
             pictures |= {f"{what}, true": values for what, values in known.items()}
         return Slice(image, output.settings, seconds, scores, pictures)
 
-    def _degraded(
-        self, raw: np.ndarray, name: str, k: int
-    ) -> tuple[np.ndarray, np.ndarray | None, Mapping[str, np.ndarray]]:
-        """(what the method is given, its reference, maps that are known of it)"""
-        image = unit(raw)
+    def _given(self, raw: np.ndarray, row: int) -> tuple[np.ndarray, Reference | None]:
+        """(what the method is given, its reference if it has one)"""
+        i, k = self.folder.rows[row]
+        name, image = self.folder.items[i].name, unit(raw)
         if self.degrade:
             worse = self.degrade(image, np.random.default_rng([self.seed, zlib.crc32(name.encode()), k]))
             # In as many bits as the file has: a dark picture is short of grey values, too.
-            return unit(stored(worse.image, raw)), image, worse.maps
-        row = self.wanted.row_of(name, k) if self.wanted else None
-        return image, unit(self.wanted.read(row)) if self.wanted and row is not None else None, {}
+            return unit(stored(worse.image, raw)), Reference(image, self.folder.limits(row), worse.maps)
+        its = self.wanted.row_of(name, k) if self.wanted else None
+        if self.wanted is None or its is None:
+            return image, None
+        return image, Reference(unit(self.wanted.read(its)), self.wanted.limits(its), {})
 
 
 def process(
