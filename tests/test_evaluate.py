@@ -18,7 +18,7 @@ from pixmed_jax.errors import PixmedError
 from pixmed_jax.evaluation import evaluate as module
 from pixmed_jax.evaluation.evaluate import evaluate, means, summary
 from pixmed_jax.judges.kept import digest
-from pixmed_jax.training.build import networks
+from pixmed_jax.training.build import make_task, networks
 from pixmed_jax.training.dry_run import network_sizes
 from pixmed_jax.training.loop import train
 
@@ -316,6 +316,27 @@ def test_an_unknown_split_and_no_run(evaluated, tmp_path):
         evaluate(evaluated[0], split="exam")
     with pytest.raises(PixmedError, match="is no run's folder"):
         evaluate(tmp_path)
+
+
+SMALL = {"loss__ssim": 0.0, "model__discriminator__layers": 1}  # so that nothing else is in the way
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("ghost", SMALL | {"model__generator__levels": 1, "model__generator__ghost_levels": [1]}),
+        ("srgan", SMALL),
+        ("super_resolution", {}),
+        ("zero_dce", {}),
+    ],
+)
+def test_what_is_too_small_to_be_evaluated_is_not_trained(tmp_path_factory, name, changes):
+    def task(size):
+        return make_task(runs.preset(tmp_path_factory, name, data__size=size, **changes), classes=3)
+
+    with pytest.raises(PixmedError, match=r"data\.size=10 is smaller than SSIM's window, .* take 11 or more"):
+        task(10)
+    task(12)
 
 
 def test_the_summary_is_one_line_with_all_contenders(evaluated):

@@ -82,10 +82,6 @@ def networks(config: Mapping[str, Any], axis_name: str | None = None) -> tuple[n
     """Generator and discriminator of a config."""
     data = config["data"]
     common = _common(config, axis_name)
-    if config["loss"]["ssim"] and data["size"] < losses.WINDOW:
-        raise PixmedError(
-            f"data.size={data['size']} is smaller than SSIM's window; take {losses.WINDOW} or more"
-        )
     generator, generator_settings = _network("generator", GENERATORS, "unet", config)
     discriminator, discriminator_settings = _network("discriminator", DISCRIMINATORS, "patchgan", config)
     if layers := discriminator_settings.get("layers"):
@@ -108,6 +104,7 @@ def networks(config: Mapping[str, Any], axis_name: str | None = None) -> tuple[n
         _check_label_losses(config["loss"])
         _check_power_of_two(data["size"])
         generator_settings["size"] = data["size"]
+    _check_window(data["size"])
     return (
         generator(out_channels=data["channels"], **common, **generator_settings),
         discriminator(**common, **discriminator_settings),
@@ -132,6 +129,7 @@ def network(
         )
     loss, common = _hashable(config["loss"]), _common(config, axis_name)
     if kind in ("images", "curves"):
+        _check_window(size)
         if condition == "low_resolution":
             settings["scale"] = config["data"]["scale"]
         return module(out_channels=config["data"]["channels"], **common, **settings), kind, loss
@@ -248,8 +246,16 @@ def _check_label_losses(loss: Mapping[str, Any]) -> None:
 
 
 def _check_power_of_two(size: int) -> None:
-    if size < 8 or size & (size - 1):
-        raise PixmedError(f"data.size={size}: this generator makes 8, 16, 32, 64, 128 or 256 pixels")
+    if size < 16 or size & (size - 1):
+        raise PixmedError(f"data.size={size}: this generator makes 16, 32, 64, 128 or 256 pixels")
+
+
+def _check_window(size: int) -> None:
+    if size < losses.WINDOW:
+        raise PixmedError(
+            f"data.size={size} is smaller than SSIM's window, and evaluation measures SSIM; take "
+            f"{losses.WINDOW} or more"
+        )
 
 
 # Numbers outside of which a setting has no meaning; the second is excluded where a third says so.
