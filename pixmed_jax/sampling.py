@@ -29,7 +29,6 @@ The folder appears whole or not at all, and the same checkpoint, masks and seed 
 
 import csv
 import io
-import json
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -219,14 +218,14 @@ def sample(
 
 
 def _trained_on(workdir: Path) -> dict[str, str] | None:
-    """{file: patient group} of what a run was trained on, synthetic slices' own origins included."""
-    path = workdir / run_folder.SPLIT
-    try:
-        split = json.loads(path.read_text(encoding="utf-8"))
-        return {**split.get("behind", {}), **split["train"]}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        print(f"{path}: missing or unreadable, so no {TRAINED_ON} is written", file=sys.stderr)
-        return None
+    """{file: patient group} of what a run was trained on, and of who is behind that."""
+    seen = run_folder.trained_on(workdir)
+    if seen is None:
+        path = workdir / run_folder.SPLIT
+        print(
+            f"{path}: does not say whom the weights have seen, so no {TRAINED_ON} is written", file=sys.stderr
+        )
+    return seen
 
 
 def _told(drawn: edits.Edited, given: conditions.Conditions) -> tuple[str, ...]:

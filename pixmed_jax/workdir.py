@@ -242,8 +242,12 @@ def read_environment(workdir: Path) -> dict[str, Any]:
         return {}
 
 
-def read_split(workdir: Path) -> dict[str, dict[str, str]] | None:
-    """{split: {file: patient group}}, "behind" synthetic training slices too; None where that is unknown."""
+def read_split(workdir: Path) -> dict[str, Any] | None:
+    """{split: {file: patient group}}; None where that is unknown.
+
+    "behind" are those whom synthetic training slices come from, and whom the weights have seen that the
+    training started from; None where nobody knows that.
+    """
     path = workdir / SPLIT
     try:
         if path.stat().st_size > _LARGEST_SPLIT:
@@ -253,6 +257,15 @@ def read_split(workdir: Path) -> dict[str, dict[str, str]] | None:
         return split if isinstance(train, dict) else None
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
+
+
+def trained_on(workdir: Path) -> dict[str, str] | None:
+    """{file: patient group} of all that a run's weights have seen, and that is behind what they have seen;
+    None where that is not on record.
+    """
+    split = read_split(workdir) or {"train": {}, "behind": None}
+    behind = split.get("behind", {})
+    return {**behind, **split["train"]} if isinstance(behind, dict) else None
 
 
 def _check_same(workdir: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:

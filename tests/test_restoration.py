@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -10,17 +11,18 @@ import runs
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from test_cards import faults
 
-from pixmed_jax import inference
+from pixmed_jax import inference, sampling
 from pixmed_jax.data.degrade import low_resolution
 from pixmed_jax.data.sources import open_dataset
 from pixmed_jax.enhancement.interpolation import METHODS, enlarge
 from pixmed_jax.errors import PixmedError
+from pixmed_jax.evaluation import facts
 from pixmed_jax.evaluation.compare import compare
 from pixmed_jax.evaluation.evaluate import evaluate, summary
 from pixmed_jax.evaluation.restoration import pattern
-from pixmed_jax.training import build
+from pixmed_jax.training import build, warm_start
 from pixmed_jax.training.dry_run import dry_run
-from pixmed_jax.training.loop import train
+from pixmed_jax.training.loop import open_data, train
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +103,8 @@ def test_the_record_and_the_page(run):
 
 
 def test_a_gan_starts_from_a_supervised_run_and_is_evaluated_alike(run, tmp_path_factory, tmp_path):
-    changed = runs.preset(tmp_path_factory, "srgan", model__generator__weights=str(run[0]))
+    weights = shutil.copytree(run[0], tmp_path / "weights", ignore=shutil.ignore_patterns("report"))
+    changed = runs.preset(tmp_path_factory, "srgan", model__generator__weights=str(weights))
     task = build.make_task(changed, classes=3)
     key = jax.random.PRNGKey(1)
     state = build.start(changed, jax.jit(task.init)(key, inference.example_batch(changed, 3)))
@@ -120,6 +123,71 @@ def test_a_gan_starts_from_a_supervised_run_and_is_evaluated_alike(run, tmp_path
     result = evaluate(tmp_path / "srgan")
     assert result["contenders"]["bicubic"] == run[1]["contenders"]["bicubic"]  # of the same patients
     assert set(result["cost"]["networks"]) == {"generator", "discriminator"}
+    seen = json.loads((weights / "split.json").read_text())["train"]
+    assert json.loads((tmp_path / "srgan" / "split.json").read_text())["behind"] == seen
+    weights.rename(tmp_path / "gone")  # a resume needs it no more, and goes on with the record
+    changed["train"]["steps"] = 3
+    assert train(changed, tmp_path / "srgan") == 0
+    assert json.loads((tmp_path / "srgan" / "split.json").read_text())["behind"] == seen
+
+
+def test_weights_that_have_seen_who_tests_are_refused(run, tmp_path_factory, tmp_path):
+    """The same patients under another seed of the split: some who test were trained on there."""
+    names = {"model__generator__weights": str(run[0]), "train__steps": 2}
+    other = runs.preset(tmp_path_factory, "srgan", data__split__seed=1, **names)
+    seen = set(json.loads((run[0] / "split.json").read_text())["train"].values())
+    dataset = open_dataset(**other["data"], seed=other["seed"])
+    shared = sorted({dataset.source.groups[row] for row in dataset.rows["test"]} & seen)
+    assert shared  # else this tests nothing
+    told = rf"srresnet: was trained on {len(shared)} patients of this run's test split \({shared[0]}"
+    for start in (train, dry_run):
+        with pytest.raises(PixmedError, match=told) as caught:
+            start(other, tmp_path / "other")
+        assert "\n" not in str(caught.value)
+    assert not (tmp_path / "other").exists()
+
+
+def test_who_was_seen_stays_on_the_record_of_what_starts_from_it(run, tmp_path_factory, tmp_path):
+    """From run to run, in what is sampled, and where nobody knows."""
+    first, second, third = (tmp_path / name for name in ("first", "second", "third"))
+    for folder in (first, second, third):
+        shutil.copytree(run[0], folder, ignore=shutil.ignore_patterns("report"))
+
+    def record_of(started_from, folder):
+        """The record of a training in `folder` that starts from another run's weights."""
+        config = runs.preset(tmp_path_factory, "srgan", model__generator__weights=str(started_from))
+        (folder / "config.json").write_text(json.dumps(config))
+        told = warm_start.with_behind(config, open_data(config), None).description()
+        (folder / "split.json").write_text(json.dumps(told))
+        return told["behind"]
+
+    record = json.loads((first / "split.json").read_text())
+    for name in ("train", "val"):  # as if patients of another set had been there, too
+        record[name][f"elsewhere_{name}.png"] = f"elsewhere {name}"
+    (first / "split.json").write_text(json.dumps(record))
+    assert record_of(first, second) == record["train"]
+    (first / "split.json").write_text(
+        json.dumps(record | {"train": {"a.png": "a"}, "behind": {"b.png": "b"}})
+    )
+    assert record_of(first, second) == {"a.png": "a", "b.png": "b"}
+    ours = json.loads((second / "split.json").read_text())
+    assert record_of(second, third) == sampling._trained_on(second) == {**ours["train"], **ours["behind"]}
+
+    # Whoever turns up in the test split later is known from the record.
+    (tested, *_), config = ours["test"].values(), json.loads((second / "config.json").read_text())
+    (second / "split.json").write_text(json.dumps(ours | {"behind": {"other.png": tested}}))
+    with pytest.raises(PixmedError, match=rf"come from 1 patients of this run's test split \({tested}\)"):
+        evaluate(second)
+    assert len(facts.open_data(second, config, "val").of("val"))
+
+    (first / "split.json").unlink()
+    for started_from, folder in ((first, second), (second, third)):
+        named = rf"{started_from.name}/split\.json: does not say whom these weights have seen"
+        with pytest.warns(UserWarning, match=named):
+            assert record_of(started_from, folder) is None
+        assert sampling._trained_on(folder) is None  # whoever would train on its samples is told nothing
+        with pytest.warns(UserWarning, match=f"{folder.name}: nobody knows whom the weights have seen"):
+            facts.open_data(folder, config, "test")
 
 
 def test_a_restorer_takes_any_size_and_colours_channel_by_channel(run):
@@ -162,8 +230,6 @@ def test_settings_that_do_not_fit_are_refused(tmp_path_factory, name, changes, t
 
 def test_slices_without_masks_are_enough(run, held_out, tmp_path, tmp_path_factory):
     from PIL import Image
-
-    from pixmed_jax.training.loop import open_data
 
     for label, row in (("a", 0), ("a", 1), ("b", 2), ("b", 3)):
         (tmp_path / label).mkdir(exist_ok=True)

@@ -42,7 +42,9 @@ class Dataset(NamedTuple):
     load_size: int
     channels: int
     degrade: degrading.Degrade | None = None  # what makes the condition, where that is a degraded image
-    behind: Mapping[str, str] = {}  # {file: patient} that synthetic training slices come from
+    # {file: patient} that synthetic training slices come from, or that the weights have seen which a training
+    # starts from; None where nobody knows these.
+    behind: Mapping[str, str] | None = {}
     left_out: tuple[str, ...] = ()  # what was wrong with the slices that data.faulty=skip left out
     planes: tuple[str, ...] = ()  # those of the slices, where the network is told the plane
 
@@ -105,11 +107,11 @@ class Dataset(NamedTuple):
             places[label] += 1
         return np.array([row for _, _, row in sorted(ranked)[:count]])
 
-    def description(self) -> dict[str, dict[str, str]]:
-        """{split: {file: patient group}}, the record of who was trained on; "behind" synthetic slices too."""
+    def description(self) -> dict[str, Any]:
+        """{split: {file: patient group}}, the record of who was trained on; "behind" that, if anybody."""
         files, groups = self.source.files, self.source.groups
         told = {name: {files[i]: groups[i] for i in rows} for name, rows in self.rows.items()}
-        return {**told, "behind": dict(self.behind)} if self.behind else told
+        return told if self.behind == {} else {**told, "behind": self.behind and dict(self.behind)}
 
 
 def open_dataset(

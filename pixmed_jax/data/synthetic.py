@@ -5,15 +5,13 @@
     DIR/trained_on.json         {"step", "config", "files": {file: patient}}: what the generator has seen
 
 A generator hands on what it was trained on, and an edit whose anatomy and tumour it took. So a folder is
-refused where any of these belongs to the validation or test split of the run that would train on it: by
-patient, or by file where the run's own split is by slice. Names are compared as they are; a patient who has
-another name in another dataset is not recognised.
+refused where any of these belongs to the validation or test split of the run that would train on it
+(data/leaks.py).
 Errors: PixmedError.
 """
 
 import json
 import sys
-import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -22,7 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pixmed_jax.data import decode, tables
+from pixmed_jax.data import decode, leaks, tables
 from pixmed_jax.data.slices import Source
 from pixmed_jax.errors import PixmedError, listing
 from pixmed_jax.progress import watched
@@ -72,7 +70,12 @@ def join(
         raise PixmedError(f"data.synthetic={how!r} is unknown; use one of {', '.join(HOW)}")
     root = Path(directory)
     made = read(root, real.label_names, labelled=labelled, masked=real.masked and not labelled, trust=trust)
-    refuse_leaks(root, made.behind, real, {name: rows[name] for name in ("test", "val")}, by)
+    leaks.warn_of_unknown(root, "its generator", made.behind, real, by)
+    if told := leaks.told(made.behind, real, {name: rows[name] for name in ("test", "val")}, by):
+        raise PixmedError(
+            f"{root}: its generator or its masks come from {told}; train the generator with this run's "
+            "data.split and seed, and sample with --sample.split=train"
+        )
     if how == "oversample":
         again = _again(root, real, rows["train"], made.source.labels)
         print(f"{root}: {len(again)} real slices train once more", file=sys.stderr, flush=True)
@@ -223,34 +226,6 @@ def _read(
             f"{path}: values {listing([str(v) for v in values])} instead of 0 and 255; sample again"
         )
     return image, (mask > 0) * np.uint8(labels[row] + 1)
-
-
-def refuse_leaks(
-    root: Path, behind: Mapping[str, str], real: Source, tested: Mapping[str, np.ndarray], by: str
-) -> None:
-    """PixmedError, if who is behind the folder's slices is among the rows of a split that is tested on."""
-    by_file = by == "slice"
-    nameless = {file for file, group in behind.items() if by_file or group in ("", file)}
-    if nameless and not set(real.files) & nameless:
-        why = "their patients are unknown here" if by_file else "it was trained on slices of unknown patients"
-        warnings.warn(
-            f"{root}: nobody can tell whether its generator has seen this run's val and test slices: {why}, "
-            "and no file has a name that it was trained on",
-            stacklevel=2,
-        )
-    ours = real.files if by_file else real.groups
-    theirs = {us for file, us in zip(real.files, ours, strict=True) if file in nameless}
-    if not by_file:
-        theirs |= set(behind.values()) - {""}
-    for split, rows in tested.items():
-        shared = sorted({ours[row] for row in rows} & theirs)
-        if shared:
-            what = "slices" if by_file else "patients"
-            raise PixmedError(
-                f"{root}: its generator or its masks come from {len(shared)} {what} of this run's {split}"
-                f" split ({listing(shared, 5)}); train the generator with this run's data.split and seed, "
-                "and sample with --sample.split=train"
-            )
 
 
 def _again(root: Path, real: Source, train: np.ndarray, labels: np.ndarray) -> np.ndarray:

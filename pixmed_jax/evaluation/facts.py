@@ -1,56 +1,69 @@
 """On whom a run is judged: the data of its config, and what every evaluation.json begins with."""
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pixmed_jax import config as configs
 from pixmed_jax import workdir as run_folder
+from pixmed_jax.data import leaks
 from pixmed_jax.data.sources import Dataset, open_dataset
 from pixmed_jax.data.splits import SPARE
-from pixmed_jax.data.synthetic import refuse_leaks
 from pixmed_jax.errors import PixmedError, listing
 
 
 def open_data(workdir: Path, config: Mapping[str, Any], split: str) -> Dataset:
-    """Real slices alone: synthetic ones only train, so that their folder need not be there any more.
-
-    Spare patients may be behind those, since only val and test were looked at when the run took their folder:
-    PixmedError then, and where the run's record of them is gone.
-    """
+    """Real slices alone: synthetic ones only train, so that their folder need not be there any more."""
     data = config["data"]
     dataset = open_dataset(**{**data, "synthetic_dir": ""}, seed=config["seed"])
-    if SPARE in split.split("+") and data.get("synthetic_dir"):
-        record = run_folder.read_split(workdir)
-        if record is None:
-            raise PixmedError(
-                f"{workdir / run_folder.SPLIT}: missing or unreadable, so nobody knows whether spare "
-                "patients are behind the synthetic slices; leave spare out of the split"
-            )
-        if behind := record.get("behind"):
-            tested = {SPARE: dataset.of(SPARE)}
-            refuse_leaks(Path(data["synthetic_dir"]), behind, dataset.source, tested, data["split"]["by"])
     check_unseen(workdir, config, dataset, split)
     return dataset
 
 
 def check_unseen(workdir: Path, config: Mapping[str, Any], dataset: Dataset, split: str) -> None:
-    """PixmedError, if a split but that of training holds whom the run's own record says it was trained on.
+    """PixmedError, if a split but that of training holds whom the run's own record says its weights have
+    seen, or who is behind what they have seen.
 
-    Splits are drawn from the names in the data: one patient more or less, and everybody may be elsewhere.
+    Splits are drawn from the names in the data: one patient more or less, and everybody may be elsewhere. And
+    spare patients may be behind synthetic slices or the weights that the run started from, since only val and
+    test were looked at when it took these: PixmedError then too, and where the record of them is gone.
     """
-    tested = "+".join(name for name in split.split("+") if name != "train")
-    record = run_folder.read_split(workdir)
-    if not tested or record is None:
+    tested = [name for name in split.split("+") if name != "train"]
+    if not tested:
         return
-    by_slice = config["data"]["split"]["by"] == "slice"
-    names = dataset.source.files if by_slice else dataset.source.groups
-    trained = set(record["train"]) if by_slice else set(record["train"].values())
-    if shared := sorted({names[row] for row in dataset.of(tested)} & trained):
-        raise PixmedError(
-            f"{workdir}: was trained on {len(shared)} {'slices' if by_slice else 'patients'} that are in "
-            f"{tested} now ({listing(shared, 5)}), so the data have changed since; put them back as they were"
+    record = run_folder.read_split(workdir)
+    if record is None:
+        if SPARE in tested and _builds_on_others(config):
+            raise PixmedError(
+                f"{workdir / run_folder.SPLIT}: missing or unreadable, so nobody knows whether spare "
+                "patients are behind what it was trained on; leave spare out of the split"
+            )
+        return
+    by, behind = config["data"]["split"]["by"], record.get("behind", {})
+    if behind is None:
+        warnings.warn(
+            f"{workdir}: nobody knows whom the weights have seen that it started from, so scores may be "
+            "too good",
+            stacklevel=2,
         )
+    elif told := leaks.told(behind, dataset.source, {name: dataset.of(name) for name in tested}, by):
+        raise PixmedError(
+            f"{workdir}: the synthetic slices or weights that it was trained with come from {told}; leave "
+            "these out of the split, or put the data back as they were"
+        )
+    joined, what = "+".join(tested), "slices" if by == "slice" else "patients"
+    if shared := leaks.shared(record["train"], dataset.source, dataset.of(joined), by):
+        raise PixmedError(
+            f"{workdir}: was trained on {len(shared)} {what} that are in "
+            f"{joined} now ({listing(shared, 5)}), so the data have changed since; put them back as they were"
+        )
+
+
+def _builds_on_others(config: Mapping[str, Any]) -> bool:
+    """Whether a run takes synthetic slices, or weights that another run has trained."""
+    generator = config.get("model", {}).get("generator", {})
+    return bool(config["data"].get("synthetic_dir") or generator.get("weights"))
 
 
 def of(config: Mapping[str, Any], dataset: Dataset, split: str, step: int) -> dict[str, Any]:

@@ -183,20 +183,27 @@ def named_weights(config: Mapping[str, Any], state: Any) -> Any:
     state: arrays or their shapes and shardings, which the weights must fit; what a file leaves open, a
     classifier's last layer, is the state's own.
     """
-    path = config["model"]["network" if is_supervised(config) else "generator"].get("weights", "")
-    if not path:
-        return None
     if is_supervised(config):
-        return read_weights(path, state.variables, WEIGHTS)
-    return _trained(Path(path), state.generator)
+        path = config["model"]["network"].get("weights", "")
+        return read_weights(path, state.variables, WEIGHTS) if path else None
+    run = warm_start(config)
+    return checkpoint.restore(newest_of(run), {"ema": state.generator})["ema"] if run else None
 
 
-def _trained(run: Path, like: Any) -> Any:
-    """What predicts in another run's newest checkpoint."""
+def warm_start(config: Mapping[str, Any]) -> Path | None:
+    """The folder of the run whose weights a generator starts from; what supervised networks start from is a
+    file and no run.
+    """
+    path = config["model"].get("generator", {}).get("weights", "")
+    return Path(path) if path else None
+
+
+def newest_of(run: Path) -> checkpoint.Saved:
+    """The newest checkpoint of a run that `warm_start` names."""
     saved = checkpoint.newest_intact(run / "checkpoints")
     if saved is None:
         raise PixmedError(f"model.generator.weights={run}: no trained run there; give the folder of one")
-    return checkpoint.restore(saved, {"ema": like})["ema"]
+    return saved
 
 
 def _common(config: Mapping[str, Any], axis_name: str | None) -> dict[str, Any]:

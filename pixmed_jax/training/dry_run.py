@@ -14,6 +14,7 @@ from pixmed_jax.models import count
 from pixmed_jax.training import mesh, supervised
 from pixmed_jax.training.build import check_ranges, is_supervised, make_task, named_weights, network, networks
 from pixmed_jax.training.loop import check_rates, open_data, total_steps
+from pixmed_jax.training.warm_start import with_behind
 
 
 def dry_run(config: dict[str, Any], workdir: Path) -> int:
@@ -21,7 +22,7 @@ def dry_run(config: dict[str, Any], workdir: Path) -> int:
     for key, value in briefly(configs.flatten(config)).items():
         print(f"{key} = {value!r}")
     check_ranges(config)
-    dataset = open_data(config)
+    dataset = with_behind(config, open_data(config), None)
     print(f"\nworkdir {workdir}, {len(dataset.source.files)} slices")
     for name, rows in dataset.rows.items():
         patients = len({dataset.source.groups[i] for i in rows})

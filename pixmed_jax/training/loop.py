@@ -4,6 +4,7 @@
 """
 
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +23,7 @@ from pixmed_jax.data.sources import Dataset, open_dataset
 from pixmed_jax.errors import NAMED, PixmedError, listing
 from pixmed_jax.models import count
 from pixmed_jax.signals import Interrupt
-from pixmed_jax.training import build, checkpoint
+from pixmed_jax.training import build, checkpoint, warm_start
 from pixmed_jax.training import mesh as meshes
 from pixmed_jax.training.feed import Feed
 from pixmed_jax.training.heldout import HeldOut
@@ -54,19 +55,20 @@ def train(config: dict[str, Any], workdir: Path, *, fresh: bool = False) -> int:
     with Interrupt(stopping) as interrupt, ExitStack() as held:
         build.check_ranges(config)
         mesh = meshes.make_mesh(config["train"]["batch_size"])
-        dataset = open_data(config)
+        begun = not fresh and any((workdir / "checkpoints").glob("*/manifest.json"))
+        record = run_folder.read_split(workdir) if begun else None
+        dataset = warm_start.with_behind(config, open_data(config), record)
         task = build.make_task(config, classes=len(dataset.classes))
         run = Run(config, workdir, dataset, task, mesh)
         steps = total_steps(config, len(dataset.rows["train"]))
         check_rates(config, steps)
-        begun = not fresh and any((workdir / "checkpoints").glob("*/manifest.json"))
         if not begun and config["data"].get("faulty", "error") == "error":
             dataset.check()  # else all was read when the run was begun, or while the dataset was opened
         if meshes.is_first():  # not before all that can be checked is checked
             held.enter_context(run_folder.locked(workdir / "training"))
             run_folder.prepare(workdir, config, fresh=fresh)
             if begun:
-                _check_data(workdir, dataset)
+                _check_data(workdir, dataset, record)
             run_folder.write_json(workdir / run_folder.SPLIT, dataset.description())
             if dataset.left_out:
                 run_folder.note(workdir, left_out=dataset.left_out)
@@ -86,13 +88,12 @@ def train(config: dict[str, Any], workdir: Path, *, fresh: bool = False) -> int:
         return _run(run, state, steps, interrupt)
 
 
-def _check_data(workdir: Path, dataset: Dataset) -> None:
+def _check_data(workdir: Path, dataset: Dataset, record: Mapping[str, Any] | None) -> None:
     """A run goes on with the slices that it was begun with, or its patients of today were never its own."""
-    record = run_folder.read_split(workdir)
     if record is None:
         return
-    now = {name: set(files.items()) for name, files in dataset.description().items()}
-    was = {name: set(files.items()) for name, files in record.items()}
+    now = {name: set((files or {}).items()) for name, files in dataset.description().items()}
+    was = {name: set((files or {}).items()) for name, files in record.items()}
     changed = sorted({file for name in now | was for file, _ in now.get(name, set()) ^ was.get(name, set())})
     if changed:
         raise PixmedError(
