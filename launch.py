@@ -236,13 +236,17 @@ def _dispatch() -> int:
         if status == 0 and FLAGS.distributed:  # evaluation needs one process, and those here are joined
             print(f"next: python launch.py --workdir={workdir} --mode=evaluate")
         elif status == 0:
-            _evaluate(workdir)
+            if _is_empty(workdir, split := FLAGS.evaluate.split):
+                print(f"not evaluated: {split} is empty; --mode=evaluate takes --evaluate.split=val")
+            else:
+                _evaluate(workdir)
             if mode := RESTORERS.get(config["data"]["condition"]):
                 print(
                     f"next: python launch.py --mode={mode} --{mode}.workdir={workdir} --input=DIR --output=TO"
                 )
             elif "network" not in config["model"]:  # which makes no images
-                print(f"next: python launch.py --workdir={workdir} --mode=sample")
+                whose = " --sample.split=val" if _is_empty(workdir, "test") else ""
+                print(f"next: python launch.py --workdir={workdir} --mode=sample{whose}")
         return status
 
     if FLAGS.mode == "check_data":
@@ -335,6 +339,14 @@ def _join(text: str) -> None:
             f"--distributed={text}: {reason}; give auto or HOST:PORT,PROCESSES,INDEX, such as "
             "node1:1234,2,0 on the first and node1:1234,2,1 on the second"
         ) from error
+
+
+def _is_empty(workdir: Path, split: str) -> bool:
+    """Whether a run's record has no slice in any of the splits that are joined by a plus."""
+    from pixmed_jax.workdir import read_split
+
+    record = read_split(workdir) or {}
+    return all(record.get(name) == {} for name in split.split("+"))
 
 
 def _evaluate(workdir: Path) -> None:

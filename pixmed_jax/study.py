@@ -8,7 +8,7 @@
 It resumes, and several processes may share it: see `parts`.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from pixmed_jax.errors import PixmedError, listing
 from pixmed_jax.evaluation.compare import compare
 from pixmed_jax.parts import Part, finish, prepare
 from pixmed_jax.training.dry_run import dry_run
+from pixmed_jax.training.loop import open_data, why_empty
 
 REAL = "real"  # the arm without synthetic slices
 
@@ -54,6 +55,7 @@ def study(config: dict[str, Any], workdir: Path, *, fresh: bool = False) -> int:
     """Run all parts that are not done. Returns 0, or 128 + the signal that stopped one of them."""
     _check(config)
     every = list(parts(config, workdir))
+    _check_tested(every)
     prepare(workdir, config, "study", fresh=fresh, contents=("systems", "downstream", "compare"))
     status = finish(every, "study")
     if status == 0:
@@ -64,7 +66,9 @@ def study(config: dict[str, Any], workdir: Path, *, fresh: bool = False) -> int:
 def study_dry_run(config: dict[str, Any], workdir: Path) -> int:
     """The dry run of each part whose data are there before the study; returns 0."""
     _check(config)
-    for part in parts(config, workdir):
+    every = list(parts(config, workdir))
+    _check_tested(every)
+    for part in every:
         print(f"\n===== {part.name}")
         if part.config["data"].get("synthetic_dir"):
             print("its training slices are made by an earlier part")
@@ -94,3 +98,12 @@ def _check(config: Mapping[str, Any]) -> None:
         if unknown:
             known = ", ".join(config["systems"])
             raise PixmedError(f"{key}: {listing(unknown)} is no system of this study; there are {known}")
+
+
+def _check_tested(every: Sequence[Part]) -> None:
+    """Somebody to test on, of the data that all parts share: told before hours are spent, not after."""
+    for part in every[:1]:
+        dataset = open_data(part.config)
+        if not len(dataset.rows["test"]):
+            cause, remedy = why_empty(part.config["data"], dataset, "test")
+            raise PixmedError(f"{cause}, and a study tests on it; {remedy}")

@@ -93,6 +93,22 @@ def test_a_run_goes_through_all_modes(tmp_path, tmp_path_factory):
     assert inference.load(workdir / "export").step == 4
 
 
+@pytest.mark.slow
+def test_where_nobody_tests_the_evaluation_is_left_out(tmp_path, data):
+    """In one line, and what may be done next is something that works."""
+    workdir = tmp_path / "run"
+    process = launch(TEST, data, f"--workdir={workdir}", "--config.data.split.fractions=(0.7,0.3,0.0)")
+    assert process.returncode == 0, process.stderr
+    *_, told, following = process.stdout.splitlines()
+    assert told == "not evaluated: test is empty; --mode=evaluate takes --evaluate.split=val"
+    assert following == f"next: python launch.py --workdir={workdir} --mode=sample --sample.split=val"
+    assert not (workdir / "evaluation.json").exists()
+    process = launch(f"--workdir={workdir}", "--mode=evaluate")
+    assert process.returncode == 1 and process.stderr.splitlines()[-1] == (
+        f"launch.py: {workdir}: has no slices in its test split; give another as split, such as val"
+    )
+
+
 def test_a_folder_is_enhanced_and_a_bad_file_told(tmp_path):
     (tmp_path / "in").mkdir()
     Image.new("L", (20, 20), 40).save(tmp_path / "in" / "a.png")

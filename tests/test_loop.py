@@ -17,7 +17,7 @@ from PIL import Image
 from skimage.metrics import structural_similarity
 
 from pixmed_jax import inference, losses
-from pixmed_jax.data import phantom
+from pixmed_jax.data import classes, phantom
 from pixmed_jax.data.sources import Dataset, open_dataset
 from pixmed_jax.errors import PixmedError
 from pixmed_jax.evaluation import facts
@@ -381,3 +381,73 @@ def test_a_run_whose_data_have_changed_is_neither_judged_nor_gone_on_with(
         path.unlink()
     folder_of(root, 20)
     assert train(runs.config(tmp_path_factory, train__steps=8, **changes), workdir) == 0
+
+
+# ---------------------------------------------------------------- splits without slices
+def given_split(tmp_path: Path, parts: str) -> dict[str, str]:
+    """Changes to a config: a folder of as many patients as `parts`, whose table brings these as its split."""
+    root = folder_of(tmp_path, len(parts.split()))
+    head, *rows = (root / "meta.csv").read_text().splitlines()
+    rows = [f"{row},{parts.split()[int(row[1:3])]}" for row in rows]
+    (root / "meta.csv").write_text("\n".join([f"{head},part", *rows]))
+    return {"data__source": "folder", "data__dir": str(root), "data__split_column": "part"}
+
+
+def of_classes(tmp_path: Path) -> dict[str, object]:
+    """Two classes with test images of their own, none of whose training images are held out."""
+    for half in ("Training", "Testing"):
+        for label in "ab":
+            folder = tmp_path / half / label
+            folder.mkdir(parents=True)
+            for i in range(3):
+                name = next(
+                    n for n in map("{}.png".format, range(i, 99, 3)) if not classes._validates(Path(n))
+                )
+                Image.new("L", (32, 32), 9 * i).save(folder / name)
+    return {"data__source": "classes", "data__dir": str(tmp_path), "data__split__by": "slice"}
+
+
+@pytest.mark.filterwarnings("ignore:data.split.by=slice")
+@pytest.mark.parametrize(
+    ("of", "preset", "told"),
+    [
+        (
+            lambda path: given_split(path, "train train test"),
+            "ghost",
+            r"data\.split_column=part: .*slice val,",
+        ),
+        (lambda path: given_split(path, "val val test"), "ghost", r"data\.split_column=part: .*slice train,"),
+        (of_classes, "classifier", r"data\.source=classes: its own split has no slice in val, .* folder val"),
+        (
+            lambda path: {"data__split__fractions": [0.7, 0.0, 0.3]},
+            "ghost",
+            r"data\.split\.fractions=\(0\.7, 0\.0, 0\.3\): leaves val empty, .* above 0",
+        ),
+    ],
+)
+def test_a_training_needs_slices_to_train_and_to_validate_on(of, preset, told, tmp_path, tmp_path_factory):
+    config = runs.preset(tmp_path_factory, preset, **of(tmp_path / "data"))
+    for start in (train, dry_run):
+        with pytest.raises(PixmedError, match=told) as caught:
+            start(config, tmp_path / "run")
+        assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_that_nobody_tests_is_told_before_the_training(tmp_path, tmp_path_factory, monkeypatch, capsys):
+    changes = {"data__split__fractions": [0.7, 0.3, 0.0]}
+    config = runs.config(tmp_path_factory, **changes)
+    line = "data.split.fractions=(0.7, 0.3, 0.0): leaves test empty, so nobody is there to test on after"
+    assert dry_run(config, tmp_path / "run") == 0
+    assert capsys.readouterr().out.count(line) == 1
+    use_toy(monkeypatch)
+    assert train(config, tmp_path / "run") == 0
+    out = capsys.readouterr().out
+    assert out.count(line) == 1 and out.index(line) < out.index("compiling")
+    for split in ("test", "spare"):
+        with pytest.raises(PixmedError, match=f"has no slices in its {split} split; .* such as val"):
+            facts.open_data(tmp_path / "run", config, split)
+    assert len(facts.open_data(tmp_path / "run", config, "test+val").of("test+val"))
+    given = runs.config(tmp_path_factory, **given_split(tmp_path / "data", "train train val"))
+    assert dry_run(given, tmp_path / "given") == 0
+    assert "data.split_column=part: names no slice test, so" in capsys.readouterr().out

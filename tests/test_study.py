@@ -9,7 +9,7 @@ import runs
 
 from pixmed_jax import config as configs
 from pixmed_jax.errors import PixmedError
-from pixmed_jax.study import parts, study
+from pixmed_jax.study import parts, study, study_dry_run
 
 
 def config(preset="test", **changes):
@@ -72,6 +72,16 @@ def test_seeds_of_systems_have_folders_of_their_own():
 def test_a_system_that_there_is_not(tmp_path, key):
     with pytest.raises(PixmedError, match=f"{key}: gan is no system of this study; there are dcgan, ghost"):
         study(config(**{key: ["ghost", "gan"]}), tmp_path / "w")
+    assert not (tmp_path / "w").exists()
+
+
+@pytest.mark.parametrize("begin", [study, study_dry_run])
+def test_a_study_of_nobody_to_test_on_is_not_begun(begin, tmp_path, tmp_path_factory):
+    plain = config()
+    split = {**plain["data"]["split"], "fractions": [0.7, 0.3, 0.0]}
+    data = {**plain["data"], "dir": str(runs.shared(tmp_path_factory) / "data"), "split": split}
+    with pytest.raises(PixmedError, match=r"fractions=\(0\.7, 0\.3, 0\.0\): leaves test empty, and a study"):
+        begin(config(data=data), tmp_path / "w")
     assert not (tmp_path / "w").exists()
 
 

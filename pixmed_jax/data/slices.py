@@ -110,7 +110,7 @@ def load(source: Source, rows: Sequence[int] | np.ndarray, size: int, *, workers
         faults = [str(result) for result in results if isinstance(result, PixmedError)]
         raise PixmedError(f"{len(faults)} of {len(rows)} slices cannot be used: {listing(faults, NAMED)}")
     if not loaded:
-        raise PixmedError("no slices to load; set data.dir or data.split.fractions")
+        raise PixmedError("no slices to load; choose a split that has some")
     images, masks, lost, limits = zip(*loaded, strict=True)
     if source.masked and any(lost):
         names = [name for name, gone in zip(files, lost, strict=True) if gone]

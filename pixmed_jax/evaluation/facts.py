@@ -22,13 +22,17 @@ def open_data(workdir: Path, config: Mapping[str, Any], split: str) -> Dataset:
 
 
 def check_unseen(workdir: Path, config: Mapping[str, Any], dataset: Dataset, split: str) -> None:
-    """PixmedError, if a split but that of training holds whom the run's own record says its weights have
-    seen, or who is behind what they have seen.
+    """PixmedError, if a split is empty, or one but that of training holds whom the run's own record says its
+    weights have seen, or who is behind what they have seen.
 
     Splits are drawn from the names in the data: one patient more or less, and everybody may be elsewhere. And
     spare patients may be behind synthetic slices or the weights that the run started from, since only val and
     test were looked at when it took these: PixmedError then too, and where the record of them is gone.
     """
+    if not len(dataset.of(split)):
+        raise PixmedError(
+            f"{workdir}: has no slices in its {split} split; give another as split, such as val"
+        )
     tested = [name for name in split.split("+") if name != "train"]
     if not tested:
         return

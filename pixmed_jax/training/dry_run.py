@@ -13,7 +13,7 @@ from pixmed_jax.data.pipeline import batch_rows
 from pixmed_jax.models import count
 from pixmed_jax.training import mesh, supervised
 from pixmed_jax.training.build import check_ranges, is_supervised, make_task, named_weights, network, networks
-from pixmed_jax.training.loop import check_rates, open_data, total_steps
+from pixmed_jax.training.loop import check_rates, open_data, total_steps, untested
 from pixmed_jax.training.warm_start import with_behind
 
 
@@ -27,6 +27,8 @@ def dry_run(config: dict[str, Any], workdir: Path) -> int:
     for name, rows in dataset.rows.items():
         patients = len({dataset.source.groups[i] for i in rows})
         print(f"  {name:5} {len(rows):6} slices of {patients:4} patients")
+    if told := untested(config, dataset):
+        print(told)
 
     batch_size, train = config["train"]["batch_size"], dataset.rows["train"]
     rows = train[np.unique(batch_rows(config["seed"], 0, batch_size, len(train)))]

@@ -82,6 +82,8 @@ def train(config: dict[str, Any], workdir: Path, *, fresh: bool = False) -> int:
                 "or give --fresh to start over"
             )
             return 0
+        if told := untested(config, dataset):
+            _tell(told)
         if meshes.is_first():
             run_folder.note(workdir, **run_folder.environment())  # where it goes on, which may be elsewhere
             checkpoint.check_room(workdir / "checkpoints", state, config["checkpoint"]["keep"])
@@ -108,14 +110,38 @@ def _tell(line: str) -> None:
 
 
 def open_data(config: dict[str, Any]) -> Dataset:
-    """The dataset of a config; it has masks, if what the model is told is made of them."""
+    """The dataset of a config; it has masks, if what the model is told is made of them, and slices to train
+    and to validate on.
+    """
     dataset = open_dataset(**config["data"], seed=config["seed"])
     if not dataset.source.masked and dataset.masked:
         raise PixmedError(
             f"data.source={config['data']['source']}: has no masks, and this model is trained on them; "
             "set data.source=folder and data.dir to images with masks"
         )
+    for name in ("train", "val"):
+        if not len(dataset.rows[name]):
+            cause, remedy = why_empty(config["data"], dataset, name)
+            raise PixmedError(f"{cause}, and a training looks at both train and val; {remedy}")
     return dataset
+
+
+def untested(config: dict[str, Any], dataset: Dataset) -> str:
+    """What to tell before a training after which there is nobody to test on; "" where there is."""
+    if len(dataset.rows["test"]):
+        return ""
+    cause, remedy = why_empty(config["data"], dataset, "test")
+    return f"{cause}, so nobody is there to test on after the training; {remedy} if that is not meant"
+
+
+def why_empty(data: Mapping[str, Any], dataset: Dataset, name: str) -> tuple[str, str]:
+    """Why a split has no slices, and what gives it some."""
+    if not dataset.source.given or data["split"]["folds"]:
+        shares = tuple(data["split"]["fractions"])
+        return f"data.split.fractions={shares}: leaves {name} empty", "give it a share above 0"
+    if column := data["split_column"]:
+        return f"data.split_column={column}: names no slice {name}", f"call some patients {name} there"
+    return f"data.source={data['source']}: its own split has no slice in {name}", f"add a folder {name}"
 
 
 def total_steps(config: dict[str, Any], train_slices: int) -> int:
