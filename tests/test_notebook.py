@@ -1,5 +1,6 @@
 """The Colab notebook runs from its first cell to its last, and would leave Colab's own JAX alone."""
 
+import asyncio
 import json
 import os
 import re
@@ -62,7 +63,7 @@ def test_it_runs(notebook, tmp_path, tmp_path_factory, monkeypatch):
     client = nbclient.NotebookClient(
         notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(PATH.parent)}}
     )
-    client.execute()
+    asyncio.run(client.async_execute())  # which closes its loop; execute() leaves one open, and its sockets
     said = "\n".join(
         "".join(output.get("text", "")) for cell in notebook.cells for output in cell.get("outputs", ())
     )
