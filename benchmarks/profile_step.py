@@ -10,58 +10,26 @@ that is never idle.
 import re
 import tempfile
 import time
-from collections import Counter
+from collections import ChainMap, Counter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+import hlo
 import jax
 import measure
 import numpy as np
+import step as steps
 from jax.profiler import ProfileData
 
-from pixmed_jax import inference
-from pixmed_jax.data import regions
-from pixmed_jax.data.phantom_anatomy import LABEL_NAMES
 from pixmed_jax.data.pipeline import Arrays
 from pixmed_jax.training import mesh as meshes
-from pixmed_jax.training.build import make_task
-from pixmed_jax.training.loop import jit_step
 from pixmed_jax.training.task import jit_init
 
 _TRACED, _QUEUED = 5, 20  # steps
 _FEW = 8  # channels
 
 
-class Operation(NamedTuple):
-    """A line of the compiled program."""
-
-    result: str  # its type
-    operands: tuple[str, ...]
-    place: str  # in our code
-    groups: int
-    convolution: bool
-
-
-def program(text: str) -> dict[str, Operation]:
-    """{name: operation}; kernels carry the name with underscores for dots and dashes."""
-    found = {}
-    for line in text.splitlines():
-        parts = re.match(r"\s+(?:ROOT )?%(\S+) = (.*?) ([\w-]+)\((.*)", line)
-        if parts:
-            name, result, kind, rest = parts.groups()
-            place = re.search(r'op_name="([^"]*)"', line)
-            groups = re.search(r"feature_group_count=(\d+)", line)
-            found[name] = Operation(
-                result,
-                tuple(re.findall(r"%([\w.-]+)", rest.split(")")[0])),
-                place[1] if place else "",
-                int(groups[1]) if groups else 1,
-                "conv" in name and kind in ("custom-call", "convolution"),
-            )
-    return found
-
-
-def kind(name: str, known: dict[str, Operation]) -> str:
+def kind(name: str, known: hlo.Computation) -> str:
     operation = known.get(name)
     if operation is None or not operation.convolution:
         return "all else"
@@ -94,24 +62,19 @@ def main() -> None:
     options = measure.arguments(
         __doc__, config="ghost:paper", size=0, batch=0, dtype="float32", top=40, hlo=""
     )
-    config = measure.preset(options.config)
-    data, train = config["data"], config["train"]
-    data["size"] = options.size or data["size"]
-    train["batch_size"] = batch = options.batch or train["batch_size"]
-    train["dtype"] = options.dtype
-    side = round(data["size"] * data["load_scale"])
-    names = regions.class_names(data["condition"], LABEL_NAMES, data["class_channels"], data["tissues"])
-    noise = np.random.default_rng(0).integers(0, 256, (64, side, side, 1), dtype=np.uint8)
-    maps = np.ones((64, side, side) if data["condition"] in regions.MAPS else 64, np.uint8)
-    arrays, classes = Arrays(noise, maps, np.zeros(64, np.int32)), len(names)
-    rows = np.arange(batch, dtype=np.int32) % 64
-    task, mesh = make_task(config), meshes.make_mesh(batch)
+    config = steps.changed(measure.preset(options.config), vars(options))
+    data, batch = config["data"], config["train"]["batch_size"]
+    mesh = meshes.make_mesh(batch)
     everywhere = meshes.replicated(mesh)
-    arrays = jax.device_put(arrays, everywhere)
-    example = inference.example_batch(config, classes)
-    state = jit_init(task.init, out_shardings=everywhere)(jax.random.PRNGKey(0), example)
     with measure.told("compiling the step"):
-        step = jit_step(task, config, classes, mesh).lower(state, arrays, rows).compile()
+        made = steps.of(config, mesh)
+        step = made.lowered.compile()
+    slices, maps, labels = made.arrays
+    noise = np.random.default_rng(0).integers(0, 256, slices.shape, dtype=np.uint8)
+    arrays = Arrays(noise, np.ones(maps.shape, np.uint8), np.zeros(labels.shape, np.int32))
+    arrays = jax.device_put(arrays, everywhere)
+    rows = np.arange(batch, dtype=np.int32) % len(noise)
+    state = jit_init(made.task.init, out_shardings=everywhere)(jax.random.PRNGKey(0), made.example)
     text = step.as_text()
     if options.hlo:
         Path(options.hlo).write_text(text)
@@ -128,7 +91,8 @@ def main() -> None:
         began = time.perf_counter()
         run(queued)
         took.append((time.perf_counter() - began) / queued * 1e3)
-    spent, known = traced(run), program(text)
+    computations, _ = hlo.parse(text)
+    spent, known = traced(run), dict(ChainMap(*computations.values()))
     # Within a command buffer the kernel alone says which operation it is of.
     by_kernel = {re.sub(r"[.-]", "_", name): name for name in known}
     by_operation: Counter[str] = Counter()

@@ -34,11 +34,11 @@ LAYERS = (
         "enhancement.upscaler",
     ),  # stages
     ("judges",),
-    ("build", "gan", "supervised", "settle"),  # tasks
+    ("build", "gan", "supervised", "settle", "warm_start"),  # tasks
     ("task", "checkpoint", "quiet", "export.folder", "feed", "mesh", "records"),
     ("models", "losses", "data", "metrics", "enhancement"),
     ("models.layers",),
-    ("models.convolutions",),
+    ("models.convolutions", "models.normalisation"),
     ("models.filtering",),
     ("models.products",),
     (
