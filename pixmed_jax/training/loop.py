@@ -233,7 +233,7 @@ def _run(run: Run, state: Any, steps: int, interrupt: Interrupt) -> int:
     if first_process:
         run_folder.note(workdir, step_bytes=count.reserved(step_function))
     records = Records(workdir if first_process else None, first)
-    bar = Bar(first, steps, batch_size, shown=first_process)
+    bar = Bar(first, steps, batch_size, every=log["every"], shown=first_process)
     writer = checkpoint.Writer(
         workdir / "checkpoints",
         keep=config["checkpoint"]["keep"],

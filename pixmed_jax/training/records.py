@@ -5,20 +5,34 @@ import math
 import socket
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.console import Console, ConsoleOptions
+from rich.measure import Measurement
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Column
+from rich.text import Text
 from tensorboardX import summary
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.record_writer import RecordWriter
 
 from pixmed_jax import workdir as run_folder
 from pixmed_jax.errors import PixmedError
+
+_BAR = 20  # columns of the bar, where a line has room
+_GAP = "  "
 
 
 class Records:
@@ -97,24 +111,51 @@ def _step(line: str) -> float:
         return math.inf
 
 
-class Bar:
-    """Steps done, images/s, losses and the time left: a bar on a terminal, one line per report elsewhere."""
+class _Fitting:
+    """Of some words as many as fit on a line."""
 
-    def __init__(self, step: int, steps: int, batch_size: int, *, shown: bool = True):
+    def __init__(self, words: Sequence[str]):
+        self._words = words
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        return Measurement(0, len(_GAP.join(self._words)))
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
+        count = len(self._words)
+        while len(_GAP.join(self._words[:count])) > options.max_width:
+            count -= 1
+        yield Text(_GAP.join(self._words[:count]), no_wrap=True)
+
+
+class _Told(ProgressColumn):
+    """What was reported last; it gives way where a line is short, and steps and the time left do not."""
+
+    def render(self, task: Task) -> _Fitting:
+        return _Fitting(task.fields["told"])
+
+
+class Bar:
+    """Steps done, images/s, losses and the time left: a bar on a terminal, one line per report elsewhere.
+
+    every: the steps from one report to the next, which is all there is to tell before the first.
+    """
+
+    def __init__(self, step: int, steps: int, batch_size: int, *, every: int, shown: bool = True):
         self._steps, self._batch_size, self._shown = steps, batch_size, shown
         self._images, self._seconds = 0, 0.0  # of training since the last report
         self._bar: Progress | None = None
         if shown and sys.stderr.isatty():
             self._bar = Progress(
                 TextColumn("training"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[told]}"),
-                TimeRemainingColumn(),
+                BarColumn(_BAR),
+                MofNCompleteColumn(table_column=Column(no_wrap=True)),  # rich narrows what may wrap
+                _Told(),
+                TimeRemainingColumn(table_column=Column(no_wrap=True)),
                 console=Console(stderr=True),
             )
             self._bar.start()
-            self._task = self._bar.add_task("training", total=steps, completed=step, told="compiling")
+            told = [f"metrics every {every} steps"]
+            self._task = self._bar.add_task("training", total=steps, completed=step, told=told)
 
     def advance(self, step: int, seconds: float) -> None:
         """One more step is done and took `seconds`; compiling, grids and saves are no training time."""
@@ -127,12 +168,12 @@ class Bar:
         """Tell `values`; returns images/s since the last report."""
         rate = self._images / max(self._seconds, 1e-9)
         self._images, self._seconds = 0, 0.0
-        told = "  ".join([f"{rate:.1f} images/s", *(f"{name} {value:.3f}" for name, value in values.items())])
+        told = [f"{rate:.1f} images/s", *(f"{name} {value:.3f}" for name, value in values.items())]
         if self._bar is not None:
             self._bar.update(self._task, told=told)
         elif self._shown:
             left = (self._steps - step) * self._batch_size / max(rate, 1e-9)
-            print(f"step {step}/{self._steps}  {told}  {_duration(left)} left", flush=True)
+            print(_GAP.join([f"step {step}/{self._steps}", *told, f"{_duration(left)} left"]), flush=True)
         return rate
 
     def close(self) -> None:
