@@ -63,6 +63,74 @@ def test_rows_of_the_table_may_come_in_any_order_and_with_a_byte_order_mark(root
     assert folder.source(root).labels.tolist() == [0, 1, 0]
 
 
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+@pytest.mark.parametrize("separator", [";", "\t", ","])
+def test_columns_may_be_parted_as_spreadsheets_do(root, separator, mark):
+    rows = [
+        ["file", '"label, or; class\tso"', "patient_group"],
+        ["a.png", "glioma", '"1,5; 2"'],
+        ["b.png", "x y", "p1"],
+        ["c.png", "glioma", "p2"],
+    ]
+    text = mark + "\r\n".join(separator.join(row) for row in rows)
+    (root / "meta.csv").write_text(text, encoding="utf-8", newline="")
+    source = folder.source(root, label_column="label, or; class\tso")
+    assert source.label_names == ("glioma", "x y")
+    assert source.groups == ("1,5; 2", "p1", "p2")
+
+
+def test_a_header_of_one_column_and_one_without_end(tmp_path):
+    path = tmp_path / "meta.csv"
+    path.write_text("file\na;b.png\n")
+    assert tables.read_table(path, "data.meta") == (["file"], [{"file": "a;b.png"}])
+    path.write_text('"' + ";" * 200_000)
+    with pytest.raises(PixmedError, match="field larger than field limit"):
+        tables.read_table(path, "data.meta")
+
+
+def test_a_table_may_leave_out_suffixes(tmp_path):
+    """Of pictures in subfolders, of names with dots in them, and of volumes, whose suffix has two parts."""
+    for name in ("x/a.png", "y/a.bmp", "case1.5.png"):
+        put(tmp_path / "images" / name, image())
+        put(tmp_path / "masks" / name, mask())
+    for part, values in (("images", image()), ("masks", mask())):
+        np.save(tmp_path / part / "v.npy", np.stack([values, values], -1))
+    (tmp_path / "meta.csv").write_text(
+        "file,label,patient_group\nv,c,p4\nx/a,a,p1\ny/a.bmp,b,p2\ncase1.5,c,p3\n"
+    )
+    source = folder.source(tmp_path)
+    assert dict(zip(source.files, source.groups, strict=True)) == {
+        "x/a.png": "p1",
+        "y/a.bmp": "p2",
+        "case1.5.png": "p3",
+        "v.npy#000": "p4",
+        "v.npy#001": "p4",
+    }
+    (tmp_path / "meta.csv").write_text(
+        "file,label,patient_group\nx/a,a,p1\nx/a.png,a,p2\na,b,p2\ny/a.png,b,p3\n"
+    )
+    message = fault(tmp_path)
+    assert "1 files with several rows (x/a.png)" in message
+    assert "2 rows without a file ('a', 'y/a.png')" in message
+
+
+def test_stems_in_doubt_name_nothing():
+    """check_data goes on where two images share a stem, and does not choose between them."""
+    rows = [{"file": "a"}, {"file": "a.png"}, {"file": "b"}]
+    found = tables.match(rows, ["a.png", "a.bmp", "b.png"], "file", [])
+    assert found.absent == ["a"]
+    assert found.unusable == {"a.bmp": "has no row"}
+
+
+def test_lists_of_a_table_are_cut_and_say_how_images_are_called(root):
+    rows = "".join(f"scan {i},glioma,p1\n" for i in range(70))
+    (root / "meta.csv").write_text("file,label,patient_group\n" + rows)
+    message = fault(root)
+    assert "70 rows without a file ('scan 0'," in message and " and 50 more)" in message
+    assert "name files below data.images, such as a.png, remove the rows" in message
+    assert len(message) < 700
+
+
 def test_without_a_table_each_file_is_its_own_group(root):
     for options in ({"meta": ""}, {"label_column": "", "patient_column": ""}):
         source = folder.source(root, **options)
@@ -144,6 +212,10 @@ def test_a_missing_column_names_those_found(root):
     message = fault(root, label_column="class", patient_column="pid")
     assert "'class' (set data.label_column), 'pid' (set data.patient_column)" in message
     assert "it has file, label, patient_group" in message
+    (root / "meta.csv").write_text(META.replace(",", "|"))
+    assert fault(root).endswith(
+        "it has file|label|patient_group; part its columns by commas, semicolons or tabs"
+    )
 
 
 def test_faults_of_the_table_are_all_listed(root):

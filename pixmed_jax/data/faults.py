@@ -18,13 +18,17 @@ class Fault(NamedTuple):
     remedy: str
 
     def __str__(self) -> str:
-        found = f"{len(self.names)} {self.what} ({listing(self.names, NAMED)})" if self.names else self.what
+        return self.told(NAMED)
+
+    def told(self, limit: int) -> str:
+        """With up to `limit` of the names."""
+        found = f"{len(self.names)} {self.what} ({listing(self.names, limit)})" if self.names else self.what
         return f"{found}, {self.remedy}"
 
 
-def raise_all(where: Path, faults: Sequence[Fault]) -> None:
+def raise_all(where: Path, faults: Sequence[Fault], limit: int = NAMED) -> None:
     if faults:
-        raise PixmedError(f"{where}: " + "; ".join(map(str, faults)))
+        raise PixmedError(f"{where}: " + "; ".join(fault.told(limit) for fault in faults))
 
 
 def named(what: str, names: Iterable[str], remedy: str) -> list[Fault]:

@@ -21,10 +21,10 @@ import numpy as np
 
 from pixmed_jax.data import arrays, intensity, volumes
 from pixmed_jax.data.faults import raise_all
-from pixmed_jax.data.pairs import Item, open_pairs, pair, scan, slice_name
+from pixmed_jax.data.pairs import LONE, Entry, Item, incomplete, open_pairs, pair, scan, slice_name, stem_of
 from pixmed_jax.data.reader import Reader, tell
 from pixmed_jax.data.slices import Source
-from pixmed_jax.data.tables import columns_of
+from pixmed_jax.data.tables import Matched, columns_of
 from pixmed_jax.errors import PixmedError
 
 DEFAULT_META = "meta.csv"
@@ -56,7 +56,8 @@ def source(
     `split_column` names one with train, val or test, or with folds, for data that bring their own split.
     `allow_empty_masks` keeps slices without a tumour: pictures are refused and slices of volumes left out
     otherwise. `axis` is how volumes are cut (`volumes.stack`), `rule` one of `intensity`.
-    `keep_faulty` leaves it to `Source.read` to tell of unusable files and of masks of another size.
+    `keep_faulty` leaves it to `Source.read` to tell of unusable files, of masks of another size, and of
+    what is missing: each image without a mask or a row, each mask and row without an image counts as a slice.
     """
     root = Path(directory)
     if not root.is_dir():
@@ -64,18 +65,22 @@ def source(
     parsed = intensity.parse(rule)
     image_paths, image_faults = scan(root / images, "data.images")
     mask_paths, mask_faults = scan(root / masks, "data.masks")
-    paired, classes, pair_faults = pair(image_paths, mask_paths)
-    items, item_faults = open_pairs(root / images, paired, axis)
-    raise_all(root, [*image_faults, *mask_faults, *pair_faults, *(() if keep_faulty else item_faults)])
-    reader = Reader(items, axis, parsed, classes, allow_empty_masks, keep_faulty)
+    entries, classes, pair_faults = pair(image_paths, mask_paths)
+    items, item_faults = open_pairs(root / images, entries, axis)
+    if keep_faulty:
+        pair_faults, item_faults = [fault for fault in pair_faults if fault.what not in LONE], []
+    raise_all(root, [*image_faults, *mask_faults, *pair_faults, *item_faults])
 
     table = root / meta
-    names = [item.name for item in items]
     columns: dict[str, list[str]] = {}
     if meta and not (meta == DEFAULT_META and not table.exists()):
-        columns = columns_of(table, names, file_column, label_column, patient_column, split_column)
+        pictures = [item.name for item, entry in zip(items, entries, strict=True) if entry.image]
+        asked = file_column, label_column, patient_column, split_column
+        told = columns_of(table, pictures, *asked, keep_faulty=keep_faulty)
+        items, columns = _described(items, told, entries, root / images, table.name)
+    reader = Reader(items, axis, parsed, classes, allow_empty_masks, keep_faulty)
     labels = columns.get(label_column, [])
-    label_names = tuple(sorted(set(labels)))
+    label_names = tuple(sorted(set(labels) - {""}))
     if len(label_names) > MAX_LABELS:
         raise PixmedError(
             f"{table}: column '{label_column}' names {len(label_names)} labels, over {MAX_LABELS}; "
@@ -91,7 +96,7 @@ def source(
         lone := sum(group == item.name for group, item in zip(groups, items, strict=True))
     ):
         tell(f"{root}: {lone} volumes are taken for a patient each; data.meta can say whose they are")
-    own = [label_names.index(label) for label in labels] or None
+    own = [label_names.index(label) if label else 0 for label in labels] or None
     label_ids = np.array([own[i] if own else reader.main_class(i, k) for i, k in rows], np.int32)
     classes_shown = [reader.shown(i, k) for i, k in rows]
     if set(classes_shown) == {0}:
@@ -113,6 +118,28 @@ def source(
         limits=reader.limits,
         several=any((count or 0) > 1 for count in classes_shown),
     )
+
+
+def _described(
+    items: Sequence[Item], told: Matched, entries: Sequence[Entry], folder: Path, table: str
+) -> tuple[list[Item], dict[str, list[str]]]:
+    """The items with what the table lacks of them as their fault, and rows without a file; all columns."""
+    found = [
+        item
+        if item.fault or item.name not in told.unusable
+        else incomplete(item.name, folder / item.name, f"{told.unusable[item.name]} in {table}")
+        for item in items
+    ]
+    masks = [entry.stem for entry in entries if not entry.image]
+    counted = {name for stem in masks for name in (stem, stem.rpartition("_")[0])}
+    found += [
+        incomplete(name, folder / name, f"is missing, and {table} has it")
+        for name in told.absent
+        if stem_of(name) not in counted  # of whom there is a mask
+    ]
+    return found, {
+        column: values + [""] * (len(found) - len(values)) for column, values in told.values.items()
+    }
 
 
 def groups_of(items: Sequence[Item]) -> list[str]:

@@ -16,9 +16,21 @@ from pixmed_jax.errors import PixmedError, listing
 from pixmed_jax.progress import watched
 
 NO_MASK = "images without a mask"
+NO_IMAGE = "masks without an image"
+NO_CLASS = "images without the mask of a class"
+LONE = {NO_MASK, NO_IMAGE, NO_CLASS}  # faults that concern these files alone
 FORMATS = "PNG, JPEG, TIFF, BMP, DICOM, NIfTI, .mat, .npy or .npz"
 
 Paths = tuple[Path, ...]  # of one picture or volume: a file, or the files of a DICOM series
+
+
+class Entry(NamedTuple):
+    """The files of an image and of its masks, by their names; `fault` says what is missing."""
+
+    stem: str
+    image: Paths
+    masks: list[Paths]
+    fault: str = ""
 
 
 class Item(NamedTuple):
@@ -55,7 +67,7 @@ def scan(folder: Path, key: str) -> tuple[dict[str, Paths], list[Fault]]:
         suffix = arrays.suffix(path)
         if suffix not in decode.SUFFIXES and not volumes.is_volume(path):
             others.add(path.suffix or path.name)
-        elif (stem := _stem(name, suffix)) in paths:
+        elif (stem := stem_of(name)) in paths:
             twice.append(f"{folder.name}/{name}")
         else:
             paths[stem] = (path,)
@@ -66,7 +78,9 @@ def scan(folder: Path, key: str) -> tuple[dict[str, Paths], list[Fault]]:
     return paths, faults
 
 
-def _stem(name: str, suffix: str) -> str:
+def stem_of(name: str) -> str:
+    """A relative path without the suffix, if that is one of an image."""
+    suffix = arrays.suffix(Path(name))
     known = suffix in decode.SUFFIXES or suffix in volumes.SUFFIXES
     return name[: -len(suffix)] if known else name
 
@@ -88,10 +102,12 @@ def _join_series(image_paths: dict[str, Paths], mask_paths: dict[str, Paths]) ->
 
 def pair(
     image_paths: dict[str, Paths], mask_paths: dict[str, Paths]
-) -> tuple[list[tuple[str, Paths, list[Paths]]], tuple[str, ...], list[Fault]]:
-    """(stem, image, masks) sorted by stem, the classes of several masks each, and the files left alone.
+) -> tuple[list[Entry], tuple[str, ...], list[Fault]]:
+    """Images with their masks sorted by stem, the classes of several masks each, and the files left alone.
 
-    The files of a DICOM series become one entry, here and in the arguments.
+    The files of a DICOM series become one entry, here and in the arguments. For who wants to go on without
+    them, images without a mask, or without that of a class, are among the entries, and behind all of them
+    masks without an image.
     """
     if not image_paths or not mask_paths:  # that fault is known; thousands of lone files add nothing
         return [], (), []
@@ -104,7 +120,7 @@ def pair(
             owner, _, part = stem.rpartition("_")
             part = "" if part == "mask" else part
         if owner not in partners:
-            lone_masks.append(mask_paths[stem][0].name)
+            lone_masks.append(stem)
         elif part in partners[owner]:
             contested += [mask_paths[stem][0].name, mask_paths[partners[owner][part]][0].name]
         else:
@@ -117,42 +133,48 @@ def pair(
         for stem in found.values()
     ]
     kinds = {tuple(sorted(found)) for found in partners.values() if found}
-    odd = []
+    lacks: dict[str, str] = {}
     if not contested and len(kinds) > 1:  # NAME_CLASS for some classes only: which ones are empty?
         every = set().union(*kinds)
-        odd = [
-            f"{image_paths[stem][0].name} lacks {listing(sorted(every - set(found)))}"
+        lacks = {
+            stem: f"lacks {listing(sorted(every - set(found)))}"
             for stem, found in partners.items()
             if every - set(found)
-        ]
+        }
+    odd = [f"{image_paths[stem][0].name} {told}" for stem, told in lacks.items()]
     faults = named(NO_MASK, lone_images, "add the masks or remove the images")
-    faults += named("masks without an image", lone_masks, "add the images or remove the masks")
+    lone_names = [mask_paths[stem][0].name for stem in lone_masks]
+    faults += named(NO_IMAGE, lone_names, "add the images or remove the masks")
     faults += named("masks for an image that has another", set(contested), "keep one of each")
-    faults += named("images without the mask of a class", odd, "add it, empty if need be")
+    faults += named(NO_CLASS, odd, "add it, empty if need be")
     classes = tuple(name for name in max(kinds, key=len, default=()) if name != encodings.BACKGROUND)
-    paired = [
-        (stem, image_paths[stem], [mask_paths[found[part]] for part in _background_first(found)])
-        for stem, found in sorted(partners.items())
-        if found
-    ]
-    return paired, classes if len(max(kinds, key=len, default=())) > 1 else (), faults
+    entries = []
+    for stem, found in sorted(partners.items()):
+        masks = [mask_paths[found[part]] for part in _background_first(found)]
+        entries.append(Entry(stem, image_paths[stem], masks, lacks.get(stem, "") if found else "has no mask"))
+    entries += [Entry(stem, (), [mask_paths[stem]], "has no image") for stem in lone_masks]
+    return entries, classes if len(max(kinds, key=len, default=())) > 1 else (), faults
 
 
 def _background_first(parts: Iterable[str]) -> list[str]:
     return sorted(parts, key=lambda part: (part != encodings.BACKGROUND, part))
 
 
-def open_pairs(
-    folder: Path, paired: Sequence[tuple[str, Paths, list[Paths]]], axis: str
-) -> tuple[list[Item], list[Fault]]:
+def open_pairs(folder: Path, entries: Sequence[Entry], axis: str) -> tuple[list[Item], list[Fault]]:
     """The pairs by their headers; those that disagree, and files whose header cannot be used.
 
-    These are among the pairs, too, for who wants to go on without them.
+    These are among the pairs, too, for who wants to go on without them; so is what is no pair.
     """
     items, broken, unequal = [], [], []
-    for stem, image_paths, mask_paths in watched(paired, len(paired), "reading headers"):
+    for stem, image_paths, mask_paths, missing in watched(entries, len(entries), "reading headers"):
+        if not image_paths:
+            items.append(incomplete(stem, mask_paths[0][0], missing))
+            continue
         single = len(image_paths) == 1 and volumes.is_dicom(image_paths[0]) is False
         name = image_paths[0].relative_to(folder).as_posix() if single or len(image_paths) == 1 else stem
+        if missing:
+            items.append(incomplete(name, image_paths[0], missing))
+            continue
         try:
             image = open_entry(image_paths, folder / stem, "image")
             masks = tuple(
@@ -176,6 +198,11 @@ def open_pairs(
         *named("masks differ in height x width from their image", unequal, "export both at one size"),
         *named("files are unusable", broken, "replace them"),
     ]
+
+
+def incomplete(name: str, path: Path, fault: str) -> Item:
+    """In the place of a pair whose other half is missing."""
+    return Item(name, path, (), (1, 0, 0), f"{path}: {fault}")
 
 
 def open_entry(paths: Paths, folder: Path, wanted: str) -> Path | arrays.Array:

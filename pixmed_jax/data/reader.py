@@ -248,7 +248,7 @@ class Reader:
         return np.ascontiguousarray(encodings.as_uint8(values, mask.name))
 
     def _is_hot(self, item: Item) -> bool:
-        first = item.masks[0]
-        return len(item.masks) > 1 or (
-            isinstance(first, arrays.Array) and len(volumes.stack_shape(first, self._axis)) == 4
+        return len(item.masks) > 1 or any(
+            isinstance(mask, arrays.Array) and len(volumes.stack_shape(mask, self._axis)) == 4
+            for mask in item.masks
         )

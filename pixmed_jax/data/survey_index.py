@@ -80,13 +80,13 @@ def index_pairs(index: Index, images: str, masks: str) -> None:
     root = index.root
     image_paths, faults = pairs.scan(root / images, "check_data.images")
     mask_paths, mask_faults = pairs.scan(root / masks, "check_data.masks")
-    paired, _, pair_faults = pairs.pair(image_paths, mask_paths)
-    masks_of = {stem: found for stem, _, found in paired}
+    entries, _, pair_faults = pairs.pair(image_paths, mask_paths)
+    masks_of = {entry.stem: entry.masks for entry in entries}
     lone = []
     in_order = sorted(image_paths.items(), key=lambda entry: entry[1])
     for stem, paths in watched(in_order, len(in_order), "reading headers"):
         record = Record(_relative(paths[0], root) if len(paths) == 1 else f"{images}/{stem}")
-        if mask_paths and stem not in masks_of:
+        if mask_paths and not masks_of.get(stem):
             record.defects.append(pairs.NO_MASK)
             lone.append(record.file)
         index.add(record, paths, masks_of.get(stem, ()))
@@ -142,12 +142,12 @@ def read_table(
     known = {name: column for name, column in columns.items() if column in found}
     wholes = list(dict.fromkeys(record.whole for record in records))
     files = [_relative(root / whole, within) for whole in wholes]
-    values, row_faults = tables.match(rows, files, file_column, list(known.values()))
+    matched = tables.match(rows, files, file_column, list(known.values()))
     for name, column in known.items():
-        told = dict(zip(wholes, values[column], strict=True))
+        told = dict(zip(wholes, matched.values[column], strict=True))
         for record in records:
             setattr(record, name, told[record.whole])
-    return faults + row_faults
+    return faults + matched.faults
 
 
 def reason_of(error: PixmedError, path: Path) -> str:

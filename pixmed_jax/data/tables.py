@@ -1,16 +1,44 @@
 """Tables of one row per image, as CSV in UTF-8 that nobody has vetted.
 
+Columns are parted by commas, semicolons or tabs. A row names its file with or without the suffix.
 Errors: PixmedError, all faults of a table at once.
 """
 
 import csv
+import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from pixmed_jax.data.faults import Fault, named, raise_all
+from pixmed_jax.data.pairs import stem_of
 from pixmed_jax.errors import PixmedError, listing
 
 _MAX_TABLE = 2**27
+_MAX_HEADER = 2**16
+_SEPARATORS = ",;\t"
+NO_FILE = "rows without a file"
+# What may be wrong with the row of a file, for all files and for one.
+_OF_A_FILE = {
+    "files with several rows": "has several rows",
+    "rows with an empty label, patient or split": "has an empty label, patient or split",
+    "files without a row": "has no row",
+}
+_NAMED = 20  # rows in a line: where one is wrong, most are, and in the same way
+
+
+class Matched(NamedTuple):
+    """What a table says of some files.
+
+    values: {column: value per file, "" where there is none}.
+    unusable: {file: what is wrong with its row}. absent: the files of rows that have none.
+    """
+
+    values: dict[str, list[str]]
+    unusable: dict[str, str]
+    absent: list[str]
+    faults: list[Fault]
 
 
 def columns_of(
@@ -20,19 +48,26 @@ def columns_of(
     label_column: str,
     patient_column: str,
     split_column: str,
-) -> dict[str, list[str]]:
-    """{column: value per file} of the columns asked for, in the order of `files`."""
+    *,
+    keep_faulty: bool = False,
+) -> Matched:
+    """The columns asked for, in the order of `files`.
+
+    keep_faulty: files that the table does not describe, and rows without a file, are the caller's to refuse.
+    """
     found, rows = read_table(path, "data.meta")
     wanted = {"data.file_column": file_column, "data.label_column": label_column}
     wanted |= {"data.patient_column": patient_column, "data.split_column": split_column}
     missing = [f"'{column}' (set {key})" for key, column in wanted.items() if column and column not in found]
     if missing:
-        raise PixmedError(f"{path}: no column {listing(missing)}; it has {listing(found)}")
+        parted = "; part its columns by commas, semicolons or tabs" if len(found) == 1 else ""
+        raise PixmedError(f"{path}: no column {listing(missing)}; it has {listing(found)}{parted}")
 
     columns = [column for column in (label_column, patient_column, split_column) if column]
-    values, faults = match(rows, files, file_column, columns)
-    raise_all(path, faults)
-    return values
+    matched = match(rows, files, file_column, columns)
+    left = {NO_FILE, *_OF_A_FILE} if keep_faulty else set()
+    raise_all(path, [fault for fault in matched.faults if fault.what not in left], _NAMED)
+    return matched
 
 
 def read_table(path: Path, key: str) -> tuple[list[str], list[dict[str, str | None]]]:
@@ -41,35 +76,57 @@ def read_table(path: Path, key: str) -> tuple[list[str], list[dict[str, str | No
         if path.stat().st_size > _MAX_TABLE:
             raise PixmedError(f"{path}: over {_MAX_TABLE} bytes; set {key} to a table of one row per image")
         with path.open(newline="", encoding="utf-8-sig") as stream:  # spreadsheets write a byte order mark
-            reader = csv.DictReader(stream)
+            separator = _separator(stream.readline(_MAX_HEADER))
+            stream.seek(0)
+            reader = csv.DictReader(stream, delimiter=separator)
             return list(reader.fieldnames or []), list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise PixmedError(f"{path}: cannot be read ({error}); set {key} to a CSV in UTF-8") from error
 
 
+def _separator(header: str) -> str:
+    """The one that parts most columns: where the comma is for decimals, spreadsheets write semicolons."""
+    return max(_SEPARATORS, key=re.sub(r'"[^"]*("|$)', "", header).count)  # the first of equals
+
+
 def match(
     rows: Sequence[dict[str, str | None]], files: Sequence[str], file_column: str, columns: Sequence[str]
-) -> tuple[dict[str, list[str]], list[Fault]]:
-    """({column: value per file, "" where there is none}, what is wrong with the rows)."""
+) -> Matched:
+    """The rows of the files, by their names."""
     by_file: dict[str, dict[str, str | None]] = {}
     escaping, unknown, twice, blank = [], [], [], []
     known = set(files)
+    stems = Counter(map(stem_of, files))
+    by_stem = {stem_of(name): name for name in files if stems[stem_of(name)] == 1}
     for row in rows:
-        name = row[file_column] or ""
+        written = row[file_column] or ""
+        name = written if written in known else by_stem.get(written, written)
         if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts or "\\" in name:
             escaping.append(repr(name))
         elif name not in known:
-            unknown.append(repr(name))
+            unknown.append(name)
         elif name in by_file:
             twice.append(name)
         elif not all((row[column] or "").strip() for column in columns):
             blank.append(name)
         by_file[name] = row
+    several, empty, without = _OF_A_FILE
+    of_files = {several: twice, empty: blank, without: sorted(known - by_file.keys())}
+    such = f", such as {min(files)}" if files else ""
+    remedies = ("keep one row each", "fill them in", "add rows or set data.meta='' for none")
     faults = named("rows whose file is not a plain relative path", escaping, "use names below data.images")
-    faults += named("rows without a file", unknown, "remove them or set data.images")
-    faults += named("files with several rows", twice, "keep one row each")
-    faults += named("rows with an empty label, patient or split", blank, "fill them in")
-    faults += named("files without a row", known - by_file.keys(), "add rows or set data.meta='' for none")
-    empty: dict[str, str | None] = {}
-    # A space behind a name is not another patient.
-    return {c: [(by_file.get(name, empty).get(c) or "").strip() for name in files] for c in columns}, faults
+    faults += named(
+        NO_FILE,
+        map(repr, unknown),
+        f"name files below data.images{such}, remove the rows, or set data.images",
+    )
+    for (what, names), remedy in zip(of_files.items(), remedies, strict=True):
+        faults += named(what, names, remedy)
+    nothing: dict[str, str | None] = {}
+    return Matched(
+        # A space behind a name is not another patient.
+        {c: [(by_file.get(name, nothing).get(c) or "").strip() for name in files] for c in columns},
+        {name: _OF_A_FILE[what] for what, names in of_files.items() for name in names},
+        list(dict.fromkeys(unknown)),
+        faults,
+    )

@@ -137,6 +137,68 @@ def test_bad_files_are_skipped_by_policy_with_a_count(mixed, tmp_path, tmp_path_
     assert len(json.loads((tmp_path / "run" / "env.json").read_text())["left_out"]) == BAD
 
 
+def test_what_is_missing_is_skipped_by_policy_with_a_count(tmp_path, tmp_path_factory, monkeypatch, capsys):
+    """Images without a mask or a row, masks and rows without an image; a missing image counts once."""
+    names = [f"g{i:03d}" for i in range(GOOD)]
+    root = pairs(tmp_path / "data", names)
+    (root / "masks" / "g003.png").unlink()
+    (root / "images" / "g010.png").unlink()
+    for part in ("images", "masks"):
+        (root / part / "g020.png").unlink()
+    table = (root / "meta.csv").read_text().splitlines()
+    table = [line for line in table if not line.startswith("g030.png")]
+    table = [line.replace("p10", "") if line.startswith("g040.png") else line for line in table]
+    (root / "meta.csv").write_text("\n".join([*table, table[-1]]))  # the last one has two
+    gone = ["g003", "g010", "g020", "g030", "g040", "g059"]
+    use_toy(monkeypatch)
+    config = config_of(tmp_path_factory, root, data__faulty="skip", data__faulty_most=0.1)
+    assert train(config, tmp_path / "run") == 0
+    told = capsys.readouterr().err
+    assert f"6 of {GOOD} slices cannot be used" in told
+    for name, why in {
+        "g003": "images/g003.png: has no mask",
+        "g010": "masks/g010.png: has no image",
+        "g020": "images/g020.png: is missing, and meta.csv has it",
+        "g030": "images/g030.png: has no row in meta.csv",
+        "g040": "images/g040.png: has an empty label, patient or split in meta.csv",
+        "g059": "images/g059.png: has several rows in meta.csv",
+    }.items():
+        assert why in told, name
+    split = json.loads((tmp_path / "run" / "split.json").read_text())
+    kept = {name.removesuffix(".png") for files in split.values() for name in files}
+    assert kept == set(names) - set(gone)
+    assert len(json.loads((tmp_path / "run" / "env.json").read_text())["left_out"]) == 6
+    capped = config_of(tmp_path_factory, root, data__faulty="skip", data__faulty_most=0.05)["data"]
+    with pytest.raises(PixmedError, match=rf"6 of {GOOD} slices .*more than data.faulty_most=0.05"):
+        open_dataset(**capped, seed=0)
+    with pytest.raises(PixmedError, match=r"1 images without a mask .*; 1 masks without an image"):
+        open_dataset(**{**capped, "faulty": "error"}, seed=0)
+
+
+def test_slices_that_lack_the_mask_of_a_class_are_skipped(tmp_path, tmp_path_factory):
+    """Volumes and pictures alike; without a table, so that the masks' files name the classes."""
+    root = tmp_path / "data"
+    for i in range(12):
+        put(root / "images" / f"a{i:02d}.png", slice_of(i))
+        for name, moved in (("core", 0), ("edema", 12)):
+            put(root / "masks" / f"a{i:02d}_{name}.png", np.roll(mask_of(i), moved, 0))
+    (root / "masks" / "a03_edema.png").unlink()
+    (root / "images" / "a05.png").unlink()
+    (root / "images" / "v.npy").write_bytes(b"no header is read of what has no mask")
+    data = config_of(tmp_path_factory, root, data__faulty="skip", data__faulty_most=0.5)["data"]
+    data["split"]["by"] = "slice"
+    with pytest.warns(UserWarning, match="scores will be too good"):
+        dataset = open_dataset(**data, seed=0)
+    assert dataset.source.label_names == ("core", "edema")
+    assert set(dataset.source.files) == {f"a{i:02d}.png" for i in range(12)} - {"a03.png", "a05.png"}
+    assert [line.rsplit("/", 1)[-1] for line in sorted(dataset.left_out)] == [
+        "a03.png: lacks edema",
+        "v.npy: has no mask",
+        "a05_core.png: has no image",
+        "a05_edema.png: has no image",
+    ]
+
+
 def test_more_bad_files_than_the_cap_are_refused(mixed, tmp_path_factory):
     root, bad = mixed
     data = config_of(tmp_path_factory, root, data__faulty="skip", data__faulty_most=0.3)["data"]
