@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import math
+import re
 import types
 from pathlib import Path
 from typing import NamedTuple
@@ -432,6 +433,26 @@ def test_a_training_needs_slices_to_train_and_to_validate_on(of, preset, told, t
             start(config, tmp_path / "run")
         assert "\n" not in str(caught.value)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.filterwarnings("ignore:data.split.by=slice")
+def test_a_dry_run_counts_no_patients_whom_nobody_knows(tmp_path, tmp_path_factory, capsys):
+    """A slice that is its own group is no patient."""
+    changes = {**given_split(tmp_path, "train train train val test"), "data__split__by": "slice"}
+    table = (tmp_path / "meta.csv").read_text()
+    for text, told in (
+        (table, "6 slices of    3 patients"),
+        (
+            table.replace("p02_0.png,tumor,p02", "p02_0.png,tumor,p02_0.png"),
+            "6 slices of    3 patients, 1 of nobody known",
+        ),
+        (re.sub(r",p\d\d,", ",,", table), "6 slices of unknown patients"),
+    ):
+        (tmp_path / "meta.csv").write_text(text)
+        column = "" if ",," in text else "patient_group"
+        config = runs.config(tmp_path_factory, **changes, data__patient_column=column)
+        assert dry_run(config, tmp_path / "run") == 0
+        assert f"  train      {told}" in capsys.readouterr().out.splitlines()
 
 
 def test_that_nobody_tests_is_told_before_the_training(tmp_path, tmp_path_factory, monkeypatch, capsys):

@@ -10,10 +10,11 @@ from pixmed_jax import config as configs
 from pixmed_jax import inference
 from pixmed_jax.data.augment_settings import briefly
 from pixmed_jax.data.pipeline import batch_rows
+from pixmed_jax.data.slices import Source
 from pixmed_jax.models import count
 from pixmed_jax.training import mesh, supervised
 from pixmed_jax.training.build import check_ranges, is_supervised, make_task, named_weights, network, networks
-from pixmed_jax.training.loop import check_rates, open_data, total_steps, untested
+from pixmed_jax.training.loop import check_rates, check_slices, open_data, total_steps, untested
 from pixmed_jax.training.warm_start import with_behind
 
 
@@ -25,10 +26,12 @@ def dry_run(config: dict[str, Any], workdir: Path) -> int:
     dataset = with_behind(config, open_data(config), None)
     print(f"\nworkdir {workdir}, {len(dataset.source.files)} slices")
     for name, rows in dataset.rows.items():
-        patients = len({dataset.source.groups[i] for i in rows})
-        print(f"  {name:5} {len(rows):6} slices of {patients:4} patients")
+        print(f"  {name:5} {len(rows):6} slices of {_patients(dataset.source, rows)}")
     if told := untested(config, dataset):
         print(told)
+    check_slices(config, dataset)
+    left_out = f", {len(dataset.left_out)} cannot and are left out" if dataset.left_out else ""
+    print(f"every slice was read: {len(dataset.source.files)} can be used{left_out}")
 
     batch_size, train = config["train"]["batch_size"], dataset.rows["train"]
     rows = train[np.unique(batch_rows(config["seed"], 0, batch_size, len(train)))]
@@ -63,6 +66,15 @@ def dry_run(config: dict[str, Any], workdir: Path) -> int:
         print("weights to start from: read, and they fit")
     print(f"training: float32 state, and the activations of {part} images at a time kept for the gradient")
     return 0
+
+
+def _patients(source: Source, rows: np.ndarray) -> str:
+    """How many there are; a slice that is its own group is of nobody whom the data name."""
+    known = [row for row in rows if source.groups[row] != source.files[row]]
+    told = f"{len({source.groups[row] for row in known}):4} patients"
+    if len(known) == len(rows):
+        return told
+    return f"{told}, {len(rows) - len(known)} of nobody known" if known else "unknown patients"
 
 
 def network_sizes(config: dict[str, Any], classes: int) -> dict[str, count.Size]:

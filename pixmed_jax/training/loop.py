@@ -62,8 +62,8 @@ def train(config: dict[str, Any], workdir: Path, *, fresh: bool = False) -> int:
         run = Run(config, workdir, dataset, task, mesh)
         steps = total_steps(config, len(dataset.rows["train"]))
         check_rates(config, steps)
-        if not begun and config["data"].get("faulty", "error") == "error":
-            dataset.check()  # else all was read when the run was begun, or while the dataset was opened
+        if not begun:  # else all was read then
+            check_slices(config, dataset)
         if meshes.is_first():  # not before all that can be checked is checked
             held.enter_context(run_folder.locked(workdir / "training"))
             run_folder.prepare(workdir, config, fresh=fresh)
@@ -124,6 +124,12 @@ def open_data(config: dict[str, Any]) -> Dataset:
             cause, remedy = why_empty(config["data"], dataset, name)
             raise PixmedError(f"{cause}, and a training looks at both train and val; {remedy}")
     return dataset
+
+
+def check_slices(config: dict[str, Any], dataset: Dataset) -> None:
+    """Read every slice once; PixmedError with all that cannot be used."""
+    if config["data"].get("faulty", "error") == "error":  # else all were read while the dataset was opened
+        dataset.check()
 
 
 def untested(config: dict[str, Any], dataset: Dataset) -> str:

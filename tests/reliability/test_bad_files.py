@@ -12,6 +12,7 @@ from test_loop import use_toy
 from pixmed_jax.data import folder
 from pixmed_jax.data.sources import open_dataset
 from pixmed_jax.errors import PixmedError
+from pixmed_jax.training.dry_run import dry_run
 from pixmed_jax.training.loop import train
 
 GOOD, BAD = 60, 40
@@ -121,6 +122,26 @@ def test_all_bad_files_are_named_before_the_first_step(
         train(config_of(tmp_path_factory, kept, train__resident_gb=resident), tmp_path / "run")
     assert "\n" not in str(error.value) and "data.faulty=skip" in str(error.value)
     assert sorted(named(str(error.value), bad) + broken) == bad
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_dry_run_refuses_what_the_training_refuses(tmp_path, tmp_path_factory, capsys):
+    """Pixels are looked at, of every slice and not of the first batch alone."""
+    root = pairs(tmp_path / "data", [f"g{i:03d}" for i in range(GOOD)])
+    bad = {"g007": cut, "g031": FAULTS["black"][1], "g055": FAULTS["deep"][1]}
+    for name, damage in bad.items():
+        damage(root / "images" / f"{name}.png")
+    lines = []
+    for start in (dry_run, train):
+        with pytest.raises(PixmedError, match=rf"3 of {GOOD} slices cannot be used") as error:
+            start(config_of(tmp_path_factory, root), tmp_path / "run")
+        lines.append(str(error.value))
+        assert named(lines[-1], list(bad)) == list(bad)
+    assert lines[0] == lines[1]
+    assert "every slice was read" not in capsys.readouterr().out
+    assert dry_run(config_of(tmp_path_factory, root, data__faulty="skip"), tmp_path / "run") == 0
+    told = f"every slice was read: {GOOD - 3} can be used, 3 cannot and are left out"
+    assert told in capsys.readouterr().out.splitlines()
     assert not (tmp_path / "run").exists()
 
 
