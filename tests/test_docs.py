@@ -107,6 +107,14 @@ def keys():
     return known_keys()
 
 
+def test_the_index_counts_the_faults_of_its_page():
+    page = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    rows = [int(number) for number in re.findall(r"^\| (\d+) \|", page, re.MULTILINE)]
+    assert rows == list(range(1, len(rows) + 1))
+    told = re.search(r"\(reliability\.md\) \| (\d+) faults", (ROOT / "docs" / "index.md").read_text("utf-8"))
+    assert told and int(told[1]) == len(rows)
+
+
 def test_every_launch_command_parses_as_written():
     found = []
     for page in PAGES:
