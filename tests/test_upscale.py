@@ -67,6 +67,24 @@ def test_a_network_does_and_is_recorded(run, source, tmp_path):
     assert psnr["nearest"] < psnr["bilinear"] < psnr["bicubic"]
 
 
+def test_scores_of_what_the_network_was_trained_on_are_told(run, tmp_path, capsys):
+    record = json.loads((run / "split.json").read_text())
+    folder = tmp_path / "in"
+    for name in (seen := min(record["train"])), min(record["test"]):
+        path = folder / f"{name.split('#')[0]}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(RNG.integers(0, 256, (32, 32), np.uint8)).save(path, format="PNG")
+    assert upscale(str(folder), str(tmp_path / "out"), workdir=str(run), degrade=True) == 0
+    assert (
+        f"{run}: was trained on files of 1 of the names that are scored ({seen})" in capsys.readouterr().err
+    )
+    assert json.loads((tmp_path / "out" / "settings.json").read_text())["known"] == [seen]
+    assert f"was trained on ({seen})" in (tmp_path / "out" / "report.html").read_text()
+
+    assert upscale(str(folder), str(tmp_path / "out"), degrade=True) == 0  # by no network
+    assert "was trained on" not in capsys.readouterr().err + (tmp_path / "out" / "report.html").read_text()
+
+
 def test_a_given_reference_scores_the_large_picture(source, tmp_path):
     large = tmp_path / "large"
     assert upscale(str(source), str(large), method="lanczos") == 0

@@ -17,7 +17,7 @@ import json
 import sys
 import time
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -175,6 +175,7 @@ def process(
         if not files:
             told = listing(list(faults.values()), 5)
             raise PixmedError(f"{source}: none of {len(faults)} files can be used: {told}")
+        known = _known(method, {score.file for score in scores})
         about = {
             "stage": stage,
             "input": str(source),
@@ -188,17 +189,30 @@ def process(
             "files": files,
             "faults": faults,
             "scores": summary(scores, method.name),
+            "known": known,
         }
         run_folder.write_json(draft / SETTINGS, about)
         if scores:
             run_folder.write_text(draft / SCORES, table(scores))
         run_folder.write_text(draft / REPORT, page.render(about, shown))
     print(f"written: {target}, {len(files)} of {len(folder.items)} files; see {target / REPORT}")
+    if known:
+        print(
+            f"{method.settings['run']}: was trained on files of {len(known)} of the names that are scored "
+            f"({listing(known, 5)}); of what it knows scores are too good",
+            file=sys.stderr,
+        )
     if folder.others:
         print(f"{folder.others} files of other kinds in {source} were left alone", file=sys.stderr)
     if faults:
         print(f"{len(faults)} of {len(folder.items)} files could not be used", file=sys.stderr)
     return 1 if faults else 0
+
+
+def _known(method: Method, scored: Collection[str]) -> list[str]:
+    """Those of the scored files that are named as one that the method's network was trained on."""
+    seen = run_folder.trained_on(Path(method.settings["run"])) if "run" in method.settings else {}
+    return sorted({file.split("#")[0] for file in seen or {}} & set(scored))
 
 
 def _seconds(times: Iterable[Sequence[float]]) -> float:
