@@ -29,14 +29,19 @@ Dark pictures made bright, small ones large, a folder at a time, with a report:
   python launch.py --mode=enhance --input=DIR --output=DIR
   python launch.py --mode=upscale --input=DIR --output=DIR --upscale.scale=2 --upscale.workdir=runs/mine
 
-Exit status: 0 done, 1 a fault told in one line, 2 a mistake in the command line, 130 or 143 stopped by
-Ctrl-C or SIGTERM: a training saved, anything else undone.
+A run finds its data where they were; if they were moved, any of these modes is told by --data=NEW, once.
+
+Exit status: 0 done, 1 a fault told in one line, 2 a mistake in the command line (a flag, a key, or what an
+option of a mode does not know), 130 or 143 stopped by Ctrl-C or SIGTERM: a training saved, anything else
+undone.
 """
 
+import difflib
 import errno
 import gc
 import os
 import runpy
+import shlex
 import sys
 import warnings
 from pathlib import Path
@@ -48,9 +53,11 @@ from ml_collections import ConfigDict, config_flags
 from pixmed_jax import compiled
 from pixmed_jax import config as configs
 from pixmed_jax.allocator import keep_freed_memory
-from pixmed_jax.errors import PixmedError
+from pixmed_jax.errors import OptionError, PixmedError
 from pixmed_jax.signals import Interrupt, Stopped
+from pixmed_jax.workdir import read_config
 
+HERE = Path(__file__).absolute().parent
 MODES = (
     "train",
     "sample",
@@ -65,6 +72,7 @@ MODES = (
     "enhance",
     "upscale",
 )
+ON_DATA = ("sample", "evaluate", "audit", "utility", "reader", "demo")  # modes that read the data of a run
 FOLDERS = ("enhance", "upscale")  # modes from one folder to another
 RESTORERS = {"low_resolution": "upscale", "low_light": "enhance"}  # those that a run of a condition serves
 # fmt: off
@@ -127,13 +135,14 @@ def _main(argv: list[str]) -> int:
         warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
         _define_flags()
         if "--help" in argv or "-h" in argv:
-            print(f"{__doc__}\nFlags:\n{FLAGS.module_help(sys.argv[0])}")
+            told = FLAGS.module_help(sys.argv[0]).replace(" !!python/tuple", "")
+            print(f"{__doc__}\nFlags:\n{told}")
             return 0
         unread = FLAGS(argv)[1:]
         if unread:
             raise UsageError(f"{unread[0]!r} is no flag; flags are written --name=value")
         return _dispatch()
-    except (UsageError, flags.Error) as error:
+    except (UsageError, OptionError, flags.Error) as error:
         print(f"launch.py: {error}", file=sys.stderr)
         return 2
     except PixmedError as error:
@@ -153,14 +162,20 @@ def _define_flags() -> None:
     )
     flags.DEFINE_string("workdir", None, "Folder of the run; for training runs/NAME-PRESET by default.")
     flags.DEFINE_enum("mode", "train", MODES, "What to do.")
-    flags.DEFINE_string("data", None, "Folder for --mode=check_data to read.")
+    flags.DEFINE_string(
+        "data",
+        None,
+        "Folder for --mode=check_data to read; for modes that read the data of a run, where these are now.",
+    )
     flags.DEFINE_string("against", None, "Second folder, in which check_data looks for copies.")
     flags.DEFINE_string(
         "input", None, "Folder of pictures and volumes for --mode=enhance and --mode=upscale."
     )
     flags.DEFINE_string("output", None, "Folder for these two to write to.")
     flags.DEFINE_list("workdirs", None, "Folders of evaluated runs, for --mode=compare.")
-    flags.DEFINE_bool("fresh", False, "Delete the run in the workdir and start over.")
+    flags.DEFINE_bool(
+        "fresh", False, "Start over: delete the run in the workdir, or the samples or study of this mode."
+    )
     flags.DEFINE_string(
         "distributed",
         None,
@@ -181,13 +196,50 @@ def _check_names(words: list[str]) -> None:
     """
     given = [word.lstrip("-").split("=")[0] for word in words if word.startswith("--")]
     known = {f"{stage}.{key}" for stage, options in STAGES.items() for key in options}
-    for word, following in zip(words, [*words[1:], ""], strict=False):
-        flag, equals, value = word.partition("=")
-        if flag == "--config":
-            known |= {f"config.{key}" for key in configs.flatten(_load(value if equals else following))}
+    config = _value(words, "config")
+    if config is not None:
+        known |= {f"config.{key}" for key in configs.flatten(_load(config))}
     for name in given:
+        if name.startswith("config.") and config is None:
+            mode = _value(words, "mode") or "train"
+            how = ", and where its data are now from --data" if mode in ON_DATA else ""
+            raise UsageError(
+                f"--{name}: changes --config, which is missing; {_with_config(_value(words, 'workdir'))}"
+                if mode == "train"
+                else f"--{name}: --mode={mode} takes its config from --workdir{how}; leave it out"
+            )
         if "." in name and name not in known and name.removeprefix("no") not in known:
             raise UsageError(f"--{name}: no such key{configs.nearest(name, known)}")
+
+
+def _value(words: list[str], name: str) -> str | None:
+    """What a flag is set to in a command line that is not parsed yet, the last time; None if it is not."""
+    found = None
+    for word, following in zip(words, [*words[1:], ""], strict=False):
+        flag, equals, value = word.partition("=")
+        if flag.startswith("-") and flag.lstrip("-") == name:
+            found = value if equals else following
+    return found
+
+
+def _with_config(workdir: str | None) -> str:
+    """How to give --config: for a run that is there, the command that goes on with it."""
+    try:
+        run = read_config(Path(workdir or ""))
+        file = f"{HERE / 'configs' / run['name']}.py"
+        preset = configs.flatten(_load(f"{file}:{run['preset']}"))
+        words = [f"--config={_shown(Path(file))}:{run['preset']}"]
+        own = {key: value for key, value in configs.flatten(run).items() if key in preset}
+        words += [f"--config.{key}={_word(own[key])}" for key in own if own[key] != preset[key]]
+    except (PixmedError, UsageError, KeyError):  # no run, or one of a config that does not come with us
+        return f"try --config={_shown(HERE / 'configs' / 'ghost.py')}, or --help"
+    command = shlex.join(["python", str(_shown(HERE / "launch.py")), *words, f"--workdir={workdir}"])
+    return f"to go on with this run: {command}"
+
+
+def _word(value: Any) -> str:
+    """A config's value as a flag takes it."""
+    return str(tuple(value)) if isinstance(value, list) else str(value)
 
 
 def _load(name: str) -> dict[str, Any]:
@@ -197,14 +249,35 @@ def _load(name: str) -> dict[str, Any]:
         get_config = runpy.run_path(path)["get_config"]
         return configs.plain(get_config(preset) if preset else get_config())
     except FileNotFoundError as error:
-        raise UsageError(f"--config={path}: no such file; try --config=configs/ghost.py") from error
+        beside = HERE / path if (HERE / path).is_file() else _nearest_file(path)
+        raise UsageError(
+            f"--config={path}: no such file in {Path.cwd()}, the folder that the command is given in; try "
+            f"--config={_shown(beside)}"
+        ) from error
     except (ValueError, SyntaxError, KeyError, ImportError, OSError) as error:
         raise UsageError(f"--config={name}: {error}") from error
 
 
+def _shown(path: Path) -> Path:
+    """A file of ours as commands name it in the current folder."""
+    return path.relative_to(HERE) if Path.cwd() == HERE else path
+
+
+def _nearest_file(path: str) -> Path:
+    """The config beside this file whose name comes closest."""
+    files = {file.name: file for file in (HERE / "configs").glob("*.py")}
+    close = difflib.get_close_matches(Path(path).name, files, n=1)
+    return files.get(close[0] if close else "ghost.py", HERE / "configs" / "ghost.py")
+
+
 def _dispatch() -> int:
-    if FLAGS.mode != "check_data" and (FLAGS.data or FLAGS.against):
-        raise UsageError("--data and --against belong to --mode=check_data; training takes --config.data.dir")
+    if FLAGS.mode != "check_data" and FLAGS.against:
+        raise UsageError("--against belongs to --mode=check_data")
+    if FLAGS.mode not in ("check_data", *ON_DATA) and FLAGS.data:
+        raise UsageError(
+            "--data is for --mode=check_data, and tells those that read a run's data where these are now "
+            f"({', '.join(ON_DATA)}); training takes --config.data.dir"
+        )
     if FLAGS.mode not in FOLDERS and (FLAGS.input or FLAGS.output):
         raise UsageError(f"--input and --output belong to --mode={' and --mode='.join(FOLDERS)}")
     if FLAGS.dry_run and FLAGS.mode != "train":
@@ -213,7 +286,7 @@ def _dispatch() -> int:
     # JAX takes seconds to import; it is not needed for --help or for a mistyped flag.
     if FLAGS.mode == "train":
         if FLAGS.config is None:
-            raise PixmedError("--config is missing; try --config=configs/ghost.py, or --help")
+            raise UsageError(f"--config is missing; {_with_config(FLAGS.workdir)}")
         config = configs.plain(FLAGS.config)
         workdir = Path(FLAGS.workdir or f"runs/{config['name']}-{config['preset']}")
         if "systems" in config:
@@ -251,21 +324,21 @@ def _dispatch() -> int:
 
     if FLAGS.mode == "check_data":
         if FLAGS.data is None or FLAGS.workdir is None:
-            raise PixmedError("--mode=check_data needs --data, the folder to read, and --workdir to write to")
+            raise UsageError("--mode=check_data needs --data, the folder to read, and --workdir to write to")
         from pixmed_jax.check_data import check_data
 
         print(check_data(FLAGS.data, FLAGS.workdir, against=FLAGS.against, **FLAGS.check_data.to_dict()))
         return 0
     if FLAGS.mode == "compare":
         if not FLAGS.workdirs or FLAGS.workdir is None:
-            raise PixmedError("--mode=compare needs --workdirs, evaluated runs, and --workdir to write to")
+            raise UsageError("--mode=compare needs --workdirs, evaluated runs, and --workdir to write to")
         from pixmed_jax.evaluation.compare import compare
 
         print(f"written: {compare(FLAGS.workdirs, Path(FLAGS.workdir))}")
         return 0
     if FLAGS.mode in FOLDERS:
         if not FLAGS.input or not FLAGS.output:
-            raise PixmedError(f"--mode={FLAGS.mode} needs --input, a folder, and --output to write to")
+            raise UsageError(f"--mode={FLAGS.mode} needs --input, a folder, and --output to write to")
         if FLAGS.mode == "upscale":
             from pixmed_jax.enhancement.upscale import upscale
 
@@ -274,9 +347,15 @@ def _dispatch() -> int:
 
         return enhance(FLAGS.input, FLAGS.output, **FLAGS.enhance.to_dict())
     if FLAGS.workdir is None and FLAGS.mode != "demo":  # which has weights of its own
-        raise PixmedError(f"--mode={FLAGS.mode} needs --workdir, the folder of a trained run")
+        raise UsageError(f"--mode={FLAGS.mode} needs --workdir, the folder of a trained run")
     if FLAGS.config is not None:
-        raise PixmedError(f"--mode={FLAGS.mode} takes its config from --workdir; leave --config out")
+        raise UsageError(f"--mode={FLAGS.mode} takes its config from --workdir; leave --config out")
+    if FLAGS.data:
+        if FLAGS.workdir is None:
+            raise UsageError("--data says where the data of a run are now; give --workdir, its folder")
+        from pixmed_jax.same_data import move
+
+        move(Path(FLAGS.workdir), FLAGS.data)
     if FLAGS.mode == "demo":
         from pixmed_jax.demo.serve import demo
 
@@ -286,7 +365,7 @@ def _dispatch() -> int:
     if FLAGS.mode == "sample":
         from pixmed_jax.sampling import sample
 
-        print(f"written: {sample(workdir, **FLAGS.sample.to_dict())}")
+        print(f"written: {sample(workdir, fresh=FLAGS.fresh, **FLAGS.sample.to_dict())}")
     elif FLAGS.mode == "audit":
         from pixmed_jax.evaluation import audit
 
@@ -315,7 +394,7 @@ def _dispatch() -> int:
 
         options = FLAGS.utility.to_dict()
         presets = {name: options.pop(name) for name in ("segmenter", "classifier")}
-        here = Path(__file__).parent / "configs"
+        here = HERE / "configs"
         networks = {name: _load(f"{here / name}.py:{preset}") for name, preset in presets.items() if preset}
         return utility(workdir, networks=networks, fresh=FLAGS.fresh, **options)
     else:

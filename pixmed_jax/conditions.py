@@ -17,12 +17,12 @@ from pixmed_jax import workdir as run_folder
 from pixmed_jax.data import edits, mask_files
 from pixmed_jax.data.regions import is_tumor, known_heads
 from pixmed_jax.data.slices import plane_values
-from pixmed_jax.data.sources import open_dataset
 from pixmed_jax.data.synthetic import RECONSTRUCTION, SAMPLED
 from pixmed_jax.data.tissues import survey
-from pixmed_jax.errors import PixmedError, listing
+from pixmed_jax.errors import PixmedError, listing, one_of
 from pixmed_jax.evaluation.facts import check_unseen
 from pixmed_jax.progress import watched
+from pixmed_jax.same_data import open_of_run
 
 _SCENES = 1024  # slices kept taken apart: 80 kB each at 128 x 128
 
@@ -49,9 +49,8 @@ class Conditions(NamedTuple):
 
 def of_split(workdir: Path, split: str, generator: inference.Generator) -> Conditions:
     config = run_folder.read_config(workdir)
-    dataset = open_dataset(**config["data"], seed=config["seed"])
-    if split not in dataset.rows:
-        raise PixmedError(f"sample.split={split!r} is not one of {', '.join(dataset.rows)}")
+    dataset = open_of_run(workdir, config)
+    one_of("sample.split", split, dataset.rows)
     check_unseen(workdir, config, dataset, split)
     arrays, slices = dataset.load(dataset.rows[split], dataset.size)
     labels = tuple(slices.label_names[i] for i in slices.labels)

@@ -7,7 +7,9 @@ from a run's `config.json` sees the same values as the training that wrote it.
 import difflib
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 # What may change when a run is resumed: lengths, rates, how often something is told or kept, and what cards
@@ -23,6 +25,11 @@ FREE = (
     "checkpoint.",
     "about.",
 )
+# Where things lie. The same data in another place are the same run's, if its record says that they are the
+# same (same_data.py); the weights that a run has started from are not read again.
+PLACES = ("data.dir", "data.images", "data.masks", "data.meta", "data.leave_out", "data.synthetic_dir")
+_PATHS = (*PLACES, "model.generator.weights", "model.network.weights")
+_INSIDE = ("data.images", "data.masks", "data.meta")  # by a relative name: which files of data.dir are meant
 # Keys that came later, and what a run means that has not got them.
 LATER = {"data.enhance": "none"}
 
@@ -46,10 +53,50 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """{key: (old value, new value)} of all keys that differ; None stands for a missing key.
 
-    A key of `LATER` that one of them lacks has the value that it had before there was a choice.
+    A key of `LATER` that one of them lacks has the value that it had before there was a choice. Two spellings
+    of one path are one path.
     """
     a, b = ({**LATER, **flatten(some)} for some in (old, new))
-    return {key: (a.get(key), b.get(key)) for key in sorted(a | b) if a.get(key) != b.get(key)}
+    pairs = {key: (a.get(key), b.get(key)) for key in sorted(a | b)}
+    return {
+        key: (x, y)
+        for key, (x, y) in pairs.items()
+        if x != y and not (_ends(key, _PATHS) and x and y and same_place(x, y))
+    }
+
+
+def same_place(a: str, b: str) -> bool:
+    """Whether two paths, seen from the current folder, are one."""
+    return os.path.realpath(a) == os.path.realpath(b)
+
+
+def is_place(key: str, old: Any, new: Any) -> bool:
+    """Whether these two values of `key` may be two places of the same data, which a run's record has to tell.
+
+    `key` may have sections before it, as in a config that holds others. An empty `data.dir` is the place
+    where TFDS keeps its data; elsewhere an empty value means that there are none.
+    """
+    if _ends(key, ("data.dir",)):
+        return True
+    if not (_ends(key, PLACES) and old and new):
+        return False
+    return not _ends(key, _INSIDE) or Path(old).is_absolute() or Path(new).is_absolute()
+
+
+def moved(config: Mapping[str, Any], directory: str) -> dict[str, Any]:
+    """The config with its data in `directory`, and there too what absolute paths name in the old one."""
+    data = dict(config["data"])
+    if data["dir"]:
+        old, new = (Path(place).absolute() for place in (data["dir"], directory))
+        for name in (key.removeprefix("data.") for key in PLACES):
+            path = Path(data.get(name, ""))
+            if name != "dir" and path.is_absolute() and path.is_relative_to(old):
+                data[name] = str(new / path.relative_to(old))
+    return {**config, "data": {**data, "dir": directory}}
+
+
+def _ends(key: str, names: Iterable[str]) -> bool:
+    return any(key == name or key.endswith(f".{name}") for name in names)
 
 
 def is_free(key: str) -> bool:
@@ -58,8 +105,14 @@ def is_free(key: str) -> bool:
 
 
 def digest(config: Mapping[str, Any]) -> str:
-    """12 hexadecimal digits that name a config; what `about` says of its data changes nothing in a run."""
+    """12 hexadecimal digits that name a config; where its data lie, and what `about` says of them, changes
+    nothing in a run.
+    """
     own = {key: value for key, value in config.items() if key != "about"}
+    if isinstance(data := own.get("data"), Mapping):
+        own["data"] = {
+            key: "" if is_place(f"data.{key}", value, value) else value for key, value in data.items()
+        }
     return hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()[:12]
 
 

@@ -1,10 +1,14 @@
 """The one exception that users meet.
 
 Its message is a single line: the file or key, the reason, the remedy. `launch.py` prints that line and
-exits with status 1; a traceback therefore always means a fault of ours.
+exits with status 1, or with 2 where it is an option's value that is mistyped; a traceback therefore always
+means a fault of ours.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from pixmed_jax.config import nearest
 
 NAMED = 64  # files in a line, at most, where each of them has to be looked at
 
@@ -17,6 +21,21 @@ class PixmedError(Exception):
 
     def __init__(self, line: str):
         super().__init__("".join(c if c.isprintable() else repr(c)[1:-1] for c in line))
+
+
+class OptionError(PixmedError):
+    """A value that there is not, of an option of a mode."""
+
+
+def one_of(option: str, value: Any, known: Iterable[Any], *, given: str = "") -> None:
+    """OptionError for a value that is not among those known, with the nearest of them.
+
+    given: what the option was set to, where that names several.
+    """
+    if value not in (known := list(known)):
+        told = f"{option}={given!r}: {value!r}" if given else f"{option}={value!r}"
+        names = [str(name) for name in known]
+        raise OptionError(f"{told} is not one of {', '.join(names)}{nearest(str(value), names)}")
 
 
 def listing(items: Sequence[str], limit: int = 20) -> str:

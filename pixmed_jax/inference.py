@@ -347,6 +347,10 @@ def find(path: str | Path, step: int | str = "newest") -> checkpoint.Saved:
         return folder.open_folder(path)
     directory = path if path.name == "checkpoints" else path / "checkpoints"
     if str(step).isdigit():
+        known = [saved.step for saved in checkpoint.finished(directory)]
+        if known and int(step) not in known and not (directory / str(step)).exists():
+            names = ", ".join(map(str, known))
+            raise PixmedError(f"{directory}: no finished step {step}; give {names}, newest or best as step")
         return checkpoint.open_step(directory / str(step))
     if step not in ("newest", "best"):
         raise PixmedError(f"step={step!r}: give newest, best or a number")

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import jax
 
 from pixmed_jax import workdir as run_folder
-from pixmed_jax.config import differences
+from pixmed_jax.config import differences, is_place
 from pixmed_jax.errors import PixmedError, listing
 from pixmed_jax.evaluation.audit import audit
 from pixmed_jax.evaluation.evaluate import evaluate
@@ -63,7 +63,12 @@ def prepare(
     if old:
         config = {**config, **{table: {**old[table], **config[table]} for table in may_come}}
         come = tuple(f"{table}.{name}." for table in may_come for name in config[table].keys() - old[table])
-        changed = [k for k in differences(old, config) if k not in may_change and not k.startswith(come)]
+        changed = [
+            key
+            for key, values in differences(old, config).items()
+            # Each part looks by itself whether its data in another place are the same.
+            if key not in may_change and not key.startswith(come) and not is_place(key, *values)
+        ]
         if changed:
             raise PixmedError(
                 f"{folder}: holds a {what} with another config ({listing(changed)}); give another --workdir, "
@@ -130,12 +135,12 @@ def _run(part: Part) -> int:
         status = 0 if _trained(part) else train(part.config, part.workdir)
         if status:
             return status
-        if part.split:
+        if part.split and not _evaluated(part):  # as it is where only its data lay elsewhere
             evaluate(part.workdir, split=part.split)
     if part.audit is not None and not _audited(part):
         audit(part.workdir, **part.audit)
     if part.samples is not None and not _sampled(part):
-        sample(part.workdir, **part.samples)
+        sample(part.workdir, **part.samples, fresh=True)
     return 0
 
 
@@ -169,7 +174,7 @@ def _sampled(part: Part) -> bool:
 
 
 def _last_step(part: Part) -> int | None:
-    """None where the run in the part's folder has another config, or none."""
+    """None where the run in the part's folder has another config, such as other places, or none."""
     if _read(part.workdir / run_folder.CONFIG) != json.loads(json.dumps(part.config)):
         return None
     train_slices = _read(part.workdir / run_folder.SPLIT).get("train", {})

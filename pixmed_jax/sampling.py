@@ -29,10 +29,13 @@ The folder appears whole or not at all, and the same checkpoint, masks and seed 
 
 import csv
 import io
+import json
+import re
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -44,7 +47,7 @@ from pixmed_jax.data import arrays, edits, intensity, nifti
 from pixmed_jax.data.regions import is_tumor
 from pixmed_jax.data.synthetic import DATA_SHEET, MANIFEST, NO_TUMOR, RECOMBINED, TRAINED_ON
 from pixmed_jax.enhancement import upscaler as upscalers
-from pixmed_jax.errors import PixmedError, listing
+from pixmed_jax.errors import PixmedError, listing, one_of
 from pixmed_jax.evaluation import data_sheet
 from pixmed_jax.progress import watched
 
@@ -74,6 +77,7 @@ def sample(
     format: str = "png",
     upscale: int = 1,
     upscaler: str = "bicubic",
+    fresh: bool = False,
 ) -> Path:
     """Write `number` synthetic slices and return their folder.
 
@@ -88,22 +92,22 @@ def sample(
     edit: make new masks of the split's: "swap" sets a tumour into another patient's anatomy, "move", "scale"
         and "warp" change it in its own, "deform" bends both together, "mixed" draws one of these five;
         "remove" leaves no tumour.
-    output: default is `samples` in the run's folder. Another folder is only replaced if a sampling wrote it.
+    output: default is `samples` in the run's folder. Only an earlier sampling of the same settings, by any
+        step, is replaced.
     step: the checkpoint to use: "newest", "best" or a number.
     format: how images are written: "png" with 8 bits, "png16", or "nifti" in the data's own units.
     upscale: how many times longer than the model's the sides of what is written are: 1, 2, 3 or 4.
     upscaler: what enlarges images: nearest, bilinear, bicubic, lanczos, or the folder of a run of
         configs/super_resolution.py or configs/srgan.py. Masks and label maps take the nearest pixel.
+    fresh: replace an earlier sampling of other settings too.
     """
-    if format not in FORMATS:
-        raise PixmedError(f"sample.format={format!r} is not one of {', '.join(FORMATS)}")
+    one_of("sample.format", format, FORMATS)
     if format == "nifti":
         arrays.library("nibabel")
     for name, value, least in (("number", number, 0), ("seed", seed, 0), ("batch_size", batch_size, 1)):
         if value < least:
             raise PixmedError(f"sample.{name}={value}: give {least} or more")
-    if edit not in edits.EDITS:
-        raise PixmedError(f"sample.edit={edit!r} is unknown; use one of {listing(edits.EDITS)}")
+    one_of("sample.edit", edit, edits.EDITS)
     if layout and masks:
         raise PixmedError("sample.layout draws the masks itself; leave sample.masks out")
     if (masks or layout) and edit != "none":
@@ -158,6 +162,14 @@ def sample(
     order = chosen[conditions.ordered(labels, number or len(labels), balance and not layout)]
     seeds = inference.image_seeds(seed, len(order))
     digest = configs.digest(generator.config)
+    options = {
+        "label": label, "plane": plane, "number": len(order), "seed": seed, "balance": balance,
+        "edit": edit, "format": format, **how,
+    }  # fmt: skip
+    if not fresh:
+        source = {} if layout else {"masks": "MASKS"} if masks else {"split": split}
+        asked = {"step": step} if str(step).isdigit() else {}
+        _check_same(target, {**source, **options, **asked}, [given.files[row] for row in order])
 
     def edited(i: int) -> edits.Edited:
         row = int(order[i])
@@ -204,12 +216,9 @@ def sample(
             step=generator.step,
             masks=bool(masks),
             split=split,
-            options={
-                "label": label, "plane": plane, "number": len(order), "seed": seed, "balance": balance,
-                "edit": edit, "format": format, **how,
-            },
+            options=options,
             rows=[dict(zip(columns, row, strict=True)) for row in rows],
-        )  # fmt: skip
+        )
     if refused:
         reasons = ", ".join(f"{count} {reason}" for reason, count in refused.most_common())
         what = "layouts" if layout else "edits"
@@ -265,6 +274,32 @@ def _is_ours(target: Path) -> bool:
     written |= {f"conditions/{file.removesuffix('.nii.gz').removesuffix('.png')}.png" for file in files}
     found = [path for folder in _FOLDERS for path in (target / folder).rglob("*")]
     return all(path.relative_to(target).as_posix() in written for path in found)
+
+
+def _check_same(target: Path, settings: Mapping[str, Any], sources: Sequence[str]) -> None:
+    """PixmedError, if `target` holds a sampling of other settings, or drawn from other files.
+
+    Without "step" among the settings, one of any step is the same.
+    """
+    if not (target / MANIFEST).exists():
+        return
+    told: dict[str, str] = {}
+    try:
+        sheet = json.loads((target / f"{DATA_SHEET}.json").read_text(encoding="utf-8"))
+        told = dict(re.findall(r"--sample\.(\w+)=(.*?)(?= --sample\.|$)", sheet["command"]))
+        told |= {key: sheet[key] for key in ("layout", "upscaler") if sheet.get(key)}
+        with (target / MANIFEST).open(newline="", encoding="utf-8") as table:
+            known = [row["source"] for row in csv.DictReader(table)]
+    except (OSError, ValueError, KeyError, TypeError):  # written by an older version
+        known = []
+    ours = {key: str(value) for key, value in settings.items() if value}
+    theirs = {key: value for key, value in told.items() if key != "step" or "step" in settings}
+    if ours == theirs and known == list(sources):
+        return
+    which = " ".join(f"--sample.{key}={value}" for key, value in told.items()) or "of an older version"
+    raise PixmedError(
+        f"{target}: holds another sampling ({which}); give another --sample.output, or --fresh to replace it"
+    )
 
 
 def _write(

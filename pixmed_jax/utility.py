@@ -20,12 +20,13 @@ from pathlib import Path
 from typing import Any
 
 from pixmed_jax import workdir as run_folder
-from pixmed_jax.data.sources import Dataset, open_dataset
+from pixmed_jax.data.sources import Dataset
 from pixmed_jax.defaults import HEADS, OFF, VIEW, merged
 from pixmed_jax.errors import PixmedError, listing
 from pixmed_jax.evaluation import utility as results
 from pixmed_jax.evaluation.arms import ARMS, Experiment
 from pixmed_jax.parts import Part, finish, prepare
+from pixmed_jax.same_data import open_of_run
 from pixmed_jax.training.build import is_supervised
 
 EDITABLE = ("anatomy", "tumor+head")  # conditions that say where the head is
@@ -103,7 +104,7 @@ def plan(
     if condition == "label" and "segmenter" in chosen:
         del chosen["segmenter"]
         told.append("no segmenter: this generator draws from labels, so its slices have no masks")
-    dataset = open_dataset(**config["data"], seed=config["seed"])
+    dataset = open_of_run(workdir, config)
     _check_held_out(dataset, options["split"])
     if len(dataset.source.label_names) < 2 and "classifier" in chosen:
         del chosen["classifier"]

@@ -16,7 +16,7 @@ import shutil
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
@@ -198,8 +198,18 @@ def read_config(workdir: Path) -> dict[str, Any]:
     return config
 
 
-def prepare(workdir: Path, config: Mapping[str, Any], *, fresh: bool) -> None:
-    """Make `workdir` this run's folder: new, resumed with the same config, or emptied by `fresh`."""
+def prepare(
+    workdir: Path,
+    config: Mapping[str, Any],
+    *,
+    fresh: bool,
+    check: Callable[[Sequence[str]], None] = lambda moved: None,
+) -> None:
+    """Make `workdir` this run's folder: new, resumed with the same config, or emptied by `fresh`.
+
+    check: of a run that is resumed, before anything is written: given the keys whose data lie elsewhere now,
+    it refuses data that are not those of the run.
+    """
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         probe = workdir / ".writable"
@@ -216,7 +226,7 @@ def prepare(workdir: Path, config: Mapping[str, Any], *, fresh: bool) -> None:
     # Steps without a manifest too: they may be finished ones that have lost it.
     trained = any(path.parent.name.isdigit() for path in (workdir / "checkpoints").glob("*/*"))
     if (workdir / CONFIG).exists() and trained and not fresh:
-        _check_same(workdir, read_config(workdir), config)
+        _check_same(workdir, read_config(workdir), config, check)
     elif fresh:
         _clear(workdir)
     elif not (workdir / CONFIG).exists() and any((workdir / name).exists() for name in OUTPUTS):
@@ -268,15 +278,19 @@ def trained_on(workdir: Path) -> dict[str, str] | None:
     return {**behind, **split["train"]} if isinstance(behind, dict) else None
 
 
-def _check_same(workdir: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+def _check_same(
+    workdir: Path, old: Mapping[str, Any], new: Mapping[str, Any], check: Callable[[Sequence[str]], None]
+) -> None:
     changed = configs.differences(old, new)
     shown = {key: f"{key}: {was!r} -> {now!r}" for key, (was, now) in changed.items()}
-    refused = [text for key, text in shown.items() if not configs.is_free(key)]
+    moved = [key for key, values in changed.items() if configs.is_place(key, *values)]
+    refused = [text for key, text in shown.items() if not configs.is_free(key) and key not in moved]
     if refused:
         raise PixmedError(
             f"{workdir}: was trained with another config ({listing(refused)}); "
             "give another --workdir, or --fresh to start over in this one"
         )
+    check(moved)
     for text in shown.values():
         print(f"{workdir}: resumed with {text}", file=sys.stderr)
 

@@ -511,7 +511,7 @@ def test_from_the_command_line(tmp_path, slices):
     assert "pixmed_jax.check_data" in imported
     assert not imported & {"jax", "flax", "tensorflow_datasets"}
     for wrong, code, told in (
-        (words[:2], 1, "needs --data, the folder to read, and --workdir"),
+        (words[:2], 2, "needs --data, the folder to read, and --workdir"),
         ([*words, "--check_data.maskss=x"], 2, "did you mean check_data.masks"),
         (["--config=configs/ghost.py:test", f"--data={root}"], 2, "training takes --config.data.dir"),
     ):

@@ -107,6 +107,8 @@ def test_which_checkpoint_is_found(run, tmp_path):
     assert inference.find(run).step == max(scores)
     assert inference.find(run / "checkpoints").step == max(scores)
     assert inference.find(run, step=4).step == 4
+    with pytest.raises(PixmedError, match=r"no finished step 12345; give .*6, newest or best as step"):
+        inference.find(run, step=12345)
     assert inference.find(run / "checkpoints" / "4").step == 4
     with pytest.raises(PixmedError, match="give newest, best or a number"):
         inference.find(run, "latest")

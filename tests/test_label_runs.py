@@ -99,7 +99,8 @@ def test_a_sampling_of_labels_has_no_masks_and_nobodys_slices(run, generate, mon
         expected = generate(np.array([label]), seeds=np.array([row["seed"]], np.uint32))[0, ..., 0]
         stored = np.asarray(Image.open(output / "images" / row["file"]))
         assert np.abs(stored / 255 - expected).max() < 0.51 / 255 + 1e-5
-    sample(run, number=2, label="meningioma")  # an earlier sampling without masks is recognised and replaced
+    # An earlier sampling without masks is recognised and replaced.
+    sample(run, number=2, label="meningioma", fresh=True)
     assert len(list((output / "images").iterdir())) == 2
     assert (output / "manifest.csv").read_text().count("meningioma") == 2
     with pytest.raises(PixmedError, match=r"label='cyst' is not one of meningioma, glioma"):
@@ -109,7 +110,7 @@ def test_a_sampling_of_labels_has_no_masks_and_nobodys_slices(run, generate, mon
 def test_without_a_wish_the_labels_are_those_of_the_split(run, generate, monkeypatch):
     monkeypatch.setattr(inference, "load", lambda *_: generate)
     dataset = open_dataset(**generate.config["data"], seed=generate.config["seed"])
-    with (sample(run) / "manifest.csv").open(newline="") as file:
+    with (sample(run, fresh=True) / "manifest.csv").open(newline="") as file:
         labels = [row["label"] for row in csv.DictReader(file)]
     expected = [dataset.source.label_names[dataset.source.labels[row]] for row in dataset.rows["test"]]
     assert labels == expected

@@ -2,6 +2,7 @@
 
 import os
 import runpy
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -52,6 +53,7 @@ def test_help_needs_no_jax():
         "--evaluate.split",
     ):
         assert word in process.stdout
+    assert "!!python" not in process.stdout
 
 
 def test_a_flag_and_its_value_may_be_two_words():
@@ -59,6 +61,41 @@ def test_a_flag_and_its_value_may_be_two_words():
     assert process.returncode == 2 and "did you mean config.train.steps" in process.stderr
     process = launch("--config", "configs/ghost.py:test", "--config.seed=3", "--mode=sample")
     assert "needs --workdir" in process.stderr  # so the override itself was understood
+
+
+def test_files_are_those_of_the_current_folder(tmp_path):
+    """And who means one beside launch.py is told its name."""
+    for given, meant in (("ghost", "ghost"), ("pixpix", "pix2pix"), ("x", "ghost")):
+        process = launch(f"--config=configs/{given}.py:test", "--dry_run", cwd=tmp_path)
+        assert process.returncode == 2
+        assert process.stderr == (
+            f"launch.py: --config=configs/{given}.py: no such file in {tmp_path}, the folder that the "
+            f"command is given in; try --config={runs.ROOT / 'configs' / meant}.py\n"
+        )
+
+
+def test_options_of_other_words_are_mistakes_in_the_command_line(tmp_path, tmp_path_factory):
+    run = runs.trained(tmp_path_factory)
+    before = sorted(run.iterdir())
+    for word, told in (("edit=mxied", "did you mean mixed?"), ("split=tran", "did you mean train?")):
+        process = launch(f"--workdir={run}", "--mode=sample", f"--sample.{word}")
+        assert process.returncode == 2 and told in process.stderr and process.stderr.count("\n") == 1
+    assert sorted(run.iterdir()) == before
+
+
+@pytest.mark.slow
+def test_a_run_without_its_config_is_told_how_it_goes_on(tmp_path, tmp_path_factory):
+    """By a command that does."""
+    run = runs.copied(tmp_path_factory, tmp_path / "a run")
+    for extra in ((), ("--config.train.steps=9",)):
+        process = launch(f"--workdir={run}", *extra)
+        assert process.returncode == 2 and process.stderr.count("\n") == 1
+    words = shlex.split(process.stderr.split("to go on with this run: ")[1])
+    assert words[:3] == ["python", "launch.py", "--config=configs/ghost.py:test"]
+    assert not any(word.startswith("--config.train") for word in words)  # the others are those of the preset
+    process = launch(*words[2:])
+    assert process.returncode == 0, process.stderr
+    assert "already trained to step 6 of 6" in process.stdout and "resumed with" not in process.stderr
 
 
 def test_dry_run_trains_nothing(tmp_path, data):
@@ -122,6 +159,6 @@ def test_a_folder_is_enhanced_and_a_bad_file_told(tmp_path):
     process = launch(*words, "--enhance.metod=gamma")
     assert process.returncode == 2 and "did you mean enhance.method" in process.stderr
     process = launch(*words[:2])
-    assert process.returncode == 1 and "needs --input, a folder, and --output" in process.stderr
+    assert process.returncode == 2 and "needs --input, a folder, and --output" in process.stderr
     process = launch(f"--input={tmp_path}", "--mode=evaluate")
     assert process.returncode == 2 and "belong to --mode=enhance" in process.stderr

@@ -160,6 +160,9 @@ def test_already_trained(tmp_path, tmp_path_factory, capsys):
     config = runs.config(tmp_path_factory)
     assert train(config, workdir) == 0
     assert "already trained to step 6 of 6" in capsys.readouterr().out
+    assert train(runs.config(tmp_path_factory, train__steps=4), workdir) == 0
+    assert "already trained to step 6, beyond the 4 asked for; raise" in capsys.readouterr().out
+    assert train(config, workdir) == 0
     # As a config file has it, before it was written and read back.
     config["data"]["split"]["fractions"] = tuple(config["data"]["split"]["fractions"])
     assert train(config, workdir) == 0
@@ -320,7 +323,13 @@ def test_total_steps():
     assert steps(7, 0) == 7
     assert steps(0, 2) == 5  # 20 slices in batches of 4
     assert steps(0, 1) == 3  # the last batch is begun, not dropped
-    for wrong in ((0, 0), (5, 5), (-1, 0), (0, -2)):
+    for wrong, told in (
+        ((-4, 0), r"train\.steps=-4: give 1 or more"),
+        ((0, -2), r"train\.epochs=-2: give 1"),
+    ):
+        with pytest.raises(PixmedError, match=told):
+            steps(*wrong)
+    for wrong in ((0, 0), (5, 5)):
         with pytest.raises(PixmedError, match=rf"train\.steps={wrong[0]} and train\.epochs={wrong[1]}"):
             steps(*wrong)
 

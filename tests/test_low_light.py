@@ -156,9 +156,9 @@ def test_a_dataset_is_enhanced_where_its_config_says_so(phantoms, tmp_path):
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        ({"method": "magic"}, r"enhance\.method='magic' is unknown; use one of lime"),
+        ({"method": "magic"}, r"enhance\.method='magic' is not one of lime"),
         ({"solver": "quick"}, r"enhance\.solver='quick'"),
-        ({"strategy": 4}, r"enhance\.strategy=4 is unknown; use one of 1, 2, 3"),
+        ({"strategy": 4}, r"enhance\.strategy=4 is not one of 1, 2, 3"),
         ({"gamma": -1.0}, r"enhance\.gamma=-1.0: give 0 or more"),
         ({"strength": float("nan")}, r"enhance\.strength=nan"),
         ({"baselines": "gamma,none"}, r"'none' is not one of gamma, histogram, clahe"),

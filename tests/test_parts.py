@@ -27,6 +27,16 @@ def test_another_config_is_refused(tmp_path):
     assert json.loads((tmp_path / "config.json").read_text()) == new
 
 
+def test_data_that_were_moved_are_no_other_config(tmp_path):
+    old, new = ({"data": {"dir": place, "images": "images"}, "seed": 0} for place in ("here", "there"))
+    prepare(tmp_path, old, "study", fresh=False, contents=())
+    prepare(tmp_path, new, "study", fresh=False, contents=())
+    assert json.loads((tmp_path / "config.json").read_text()) == new
+    old["data"]["images"] = "others"
+    with pytest.raises(PixmedError, match=r"another config \(data\.images\)"):
+        prepare(tmp_path, old, "study", fresh=False, contents=())
+
+
 def test_a_fresh_start_deletes_what_the_work_wrote_and_nothing_else(tmp_path):
     for name in ("systems", "mine"):
         (tmp_path / name).mkdir()
@@ -46,6 +56,23 @@ def as_trained(part, step=7):
     part.workdir.mkdir(parents=True, exist_ok=True)
     (part.workdir / "config.json").write_text(json.dumps(part.config))
     (part.workdir / "evaluation.json").write_text(json.dumps({"step": step, "split": part.split}))
+
+
+def test_a_part_whose_data_were_moved_is_looked_at_and_not_done_again(tmp_path, monkeypatch):
+    """`train` compares the data and puts their new place on file."""
+    config = PLAIN | {"data": {"dir": "here"}}
+    part = Part("a", tmp_path / "a", PLAIN | {"data": {"dir": "there"}})
+    as_trained(part._replace(config=config))
+    calls = []
+
+    def train(config, workdir):
+        calls.append("train")
+        (workdir / "config.json").write_text(json.dumps(config))
+        return 0
+
+    monkeypatch.setattr(module, "train", train)
+    monkeypatch.setattr(module, "evaluate", lambda *_, **options: calls.append("evaluate"))
+    assert finish([part], "study") == 0 and calls == ["train"]
 
 
 def as_audited(part, step=7):

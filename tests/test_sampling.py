@@ -239,7 +239,7 @@ def test_edits_follow_the_seed_and_the_place(run, tmp_path):
 
 
 def test_edits_that_cannot_be(run, tmp_path):
-    with pytest.raises(PixmedError, match=r"sample\.edit='turn' is unknown; use one of none, swap, move"):
+    with pytest.raises(PixmedError, match=r"sample\.edit='turn' is not one of none, swap, move"):
         sample(run, edit="turn", output=str(tmp_path / "out"))
     with pytest.raises(PixmedError, match=r"sample\.edit=move .*leave sample\.masks out"):
         sample(run, edit="move", masks=str(tmp_path), output=str(tmp_path / "out"))
@@ -247,10 +247,14 @@ def test_edits_that_cannot_be(run, tmp_path):
 
 
 def test_a_sampling_of_a_version_without_edits_is_replaced(run, tmp_path):
+    """Its settings are not on record, so only where that is said."""
     output = sample(run, number=2, output=str(tmp_path / "out"))
     lines = [",".join(line.split(",")[:8]) for line in (output / "manifest.csv").read_text().splitlines()]
     (output / "manifest.csv").write_text("\n".join(lines) + "\n")
-    assert len(rows(sample(run, number=3, output=str(output)))) == 3
+    (output / "data_sheet.json").unlink()
+    with pytest.raises(PixmedError, match=r"holds another sampling \(of an older version\)"):
+        sample(run, number=2, output=str(output))
+    assert len(rows(sample(run, number=3, output=str(output), fresh=True))) == 3
 
 
 # ---------------------------------------------------------------- folders of masks
@@ -466,8 +470,45 @@ def test_a_folder_beside_the_output_is_not_touched(masks, tmp_path):
 
 def test_an_older_sampling_is_replaced_as_a_whole(masks, tmp_path):
     sample(tmp_path, masks=masks, number=5, output=str(tmp_path / "out"))
-    output = sample(tmp_path, masks=masks, number=2, output=str(tmp_path / "out"))
+    output = sample(tmp_path, masks=masks, number=2, output=str(tmp_path / "out"), fresh=True)
     assert len(list((output / "images").iterdir())) == len(rows(output)) == 2
+
+
+@pytest.mark.parametrize(
+    "other", [{"number": 3}, {"seed": 1}, {"format": "png16"}, {"step": "4"}, {"masks": "others"}]
+)
+def test_a_sampling_of_other_settings_is_only_replaced_where_that_is_said(masks, tmp_path, other):
+    words = {"masks": masks, "output": str(tmp_path / "out"), "number": 2}
+    output = sample(tmp_path, **words)
+    before = runs.tree_bytes(output)
+    sample(tmp_path, **words)  # of the same settings: nothing is lost
+    assert runs.tree_bytes(output) == before
+    if "masks" in other:
+        (tmp_path / "masks").rename(tmp_path / "others")
+        for path in (tmp_path / "others").iterdir():
+            path.rename(path.with_name(f"other_{path.name}"))
+        other = {"masks": str(tmp_path / "others")}
+    told = r"holds another sampling \(--sample\.masks=MASKS --sample\.number=2 .*--fresh to replace it"
+    with pytest.raises(PixmedError, match=told):
+        sample(tmp_path, **{**words, **other})
+    assert runs.tree_bytes(output) == before
+    sample(tmp_path, **{**words, **other}, fresh=True)
+    assert "step" in other or runs.tree_bytes(output) != before
+
+
+def test_a_sampling_of_labels_with_spaces_is_the_same_again(monkeypatch, tmp_path):
+    use(monkeypatch, "a tumour", "b")
+    masks = masks_folder(tmp_path / "masks", box(8, 8, 255))
+    for _ in range(2):
+        sample(tmp_path, masks=masks, label="a tumour", output=str(tmp_path / "out"))
+
+
+def test_the_same_settings_at_a_later_step_replace(masks, tmp_path, monkeypatch):
+    """As after more training."""
+    for step in (7, 8):
+        monkeypatch.setattr(Echo, "step", step)
+        output = sample(tmp_path, masks=masks, output=str(tmp_path / "out"))
+    assert {row["step"] for row in rows(output)} == {"8"}
 
 
 def test_an_output_that_is_a_file(masks, tmp_path):
@@ -506,9 +547,9 @@ def test_stopped_half_way(masks, tmp_path, monkeypatch, fault, older):
         patch.setattr(sampling, "_write", failing)
         expected = PixmedError if isinstance(fault, OSError) else KeyboardInterrupt
         with pytest.raises(expected, match="No space left" if expected is PixmedError else None):
-            sample(tmp_path, masks=masks, output=str(target), seed=2)
+            sample(tmp_path, masks=masks, output=str(target), seed=2, fresh=True)
     assert target.exists() is older and runs.tree_bytes(target) == before
-    sample(tmp_path, masks=masks, output=str(target), seed=2)
+    sample(tmp_path, masks=masks, output=str(target), seed=2, fresh=True)
     assert runs.tree_bytes(target) == whole
     assert sorted(p.name for p in tmp_path.iterdir()) == ["masks", "out", "whole"]
 
@@ -623,7 +664,7 @@ def test_masks_of_0_and_1_are_told_for_what_they_are_taken(monkeypatch, tmp_path
     sample(tmp_path, masks=given, output=str(tmp_path / "out"))
     assert "masks of 0 and 1 are taken for a; give sample.label" in capsys.readouterr().err
     (tmp_path / "masks" / "._m0.png").write_bytes(b"of macOS")
-    sample(tmp_path, masks=given, label="a", output=str(tmp_path / "out"))
+    sample(tmp_path, masks=given, label="a", output=str(tmp_path / "out"), fresh=True)
     assert "are taken for" not in capsys.readouterr().err
 
 

@@ -98,7 +98,7 @@ def test_a_given_reference_scores_the_large_picture(source, tmp_path):
     ("options", "told"),
     [
         ({"scale": 5}, "upscale.scale=5: give 2, 3, 4"),
-        ({"method": "cubic"}, "upscale.method='cubic' is unknown; use one of nearest"),
+        ({"method": "cubic"}, "upscale.method='cubic' is not one of nearest"),
         ({"workdir": "nowhere"}, "nowhere: neither a run's folder nor one of nearest"),
         ({"baselines": "bicubic,magic"}, "'magic' is not one of nearest"),
         ({"degrade": True, "reference": "x"}, "leave upscale.reference out"),
@@ -130,7 +130,7 @@ def test_samples_are_enlarged_and_their_masks_by_the_nearest_pixel(
     size = generator.size
     for name, told in (("nearest", "nearest"), (str(run), f"{run.name}@2")):
         large = sampling.sample(
-            generating, output=str(tmp_path / "large"), number=3, upscale=2, upscaler=name
+            generating, output=str(tmp_path / "large"), number=3, upscale=2, upscaler=name, fresh=True
         )
         for part in ("masks", "conditions"):
             for path in sorted((large / part).iterdir()):

@@ -22,7 +22,7 @@ from pixmed_jax.data.splits import SPARE
 from pixmed_jax.data.splits import split as split_rows
 from pixmed_jax.data.synthetic import join
 from pixmed_jax.enhancement.methods import prepared
-from pixmed_jax.errors import NAMED, PixmedError, listing
+from pixmed_jax.errors import NAMED, PixmedError, listing, one_of
 
 
 class Dataset(NamedTuple):
@@ -77,8 +77,8 @@ class Dataset(NamedTuple):
     def of(self, split: str) -> np.ndarray:
         """Rows of a split, or of several: "val+test". Where all train, nobody is spare."""
         names, rows = split.split("+"), {**self.rows, SPARE: self.rows.get(SPARE, np.zeros(0, np.int64))}
-        if unknown := [name for name in names if name not in rows]:
-            raise PixmedError(f"split={split!r}: {unknown[0]!r} is not one of {', '.join(rows)}")
+        for name in names:
+            one_of("split", name, rows, given=split)
         return np.sort(np.concatenate([rows[name] for name in names]))
 
     def check(self) -> None:
@@ -227,7 +227,7 @@ def _phantom(*, dir: str, patients: int, **_: Any) -> Source:
 
 
 def _folder(*, dir: str, intensity: str, patients: int, channels: int, **options: Any) -> Source:
-    return folder.source(dir, rule=intensity, **options)
+    return folder.source(_given(dir, "folder"), rule=intensity, **options)
 
 
 def _brain_tumor_mri(*, dir: str, intensity: str, split_column: str, **_: Any) -> Source:
@@ -237,7 +237,13 @@ def _brain_tumor_mri(*, dir: str, intensity: str, split_column: str, **_: Any) -
 
 
 def _classes(*, dir: str, intensity: str, channels: int, **_: Any) -> Source:
-    return classes.source(dir, rule=intensity, grey=channels == 1)
+    return classes.source(_given(dir, "classes"), rule=intensity, grey=channels == 1)
+
+
+def _given(dir: str, source: str) -> str:
+    if not dir:
+        raise PixmedError(f"data.source={source}: data.dir is empty; set it to the folder of your slices")
+    return dir
 
 
 # By the name in the config: what opens it, of the keys of `data` as keyword arguments.

@@ -18,11 +18,11 @@ from pixmed_jax.data import edits
 from pixmed_jax.data.phantom import LABEL_NAMES, PLANES, patient_slices
 from pixmed_jax.data.plausible import surveyed
 from pixmed_jax.data.regions import head, is_tumor, known_heads, label_map
-from pixmed_jax.data.sources import open_dataset
 from pixmed_jax.data.tissues import survey
 from pixmed_jax.demo.scene import Scene
 from pixmed_jax.errors import PixmedError
 from pixmed_jax.inference import Generator
+from pixmed_jax.same_data import open_of_run
 
 # Chosen by eye: every plane and every class of tumour twice. Presets have at most 480 patients.
 _PHANTOMS = ((1002, "axial"), (1011, "sagittal"), (1005, "coronal"), (1014, "axial"), (1009, "coronal"),
@@ -74,7 +74,7 @@ def _phantom(patient: int, plane: str, generator: Generator) -> Scene:
 def of_run(workdir: Path, generator: Generator) -> list[Scene]:
     """Slices of test patients, of every label in turn."""
     config = run_folder.read_config(workdir)
-    dataset = open_dataset(**config["data"], seed=config["seed"])
+    dataset = open_of_run(workdir, config)
     rows = dataset.spread("test", _MOST)
     arrays, slices = dataset.load(rows, dataset.size)
     maps, tumors = np.asarray(arrays.maps), tumor_names(generator.classes)

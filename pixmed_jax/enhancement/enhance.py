@@ -7,7 +7,6 @@ import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +20,7 @@ from pixmed_jax.enhancement.baselines import BASELINES
 from pixmed_jax.enhancement.method import Degrade, Method, Output
 from pixmed_jax.enhancement.methods import lime_method
 from pixmed_jax.enhancement.tiles import tiled
-from pixmed_jax.errors import PixmedError
+from pixmed_jax.errors import PixmedError, one_of
 
 METHODS = ("lime", "zero_dce", *BASELINES)
 
@@ -66,9 +65,9 @@ def enhance(
     intensity: how values of volumes become [0, 1]; a rule of data/intensity.py.
     """
     method = "zero_dce" if workdir else method
-    _check_choice("method", method, METHODS)
-    _check_choice("solver", solver, lime.SOLVERS)
-    _check_choice("strategy", strategy, lime.STRATEGIES)
+    one_of("enhance.method", method, METHODS)
+    one_of("enhance.solver", solver, lime.SOLVERS)
+    one_of("enhance.strategy", strategy, lime.STRATEGIES)
     least = {"gamma": gamma, "strength": strength, "alpha": alpha, "clip_limit": clip_limit, "seed": seed}
     for name, value in least.items():
         if not 0 <= value < math.inf:
@@ -106,11 +105,6 @@ def enhance(
     )
 
 
-def _check_choice(name: str, value: Any, known: Sequence[Any]) -> None:
-    if value not in known:
-        raise PixmedError(f"enhance.{name}={value!r} is unknown; use one of {', '.join(map(str, known))}")
-
-
 def _zero_dce(workdir: str, step: str) -> Method:
     if not workdir:
         raise PixmedError(
@@ -132,9 +126,8 @@ def _zero_dce(workdir: str, step: str) -> Method:
 def _baselines(names: str, method: str) -> Sequence[Method]:
     """The methods that are named, but for the one they are compared with."""
     wanted = list(BASELINES) if names == "auto" else [name for name in names.split(",") if name]
-    unknown = [name for name in wanted if name not in BASELINES]
-    if unknown:
-        raise PixmedError(f"enhance.baselines={names}: {unknown[0]!r} is not one of {', '.join(BASELINES)}")
+    for name in wanted:
+        one_of("enhance.baselines", name, BASELINES, given=names)
     found = []
     for name in wanted:
         try:

@@ -13,7 +13,7 @@ from pixmed_jax.enhancement import folder
 from pixmed_jax.enhancement.interpolation import METHODS
 from pixmed_jax.enhancement.method import Degrade, Method, Output
 from pixmed_jax.enhancement.upscaler import upscaler
-from pixmed_jax.errors import PixmedError
+from pixmed_jax.errors import PixmedError, one_of
 
 
 def upscale(
@@ -39,11 +39,10 @@ def upscale(
     degrade: make the pictures small first (data/degrade.py); they are then their own references.
     intensity: how values of volumes become [0, 1]; a rule of data/intensity.py.
     """
-    if method not in METHODS:
-        raise PixmedError(f"upscale.method={method!r} is unknown; use one of {', '.join(METHODS)}")
+    one_of("upscale.method", method, METHODS)
     names = list(METHODS) if baselines == "auto" else [name for name in baselines.split(",") if name]
-    if unknown := [name for name in names if name not in METHODS]:
-        raise PixmedError(f"upscale.baselines={baselines}: {unknown[0]!r} is not one of {', '.join(METHODS)}")
+    for name in names:
+        one_of("upscale.baselines", name, METHODS, given=baselines)
     chosen = _method(workdir or method, scale, step)
     return folder.process(
         Path(source),

@@ -21,8 +21,7 @@ from PIL import Image
 from pixmed_jax import charts, inference, pages, pictures
 from pixmed_jax import config as configs
 from pixmed_jax import workdir as run_folder
-from pixmed_jax.data.sources import open_dataset
-from pixmed_jax.errors import PixmedError
+from pixmed_jax.errors import PixmedError, one_of
 from pixmed_jax.evaluation import cards, facts, layouts, pairs, verdict
 from pixmed_jax.evaluation.evaluate import grey_floats
 from pixmed_jax.metrics.diversity import even_rows, spread_rows
@@ -48,14 +47,12 @@ def audit(
     number: images to generate for each question. split: the patients who were not trained on. samples: a
     sampled folder to judge beside.
     """
-    if split not in SPLITS:
-        raise PixmedError(f"audit.split={split!r} is not one of {', '.join(SPLITS)}")
+    one_of("audit.split", split, SPLITS)
     if number < 1:
         raise PixmedError(f"audit.number={number}: give 1 or more")
     config = run_folder.read_config(workdir)
     generator = inference.load(workdir, step)
-    dataset = open_dataset(**config["data"], seed=config["seed"])
-    facts.check_unseen(workdir, config, dataset, split)
+    dataset = facts.open_data(workdir, config, split)
     arrays, slices = dataset.load(dataset.rows[split], dataset.size)
     train_arrays, train_slices = dataset.load(dataset.rows["train"], dataset.size)
     held_out = Real(grey_floats(arrays), np.array(slices.groups))

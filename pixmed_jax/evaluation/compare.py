@@ -25,7 +25,6 @@ from PIL import Image
 from pixmed_jax import charts, inference, pages, pictures
 from pixmed_jax import config as configs
 from pixmed_jax import workdir as run_folder
-from pixmed_jax.data.sources import open_dataset
 from pixmed_jax.errors import PixmedError
 from pixmed_jax.evaluation import verdict
 from pixmed_jax.evaluation.evaluate import grey_floats
@@ -45,6 +44,7 @@ from pixmed_jax.evaluation.rows import (
     read,
     system_numbers,
 )
+from pixmed_jax.same_data import open_of_run
 
 SHOWN = 6  # masks that are drawn through every system
 # What the paper says of itself where it can be set beside our numbers (Tables 3 and 4).
@@ -101,7 +101,7 @@ def same_masks(systems: Sequence[Row], count: int = SHOWN) -> Image.Image:
     # Those with the richest maps first: their picture of the mask says most.
     for row in sorted(systems, key=lambda row: -row.first.evaluation["condition"]["bytes_per_slice"]):
         run = row.first
-        dataset = open_dataset(**run.config["data"], seed=run.config["seed"])
+        dataset = open_of_run(run.path, run.config)
         if not chosen:
             files = dataset.source.files
             chosen = [files[i] for i in dataset.spread("test", len(files)) if files[i] in common][:count]

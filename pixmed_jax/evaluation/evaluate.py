@@ -17,7 +17,7 @@ from pixmed_jax import workdir as run_folder
 from pixmed_jax.data.pipeline import Arrays
 from pixmed_jax.data.regions import known_heads
 from pixmed_jax.data.slices import Slices
-from pixmed_jax.errors import PixmedError
+from pixmed_jax.errors import PixmedError, one_of
 from pixmed_jax.evaluation import (
     cards,
     cost,
@@ -53,8 +53,7 @@ def evaluate(
 
     features, lpips: the networks of KID and its kin, and of LPIPS. weights: where published ones have theirs.
     """
-    if features not in FEATURES:
-        raise PixmedError(f"evaluate.features={features!r} is not one of {', '.join(FEATURES)}")
+    one_of("evaluate.features", features, FEATURES)
     if seed < 0:
         raise PixmedError(f"evaluate.seed={seed}: give 0 or more")
     config = run_folder.read_config(workdir)

@@ -8,15 +8,15 @@ from typing import Any
 from pixmed_jax import config as configs
 from pixmed_jax import workdir as run_folder
 from pixmed_jax.data import leaks
-from pixmed_jax.data.sources import Dataset, open_dataset
+from pixmed_jax.data.sources import Dataset
 from pixmed_jax.data.splits import SPARE
 from pixmed_jax.errors import PixmedError, listing
+from pixmed_jax.same_data import open_of_run
 
 
 def open_data(workdir: Path, config: Mapping[str, Any], split: str) -> Dataset:
     """Real slices alone: synthetic ones only train, so that their folder need not be there any more."""
-    data = config["data"]
-    dataset = open_dataset(**{**data, "synthetic_dir": ""}, seed=config["seed"])
+    dataset = open_of_run(workdir, config)
     check_unseen(workdir, config, dataset, split)
     return dataset
 

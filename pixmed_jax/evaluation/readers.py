@@ -74,7 +74,7 @@ def prepare(
         raise PixmedError(f"reader.split={split}: these patients were trained on; give test, val or val+test")
     generator = inference.load(workdir, step)
     config = generator.config
-    dataset = facts.open_data(workdir, config, split)
+    dataset = facts.open_data(workdir, run_folder.read_config(workdir), split)  # where they are now
     rng = np.random.default_rng(seed)
     real, made = _slices(generator, dataset, split, samples, seed, number // 2, rng)
     count = min(len(real), len(made))

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pixmed_jax.errors import PixmedError
+from pixmed_jax.errors import one_of
 from pixmed_jax.judges import weights
 from pixmed_jax.judges.features import Encode
 from pixmed_jax.metrics import bootstrap
@@ -51,7 +51,7 @@ def inception(given: str = "") -> Encode:
 def lpips(name: str, given: str = "") -> Distance:
     """The distance on the network of that name, a key of NAMES; images of at least LEAST[name] pixels."""
     if name not in NAMES:
-        raise PixmedError(f"evaluate.lpips={name!r} is not one of none, {', '.join(NAMES)}")
+        one_of("evaluate.lpips", name, ("none", *NAMES))
     network, empty = LPIPS(name), jnp.zeros((1, 64, 64, 1))
     like = jax.eval_shape(network.init, jax.random.PRNGKey(0), empty, empty)["params"]
     params = jax.tree.map(jnp.asarray, weights.load(name, like, given))

@@ -6,6 +6,7 @@
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ import jax
 from jax.sharding import Mesh
 
 from pixmed_jax import config as configs
-from pixmed_jax import inference, memory
+from pixmed_jax import inference, memory, same_data
 from pixmed_jax import workdir as run_folder
 from pixmed_jax.data import augment_picture
 from pixmed_jax.data.augment_settings import enabled
@@ -66,9 +67,9 @@ def train(config: dict[str, Any], workdir: Path, *, fresh: bool = False) -> int:
             check_slices(config, dataset)
         if meshes.is_first():  # not before all that can be checked is checked
             held.enter_context(run_folder.locked(workdir / "training"))
-            run_folder.prepare(workdir, config, fresh=fresh)
-            if begun:
-                _check_data(workdir, dataset, record)
+            same = partial(same_data.check, workdir, dataset, record)
+            run_folder.prepare(workdir, config, fresh=fresh, check=same)
+            same_data.note(workdir, dataset)
             run_folder.write_json(workdir / run_folder.SPLIT, dataset.description())
             if dataset.left_out:
                 run_folder.note(workdir, left_out=dataset.left_out)
@@ -77,8 +78,9 @@ def train(config: dict[str, Any], workdir: Path, *, fresh: bool = False) -> int:
         state = _start(run)
         first = int(state.step)
         if first >= steps:
+            where = f"{first} of {steps}" if first == steps else f"{first}, beyond the {steps} asked for"
             _tell(
-                f"{workdir}: already trained to step {first} of {steps}; raise train.steps to go on, "
+                f"{workdir}: already trained to step {where}; raise train.steps to go on, "
                 "or give --fresh to start over"
             )
             return 0
@@ -88,20 +90,6 @@ def train(config: dict[str, Any], workdir: Path, *, fresh: bool = False) -> int:
             run_folder.note(workdir, **run_folder.environment())  # where it goes on, which may be elsewhere
             checkpoint.check_room(workdir / "checkpoints", state, config["checkpoint"]["keep"])
         return _run(run, state, steps, interrupt)
-
-
-def _check_data(workdir: Path, dataset: Dataset, record: Mapping[str, Any] | None) -> None:
-    """A run goes on with the slices that it was begun with, or its patients of today were never its own."""
-    if record is None:
-        return
-    now = {name: set((files or {}).items()) for name, files in dataset.description().items()}
-    was = {name: set((files or {}).items()) for name, files in record.items()}
-    changed = sorted({file for name in now | was for file, _ in now.get(name, set()) ^ was.get(name, set())})
-    if changed:
-        raise PixmedError(
-            f"{workdir}: the data have changed since this run was begun: {len(changed)} slices are new, gone "
-            f"or in another split ({listing(changed, 5)}); put them back, or give another --workdir"
-        )
 
 
 def _tell(line: str) -> None:
@@ -153,7 +141,10 @@ def why_empty(data: Mapping[str, Any], dataset: Dataset, name: str) -> tuple[str
 def total_steps(config: dict[str, Any], train_slices: int) -> int:
     """`train.steps`, or what `train.epochs` comes to; exactly one of the two is not 0."""
     steps, epochs = config["train"]["steps"], config["train"]["epochs"]
-    if bool(steps) == bool(epochs) or min(steps, epochs) < 0:
+    for name, value in (("steps", steps), ("epochs", epochs)):
+        if value < 0:
+            raise PixmedError(f"train.{name}={value}: give 1 or more, or 0 where the other one counts")
+    if bool(steps) == bool(epochs):
         raise PixmedError(
             f"train.steps={steps} and train.epochs={epochs}: set exactly one of them, the other to 0"
         )

@@ -98,7 +98,7 @@ def test_a_disk_that_fills_up_while_sampling(disk, tmp_path, tmp_path_factory):
     before = runs.tree_bytes(output)
     fill(disk)
     with pytest.raises(PixmedError, match=r"samples: cannot be written \(No space left.*free space"):
-        sampling.sample(run, split="val", number=40, output=str(output))
+        sampling.sample(run, split="val", number=40, output=str(output), fresh=True)
     assert runs.tree_bytes(output) == before
     assert sorted(path.name for path in disk.iterdir()) == ["filler", "samples"]
 

@@ -26,10 +26,15 @@ from pixmed_jax.errors import PixmedError
         (("--config=configs/ghost.py:big",), 2, "no preset 'big', there are quick, paper, test"),
         (("--config=README.md",), 2, "README.md"),
         (("--config=configs",), 2, "configs"),
-        ((), 1, "--config is missing"),
-        (("--mode=sample",), 1, "needs --workdir"),
-        (("--mode=evaluate",), 1, "needs --workdir"),
-        (("--mode=sample", TEST, "--workdir=x"), 1, "leave --config out"),
+        ((), 2, "--config is missing"),
+        (("--config.train.steps=9",), 2, "--config.train.steps: changes --config, which is missing; try"),
+        (("--mode=sample", "--config.data.dir=x"), 2, "where its data are now from --data; leave it out"),
+        (("--mode=export", "--workdir=x", "--data=y"), 2, "tells those that read a run's data where"),
+        (("--mode=demo", "--data=y"), 2, "give --workdir, its folder"),
+        (("--mode=check_data",), 2, "needs --data"),
+        (("--mode=sample",), 2, "needs --workdir"),
+        (("--mode=evaluate",), 2, "needs --workdir"),
+        (("--mode=sample", TEST, "--workdir=x"), 2, "leave --config out"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
 )
@@ -48,10 +53,14 @@ def test_mistakes_are_told_in_one_line(tmp_path, words, code, told):
     ("words", "told"),
     [
         ((TEST, "--config.data.source=folder", "--config.data.dir=nowhere"), "nowhere: no such folder"),
+        (
+            (TEST, "--config.data.source=folder", "--config.data.dir="),
+            "data.dir is empty; set it to",
+        ),
         ((TEST, "--config.loss.bce=neither"), "loss.bce='neither'"),
         (("--mode=evaluate", "--workdir=nowhere"), "nowhere is no run's folder"),
     ],
-    ids=["data", "choice", "workdir"],
+    ids=["data", "no data", "choice", "workdir"],
 )
 def test_faults_that_show_later_are_told_in_one_line_too(tmp_path, data, words, told):
     if not any("data.dir" in word for word in words) and TEST in words:

@@ -18,7 +18,7 @@ def test_killed_half_way_and_run_again(older, child, tmp_path, tmp_path_factory)
     if older:
         sample(workdir, split="val", number=3, seed=1)
     before = runs.tree_bytes(workdir)
-    words = [f"--workdir={workdir}", "--mode=sample", "--sample.split=val", "--sample.number=20"]
+    words = [f"--workdir={workdir}", "--mode=sample", "--sample.split=val", "--sample.number=20", "--fresh"]
     process = child(launch, *words, at="pixmed_jax.sampling:_write", after=13).until_halted()
     process.kill()
     left = [path for path in workdir.iterdir() if path.name.startswith(".samples")]
@@ -26,7 +26,7 @@ def test_killed_half_way_and_run_again(older, child, tmp_path, tmp_path_factory)
     assert {name: data for name, data in runs.tree_bytes(workdir).items() if name in before} == before
     assert (workdir / "samples").exists() is older
 
-    found = runs.tree_bytes(sample(workdir, split="val", number=20))
+    found = runs.tree_bytes(sample(workdir, split="val", number=20, fresh=True))
     assert found == runs.tree_bytes(
         sample(workdir, split="val", number=20, output=str(tmp_path / "straight"))
     )
