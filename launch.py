@@ -55,7 +55,6 @@ from pixmed_jax import config as configs
 from pixmed_jax.allocator import keep_freed_memory
 from pixmed_jax.errors import OptionError, PixmedError
 from pixmed_jax.signals import Interrupt, Stopped
-from pixmed_jax.workdir import read_config
 
 HERE = Path(__file__).absolute().parent
 MODES = (
@@ -224,11 +223,13 @@ def _value(words: list[str], name: str) -> str | None:
 
 def _with_config(workdir: str | None) -> str:
     """How to give --config: for a run that is there, the command that goes on with it."""
+    from pixmed_jax.workdir import read_config
+
     try:
         run = read_config(Path(workdir or ""))
-        file = f"{HERE / 'configs' / run['name']}.py"
+        file = _configs()[f"{run['name']}.py"]  # no other file is run, whatever the folder's config says
         preset = configs.flatten(_load(f"{file}:{run['preset']}"))
-        words = [f"--config={_shown(Path(file))}:{run['preset']}"]
+        words = [f"--config={_shown(file)}:{run['preset']}"]
         own = {key: value for key, value in configs.flatten(run).items() if key in preset}
         words += [f"--config.{key}={_word(own[key])}" for key in own if own[key] != preset[key]]
     except (PixmedError, UsageError, KeyError):  # no run, or one of a config that does not come with us
@@ -263,11 +264,14 @@ def _shown(path: Path) -> Path:
     return path.relative_to(HERE) if Path.cwd() == HERE else path
 
 
+def _configs() -> dict[str, Path]:
+    return {file.name: file for file in (HERE / "configs").glob("*.py")}
+
+
 def _nearest_file(path: str) -> Path:
     """The config beside this file whose name comes closest."""
-    files = {file.name: file for file in (HERE / "configs").glob("*.py")}
-    close = difflib.get_close_matches(Path(path).name, files, n=1)
-    return files.get(close[0] if close else "ghost.py", HERE / "configs" / "ghost.py")
+    files = _configs()
+    return files[(difflib.get_close_matches(Path(path).name, files, n=1) or ["ghost.py"])[0]]
 
 
 def _dispatch() -> int:

@@ -35,7 +35,7 @@ LAYERS = (
     ),  # stages
     ("judges",),
     ("build", "gan", "supervised", "settle", "warm_start"),  # tasks
-    ("task", "checkpoint", "quiet", "export.folder", "feed", "mesh", "records"),
+    ("task", "checkpoint", "quiet", "export.folder", "feed", "mesh", "records", "same_data"),
     ("models", "losses", "data", "metrics", "enhancement"),
     ("models.layers",),
     ("models.convolutions", "models.normalisation"),
