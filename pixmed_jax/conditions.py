@@ -131,8 +131,10 @@ def of_folder(folder: Path, label: str, generator: inference.Generator) -> Condi
     paths = sorted(filter(mask_files.is_mask, folder.iterdir()))
     if not paths:
         raise PixmedError(f"{folder}: holds no mask pictures or volumes ({', '.join(mask_files.SUFFIXES)})")
-    maps, files, suffixes, faults = [], [], [], []
+    maps, files, suffixes = [], [], []
+    faults: dict[str, list[str]] = {}  # {reason: files}
     for path in watched(paths, len(paths), "reading masks"):
+        name = path.name
         try:
             axis = generator.config["data"].get("axis", "stored")
             for name, suffix, mask in mask_files.slices(path, axis, len(tumors)):
@@ -140,9 +142,10 @@ def of_folder(folder: Path, label: str, generator: inference.Generator) -> Condi
                 files.append(name)
                 suffixes.append(suffix)
         except PixmedError as error:
-            faults.append(str(error))
+            faults.setdefault(str(error).removeprefix(f"{folder / name}: "), []).append(name)
     if faults:
-        raise PixmedError(listing(faults))
+        reasons = [f"{_counted(names, len(paths))}: {reason}" for reason, names in faults.items()]
+        raise PixmedError(f"{folder}: {listing(reasons)}")
     values = np.stack(maps)
     if not label and len(tumors) > 1 and values.max() == 1:
         told = f"masks of 0 and 1 are taken for {tumors[0]}; give sample.label if it is another"
@@ -150,6 +153,11 @@ def of_folder(folder: Path, label: str, generator: inference.Generator) -> Condi
     labels = tuple(next((tumors[v - 1] for v in np.unique(m) if 0 < v <= len(tumors)), "") for m in values)
     limits = np.tile(generator.limits, (len(files), 1))
     return Conditions(values, labels, ("",) * len(files), tuple(files), limits, suffixes=tuple(suffixes))
+
+
+def _counted(names: Sequence[str], count: int) -> str:
+    """One file by its name, several by how many of all they are."""
+    return names[0] if len(names) == 1 else f"{len(names)} of {count} files ({listing(names, 3)})"
 
 
 def _as_map(mask: np.ndarray, path: Path, label: str, generator: inference.Generator) -> np.ndarray:
@@ -160,9 +168,10 @@ def _as_map(mask: np.ndarray, path: Path, label: str, generator: inference.Gener
     tumors = sum(map(is_tumor, classes))
     if (binary or max(values) <= tumors) and tumors < len(classes):
         raise PixmedError(
-            f"{path}: shows the tumour but not the {anatomy}, which this model needs too; give label maps "
-            f"(0 background, {', '.join(f'{i + 1} {name}' for i, name in enumerate(classes))}), such as the "
-            "conditions/ of an earlier sampling"
+            f"{path}: shows the tumour but not the {anatomy}, which this model needs too; draw it into a "
+            "head with --mode=demo, train with data.condition=tumor, or give label maps, such as the "
+            "conditions/ of a sampling "
+            f"(0 background, {', '.join(f'{i + 1} {name}' for i, name in enumerate(classes))})"
         )
     if binary and len(classes) > 1 and not label:
         raise PixmedError(
