@@ -322,8 +322,11 @@ def _dispatch() -> int:
                     f"next: python launch.py --mode={mode} --{mode}.workdir={workdir} --input=DIR --output=TO"
                 )
             elif "network" not in config["model"]:  # which makes no images
-                whose = " --sample.split=val" if _is_empty(workdir, "test") else ""
-                print(f"next: python launch.py --workdir={workdir} --mode=sample{whose}")
+                from pixmed_jax.data.synthetic import TO_TRAIN_WITH
+
+                of_labels = "--mode=sample --sample.number=500 --sample.balance"  # which are nobody's
+                how = of_labels if config["data"]["condition"] == "label" else TO_TRAIN_WITH
+                print(f"next: python launch.py --workdir={workdir} {how}")
         return status
 
     if FLAGS.mode == "check_data":

@@ -140,7 +140,7 @@ def _run(part: Part) -> int:
     if part.audit is not None and not _audited(part):
         audit(part.workdir, **part.audit)
     if part.samples is not None and not _sampled(part):
-        sample(part.workdir, **part.samples, fresh=True)
+        sample(part.workdir, **part.samples, fresh=True, quiet=True)
     return 0
 
 

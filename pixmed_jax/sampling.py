@@ -33,7 +33,7 @@ import json
 import re
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,16 @@ from pixmed_jax import config as configs
 from pixmed_jax import workdir as run_folder
 from pixmed_jax.data import arrays, edits, intensity, nifti
 from pixmed_jax.data.regions import is_tumor
-from pixmed_jax.data.synthetic import DATA_SHEET, MANIFEST, NO_TUMOR, RECOMBINED, TRAINED_ON
+from pixmed_jax.data.synthetic import (
+    DATA_SHEET,
+    MANIFEST,
+    NO_TUMOR,
+    RECOMBINED,
+    SAMPLED,
+    TO_TRAIN_WITH,
+    TRAINED_ON,
+    not_for_training,
+)
 from pixmed_jax.enhancement import upscaler as upscalers
 from pixmed_jax.errors import PixmedError, listing, one_of
 from pixmed_jax.evaluation import data_sheet
@@ -78,8 +87,9 @@ def sample(
     upscale: int = 1,
     upscaler: str = "bicubic",
     fresh: bool = False,
+    quiet: bool = False,
 ) -> Path:
-    """Write `number` synthetic slices and return their folder.
+    """Write `number` synthetic slices, say in a line what they are for, and return their folder.
 
     masks: a folder of masks, pictures or volumes; without it those of the run's `split` are used. Volumes are
         cut along the run's `data.axis`; their slices without a tumour are left out.
@@ -100,6 +110,7 @@ def sample(
     upscaler: what enlarges images: nearest, bilinear, bicubic, lanczos, or the folder of a run of
         configs/super_resolution.py or configs/srgan.py. Masks and label maps take the nearest pixel.
     fresh: replace an earlier sampling of other settings too.
+    quiet: leave that line out, for who knows what they are for.
     """
     one_of("sample.format", format, FORMATS)
     if format == "nifti":
@@ -209,6 +220,8 @@ def sample(
         columns = (*COLUMNS, *EDIT_COLUMNS, *how)
         csv.writer(table, lineterminator="\n").writerows([columns, *rows])
         run_folder.write_text(draft / MANIFEST, table.getvalue())
+        table_rows = [dict(zip(columns, row, strict=True)) for row in rows]
+        why = not_for_training(table_rows, behind[0])
         data_sheet.write(
             draft,
             workdir,
@@ -217,13 +230,31 @@ def sample(
             masks=bool(masks),
             split=split,
             options=options,
-            rows=[dict(zip(columns, row, strict=True)) for row in rows],
+            rows=table_rows,
+            why=why,
+            traced=None not in behind,
         )
     if refused:
         reasons = ", ".join(f"{count} {reason}" for reason, count in refused.most_common())
         what = "layouts" if layout else "edits"
         print(f"{len(order)} {what}, and {refused.total()} refused and drawn again: {reasons}")
+    if not quiet:
+        print(_purpose(workdir, target, {row["grade"] for row in table_rows}, why))
     return target
+
+
+def _purpose(workdir: Path, target: Path, grades: Collection[str], why: str) -> str:
+    """What the slices in `target` are for, in a line for the terminal."""
+    if why:
+        return (
+            f"not to train with: {why}; to train with: python launch.py --workdir={workdir} {TO_TRAIN_WITH}"
+        )
+    if RECOMBINED in grades:
+        return "to train with, not to share: parts of training patients, newly arranged"
+    if SAMPLED in grades:
+        audit = f"python launch.py --workdir={workdir} --mode=audit --audit.samples={target}"
+        return f"to train with, and to share once an audit finds no leak: {audit}"
+    return "of masks whose patients nobody knows here: to train with where none of them is tested on"
 
 
 def _trained_on(workdir: Path) -> dict[str, str] | None:

@@ -278,11 +278,13 @@ ROWS = [
     {"label": "glioma", "edit": "swap", "patient_group": "p1", "tumor_group": "p2", "grade": "recombined"},
     {"label": "no_tumor", "edit": "remove", "patient_group": "p2", "tumor_group": "", "grade": "recombined"},
 ]
+FOR_TRAINING = {"why": "", "traced": True}
 OPTIONS = {"label": "", "number": 3, "seed": 0, "balance": False, "edit": "mixed", "format": "png"}
 
 
 def sheet(run: Path, **options) -> dict:
-    given = {"step": 6, "masks": False, "split": "train", "rows": ROWS, "options": OPTIONS, **options}
+    given = {"step": 6, "masks": False, "split": "train", "rows": ROWS, "options": OPTIONS, **FOR_TRAINING}
+    given |= options
     config = json.loads((run / "config.json").read_text())
     return json.loads(json.dumps(data_sheet.collect(run, config=config, **given)))
 
@@ -305,8 +307,9 @@ def test_a_data_sheet_says_what_is_in_the_folder(run, tmp_path):
     (tmp_path / "out").mkdir()
     config = json.loads((run / "config.json").read_text())
     data_sheet.write(
-        tmp_path / "out", run, config=config, step=6, rows=ROWS, masks=False, split="train", options=OPTIONS
-    )
+        tmp_path / "out", run, config=config, step=6, rows=ROWS, masks=False, split="train", options=OPTIONS,
+        **FOR_TRAINING,
+    )  # fmt: skip
     page = (tmp_path / "out" / "data_sheet.md").read_text(encoding="utf-8")
     for words in (
         "Not for diagnosis",
@@ -329,9 +332,26 @@ def test_a_data_sheet_without_an_audit_or_a_split(run):
     assert facts["contents"]["patients"] == {"anatomy": None, "tumor": None}
 
 
+def test_a_data_sheet_says_what_its_folder_is_for(run):
+    """A command that trains with it is there only where training would take it."""
+    trains = sheet(run)
+    assert trains["use"]["intended"][0].startswith("Training slices")
+    assert "configs/segmenter.py" in trains["loading"] and "synthetic_trust" not in trains["loading"]
+    measures = sheet(run, why="8 are of held-out slices")
+    assert measures["use"]["intended"][0].startswith("Measuring") and measures["loading"] is None
+    assert measures["use"]["out_of_scope"][-1] == "Training: 8 are of held-out slices"
+    assert not any("Training" in use for use in measures["use"]["intended"])
+    assert sheet(run, options={**OPTIONS, "format": "nifti"})["loading"] is None  # which is not read there
+    assert "--config.data.synthetic_trust=true" in sheet(run, traced=False)["loading"]
+    assert sheet(run, masks=True)["use"]["intended"][0].endswith("and whose masks these are not")
+    for facts in (trains, measures):
+        assert faults(facts, "data_sheet") == []
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [
+        ("loading", "rm -r THIS"),
         ("contents.images", 0),
         ("contents.labels", {}),
         ("training_data.licence", ...),

@@ -81,6 +81,8 @@ def test_what_is_no_label(generate, given, told):
 def test_a_sampling_of_labels_has_no_masks_and_nobodys_slices(run, generate, monkeypatch):
     monkeypatch.setattr(inference, "load", lambda *_: generate)
     output = sample(run, number=6, balance=True)
+    sheet = json.loads((output / "data_sheet.json").read_text())
+    assert "configs/classifier.py" in sheet["loading"]  # no segmenter, which needs masks
     names = ["data_sheet.json", "data_sheet.md", "images", "manifest.csv", "trained_on.json"]
     assert sorted(p.name for p in output.iterdir()) == names
     assert faults(json.loads((output / "data_sheet.json").read_text()), "data_sheet") == []

@@ -138,7 +138,10 @@ def test_where_nobody_tests_the_evaluation_is_left_out(tmp_path, data):
     assert process.returncode == 0, process.stderr
     *_, told, following = process.stdout.splitlines()
     assert told == "not evaluated: test is empty; --mode=evaluate takes --evaluate.split=val"
-    assert following == f"next: python launch.py --workdir={workdir} --mode=sample --sample.split=val"
+    assert following == (
+        f"next: python launch.py --workdir={workdir} --mode=sample --sample.number=500 "
+        "--sample.split=train --sample.edit=mixed"
+    )
     assert not (workdir / "evaluation.json").exists()
     process = launch(f"--workdir={workdir}", "--mode=evaluate")
     assert process.returncode == 1 and process.stderr.splitlines()[-1] == (

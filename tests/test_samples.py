@@ -23,7 +23,14 @@ EXAMPLES = runs.ROOT / "examples"
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     output = tmp_path_factory.mktemp("sampled") / "out"
-    return sample(runs.trained(tmp_path_factory), output=str(output), number=6, balance=True)
+    return sample(
+        runs.trained(tmp_path_factory),
+        output=str(output),
+        number=6,
+        balance=True,
+        edit="mixed",
+        split="train",
+    )
 
 
 def entries(folder):
@@ -33,7 +40,7 @@ def entries(folder):
 
 def test_a_sequence_of_what_lies_in_the_folder(folder):
     samples = pixmed_jax.Samples(folder)
-    assert len(samples) == 6 and samples.label_names == ("glioma", "pituitary")
+    assert len(samples) == 6 and samples.label_names == ("glioma", "meningioma", "pituitary")
     for row, entry in zip(samples, entries(folder), strict=True):
         image, mask = (pixels(folder / part / entry["file"]) for part in ("images", "masks"))
         assert row["image"].shape == (32, 32, 1) and row["image"].dtype == np.float32
@@ -53,6 +60,28 @@ def test_a_sequence_of_what_lies_in_the_folder(folder):
         "mask": (6, 32, 32),
         "label": (6,),
     }
+
+
+def test_what_is_not_to_train_with_is_warned_of(folder, tmp_path, tmp_path_factory):
+    """The fixture's folder, which is, is opened without a word: pytest makes errors of warnings."""
+    assert pixmed_jax.Samples(folder).not_for_training == ""
+    run, own, held_out = (
+        runs.trained(tmp_path_factory),
+        "2 are patients' own maps",
+        "2 are of held-out slices",
+    )
+    for split, edit, told, not_told in (
+        ("test", "none", (own, held_out), ()),
+        ("train", "none", (own,), (held_out,)),
+        ("test", "move", (held_out,), (own,)),
+    ):
+        output = sample(run, output=str(tmp_path / f"{split}-{edit}"), number=2, split=split, edit=edit)
+        with pytest.warns(UserWarning, match="not to train with") as caught:
+            samples = pixmed_jax.Samples(output)
+        for words in (str(caught[0].message), samples.not_for_training):
+            assert all(of in words for of in told) and not any(of in words for of in not_told)
+    (output / "trained_on.json").unlink()  # and nobody knows
+    assert pixmed_jax.Samples(output).not_for_training == ""
 
 
 def test_folders_that_are_none(folder, tmp_path):

@@ -90,6 +90,38 @@ def test_what_is_written(run, generator, held_out, tmp_path):
         )
 
 
+def test_a_sampling_says_what_it_is_for(run, tmp_path, capsys):
+    """In the terminal, and the data sheet alike; masks from elsewhere are nobody's that is known."""
+    out = str(tmp_path / "out")
+    for options, told, trains in (
+        (
+            {},
+            "not to train with: 2 are patients' own maps, painted again, for measuring only; 2 are of",
+            False,
+        ),
+        ({"split": "train"}, "not to train with: 2 are patients' own maps", False),
+        (
+            {"edit": "move"},
+            "not to train with: 2 are of held-out slices, which networks are tested on",
+            False,
+        ),
+        ({"split": "train", "edit": "move"}, "to train with, not to share", True),
+        ({"masks": f"{out}/conditions", "output": f"{out}2"}, "of masks whose patients nobody knows", True),
+    ):
+        output = sample(run, number=2, **{"output": out, **options})
+        line = capsys.readouterr().out.splitlines()[-1]
+        assert line.startswith(told)
+        command = f"python launch.py --workdir={run} --mode=sample --sample.number=500 --sample.split=train "
+        assert (command + "--sample.edit=mixed" in line) is not trains
+        sheet = json.loads((output / "data_sheet.json").read_text())
+        assert (sheet["loading"] is not None) is trains
+        page = (output / "data_sheet.md").read_text()
+        assert ("configs/segmenter.py" in page) is trains and ("Training slices for" in page) is trains
+        assert ("Training: " in page) is not trains
+    sample(run, number=2, output=out, quiet=True)
+    assert capsys.readouterr().out == ""
+
+
 def test_same_seed_same_bytes_other_seed_other_images(run, tmp_path):
     first, again, other = (
         runs.tree_bytes(sample(run, output=str(tmp_path / name), seed=seed, number=5))
@@ -410,6 +442,19 @@ def test_every_faulty_mask_is_named(monkeypatch, tmp_path):
     with pytest.raises(PixmedError) as error:
         sample(tmp_path, masks=given, output=str(tmp_path / "out"))
     assert [name in str(error.value) for name in ("m0.png", "m1.png", "m2.png", "m3.png")] == [1, 0, 1, 1]
+
+
+def test_masks_with_one_fault_are_counted_and_told_once(monkeypatch, tmp_path):
+    use(monkeypatch, "a", "tissue_1")
+    given = masks_folder(tmp_path / "masks", *[box(8, 8, 255)] * 30, box(8, 8, 7))
+    with pytest.raises(PixmedError) as error:
+        sample(tmp_path, masks=given, output=str(tmp_path / "out"))
+    told = str(error.value)
+    assert told.startswith(f"{given}: 30 of 31 files (m0.png, m1.png, m10.png and 27 more): shows the tumour")
+    assert told.count("shows the tumour") == 1 and "m30.png: has values [0, 7]" in told
+    for remedy in ("--mode=demo", "data.condition=tumor", "conditions/ of a sampling (0 background, 1 a,"):
+        assert remedy in told
+    assert len(told) < 600 + len(given)
 
 
 def test_no_masks(monkeypatch, tmp_path):

@@ -9,6 +9,7 @@ PyTorch's DataLoader and grain's MapDataset take it as it is; `stacked` gives Ke
 decoders. Errors: PixmedError.
 """
 
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,8 @@ from pixmed_jax.progress import watched
 class Samples:
     """What `--mode=sample` wrote, in the order of its manifest.
 
-    channels_first: images as [C, S, S], as PyTorch likes them. Raises PixmedError for a folder that no
+    channels_first: images as [C, S, S], as PyTorch likes them. `not_for_training` says why they are not to
+    train with, "" if they are; opening such a folder warns of it. Raises PixmedError for a folder that no
     sampling wrote, or one in NIfTI, which other readers know.
     """
 
@@ -40,6 +42,11 @@ class Samples:
         names = sorted({entry.get("label") or "" for entry in entries})
         masked = (root / "masks").is_dir()
         self._source = synthetic.read(root, names, labelled=False, masked=masked, trust=True).source
+        known = (root / synthetic.TRAINED_ON).is_file()
+        seen = synthetic.trained_on(root, trust=False) if known else None
+        self.not_for_training: str = synthetic.not_for_training(entries, seen)
+        if self.not_for_training:
+            warnings.warn(f"{root}: not to train with: {self.not_for_training}", stacklevel=2)
         self._channels_first = channels_first
         self.label_names: tuple[str, ...] = self._source.label_names
         self.files = tuple(name.removeprefix(synthetic.PREFIX) for name in self._source.files)

@@ -13,7 +13,7 @@ Errors: PixmedError.
 import json
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -31,6 +31,8 @@ HOW = ("add", "replace", "oversample")
 # The grades of a synthetic pair, by how much of a patient is in it: a patient's own map painted again; parts
 # of patients in a new arrangement; a map that a model drew. "" where masks from elsewhere were painted.
 RECONSTRUCTION, RECOMBINED, SAMPLED = "reconstruction", "recombined", "sampled"
+# Makes pairs to train with, where a generator is told masks.
+TO_TRAIN_WITH = "--mode=sample --sample.number=500 --sample.split=train --sample.edit=mixed"
 _MOST = 2**27  # bytes of trained_on.json
 PREFIX = "synthetic/"  # before a file's name, which a real slice may have too
 
@@ -150,6 +152,25 @@ def read(
         ),
         behind,
     )
+
+
+def not_for_training(rows: Sequence[Mapping[str, Any]], seen: Collection[str] | None) -> str:
+    """Why slices with these rows of a manifest are not to train with, in a few words; "" if they may be.
+
+    seen: the files that their generator was trained on, None if nobody knows. Whoever is not among them is
+    kept to test on, and a network that was trained on their likeness would be scored too well. Of masks from
+    a folder, which have no grade, nothing is known.
+    """
+    graded = [row for row in rows if row.get("grade")]
+    painted = sum(row["grade"] == RECONSTRUCTION for row in graded)
+    held_out = [
+        row
+        for row in graded
+        if seen is not None and any(row.get(of) and row[of] not in seen for of in ("source", "tumor_source"))
+    ]
+    told = [f"{painted} are patients' own maps, painted again, for measuring only"] if painted else []
+    told += [f"{len(held_out)} are of held-out slices, which networks are tested on"] if held_out else []
+    return "; ".join(told)
 
 
 def trained_on(root: Path, trust: bool) -> dict[str, str]:

@@ -15,19 +15,23 @@ from typing import Any
 from pixmed_jax import config as configs
 from pixmed_jax import pages
 from pixmed_jax import workdir as run_folder
-from pixmed_jax.data.synthetic import DATA_SHEET, RECOMBINED, RECONSTRUCTION, SAMPLED
+from pixmed_jax.data.synthetic import DATA_SHEET, RECOMBINED, RECONSTRUCTION, SAMPLED, TO_TRAIN_WITH
 from pixmed_jax.evaluation import cards, provenance, verdict
 
-USES = (
+TRAINING = (
     "Training slices for segmenters and classifiers, beside real ones, judged on real patients whom neither "
-    "these networks nor the generator have seen",
-    "Teaching, and trying out software that reads such slices",
+    "these networks nor the generator have seen"
 )
+OF_THE_USERS = f"{TRAINING}, and whose masks these are not"
+MEASURING = (
+    "Measuring: how near the generator comes to the slices of these maps, and what it gives away of them"
+)
+TEACHING = "Teaching, and trying out software that reads such slices"
 # What each grade of a pair means for who would hand it on.
 GRADES = {
     RECONSTRUCTION: "patients' own maps, painted again: for measuring only, not to train with or share",
-    RECOMBINED: "parts of patients in new arrangements: to train with; whose anatomy a slice has stays "
-    "recognisable, so not to share",
+    RECOMBINED: "parts of patients in new arrangements: whose anatomy a slice has stays recognisable, so not "
+    "to share",
     SAMPLED: "no patient's map was given, all was drawn by a model: to share, if its audit finds no copies",
     "": "masks of the user's own: whose they are, and so whom the slices show, is not known here",
 }
@@ -43,15 +47,35 @@ def write(
     masks: bool,
     split: str,
     options: Mapping[str, Any],
+    why: str,
+    traced: bool,
 ) -> None:
     """Write the sheet of a sampling into its folder.
 
     config, step: the generator's. rows: the manifest's. masks: whether a folder of masks was drawn from, in
-    the place of those of `split`. options: the others of the sampling.
+    the place of those of `split`. options: the others of the sampling. why: it is not to train with, "" if it
+    is. traced: whether whom its models have seen is on record.
     """
-    facts = collect(workdir, config=config, step=step, rows=rows, masks=masks, split=split, options=options)
+    facts = collect(
+        workdir,
+        config=config,
+        step=step,
+        rows=rows,
+        masks=masks,
+        split=split,
+        options=options,
+        why=why,
+        traced=traced,
+    )
     run_folder.write_json(folder / f"{DATA_SHEET}.json", facts)
-    page = pages.render("pixmed_jax.evaluation", "data_sheet.md.j2", **facts, text=cards.text)
+    page = pages.render(
+        "pixmed_jax.evaluation",
+        "data_sheet.md.j2",
+        **facts,
+        text=cards.text,
+        why=why,
+        more=f"python launch.py --workdir=RUN {TO_TRAIN_WITH}",
+    )
     run_folder.write_text(folder / f"{DATA_SHEET}.md", page)
 
 
@@ -64,6 +88,8 @@ def collect(
     masks: bool,
     split: str,
     options: Mapping[str, Any],
+    why: str,
+    traced: bool,
 ) -> dict[str, Any]:
     """What data_sheet.json holds."""
     digest, data = configs.digest(config), config["data"]
@@ -120,9 +146,25 @@ def collect(
             "audited": known,
             "answers": [{k: v for k, v in answer._asdict().items() if k != "page"} for answer in told],
         },
-        "use": {"intended": list(USES), "out_of_scope": list(cards.NEVER)},
+        "use": {
+            "intended": [MEASURING if why else OF_THE_USERS if masks else TRAINING, TEACHING],
+            "out_of_scope": [*cards.NEVER, *([f"Training: {why}"] if why else [])],
+        },
+        "loading": _loading(why, labels=labels, form=options["format"], traced=traced),
         "limits": _limits(data["condition"], origin),
     }
+
+
+def _loading(why: str, *, labels: bool, form: str, traced: bool) -> str | None:
+    """The command that trains a network with the folder; None where it would be refused, or should be."""
+    if why or form == "nifti":
+        return None
+    network = "classifier" if labels else "segmenter"
+    trust = "" if traced else " --config.data.synthetic_trust=true"
+    return (
+        f"python launch.py --config=configs/{network}.py --config.data.source=folder --config.data.dir=REAL "
+        f"--config.data.synthetic_dir=THIS{trust} --workdir=runs/{network}"
+    )
 
 
 def _limits(condition: str, origin: Mapping[str, Any]) -> list[str]:
