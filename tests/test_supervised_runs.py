@@ -15,6 +15,7 @@ import pixmed_jax
 from pixmed_jax import inference
 from pixmed_jax.data.sources import open_dataset
 from pixmed_jax.errors import PixmedError
+from pixmed_jax.evaluation import supervised
 from pixmed_jax.evaluation.evaluate import evaluate, summary
 from pixmed_jax.export.export import export
 from pixmed_jax.metrics import classification, segmentation
@@ -97,7 +98,24 @@ def test_a_segmenter_is_scored_by_its_own_masks(trained):
     far = segmentation.hausdorff95(found, slices.masks > 0)
     expected = None if np.isnan(far).all() else pytest.approx(np.nanmean(far))
     assert result["hausdorff95"] == expected
-    assert result["missed"] == int((~found.any((1, 2))).sum()) and result["invented"] == 0
+    assert result["missed"] == int((~(found & (slices.masks > 0)).any((1, 2))).sum())
+    assert result["invented"] == 0
+
+
+def test_a_tumour_is_missed_if_none_of_its_pixels_is_found(trained):
+    """As a reader counts: what is found elsewhere in the slice does not help. Dice 0 beside "missed: 0" would
+    contradict itself."""
+    workdir, _ = trained["segmenter"]
+    stored = json.loads((workdir / "config.json").read_text())
+    dataset = open_dataset(**stored["data"], seed=stored["seed"])
+    slices = slices_of_test(workdir)
+    logits = np.zeros((*slices.masks.shape, 2))
+    logits[..., 0] = 1  # nothing is found
+    logits[0, :2, :2, 1] = 9  # but for a corner here, far from the tumour
+    logits[1][slices.masks[1] > 0, 1] = 9  # all of it here
+    assert not slices.masks[0, :2, :2].any()
+    measured = supervised._judge_masks(logits, slices, dataset).measured
+    assert measured["missed"] == len(slices.masks) - 1
 
 
 def test_every_case_is_on_record(trained):

@@ -224,7 +224,7 @@ def _judge_masks(logits: np.ndarray, slices: Slices, dataset: Dataset) -> Judged
             for i, name in enumerate(names)
             if (slices.labels == i).any()
         },
-        "missed": int((true.any((1, 2)) & ~(found > 0).any((1, 2))).sum()),
+        "missed": int((true.any((1, 2)) & ~((found > 0) & true).any((1, 2))).sum()),
         "invented": int((~true.any((1, 2)) & (found > 0).any((1, 2))).sum()),
         "intervals": {name: bootstrap.interval(v, groups) for name, v in values.items()},
     }
