@@ -117,6 +117,12 @@ def test_training_slices_as_they_are(tmp_path_factory, monkeypatch):
     assert [len(of.images) for of in settle.training_slices(dataset)] == [5, 5]
 
 
+def test_what_it_came_to_is_told_in_words():
+    line = settle.told({"divergence_before": 3.396, "divergence": 0.148})
+    assert "styles" in line and "0.148 nats apart now, 3.396 before" in line
+    assert "stay as they are" in settle.told({"divergence_before": 1.0, "divergence": float("nan")})
+
+
 @pytest.mark.slow
 def test_a_run_settles_at_its_end_alone(tmp_path, tmp_path_factory):
     """What is saved last is settled, what is saved before is not; a run that was killed in between and goes

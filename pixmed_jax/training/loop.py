@@ -24,12 +24,11 @@ from pixmed_jax.data.sources import Dataset, open_dataset
 from pixmed_jax.errors import NAMED, PixmedError, listing
 from pixmed_jax.models import count
 from pixmed_jax.signals import Interrupt
-from pixmed_jax.training import build, checkpoint, warm_start
+from pixmed_jax.training import build, checkpoint, settle, warm_start
 from pixmed_jax.training import mesh as meshes
 from pixmed_jax.training.feed import Feed
 from pixmed_jax.training.heldout import HeldOut
 from pixmed_jax.training.records import Bar, Records
-from pixmed_jax.training.settle import training_slices
 from pixmed_jax.training.task import Task, jit_init
 
 _ADVICE = "lower train.batch_size, raise train.accumulate, or lower data.size; what was saved is intact"
@@ -298,10 +297,10 @@ def _run(run: Run, state: Any, steps: int, interrupt: Interrupt) -> int:
 def _settled(run: Run, state: Any, records: Records) -> Any:
     """The state after the last step, its average settled."""
     assert run.task.settle
-    variables, metrics = run.task.settle(state.ema, training_slices(run.dataset), state.key)
+    variables, metrics = run.task.settle(state.ema, settle.training_slices(run.dataset), state.key)
     values = {name: float(value) for name, value in jax.device_get(metrics).items()}
     records.scalars(int(state.step), {f"settled/{name}": value for name, value in values.items()})
-    _tell("settled: " + "  ".join(f"{name} {value:.3f}" for name, value in values.items()))
+    _tell(settle.told(values))
     return state._replace(ema=jax.device_put(variables, meshes.replicated(run.mesh)))
 
 

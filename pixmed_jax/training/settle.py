@@ -7,7 +7,7 @@ training slices says what is read of each: a small regression is left, of second
 what it is worth. Two-stage VAEs (Dai and Wipf, ICLR 2019) part the two for a like reason.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -34,6 +34,17 @@ def training_slices(dataset: Dataset) -> Iterator[Batch]:
     for part in watched(parts, len(parts), "settling"):
         arrays, _ = dataset.load(part, dataset.size)
         yield jax.device_get(dataset.batch(arrays))  # of no device, so that several processes may use it
+
+
+def told(values: Mapping[str, float]) -> str:
+    """What settling came to, in a line for the terminal."""
+    after, before = values["divergence"], values["divergence_before"]
+    if not after < before:
+        return "settled: the styles expected of a map stay as they are; fitted anew they came no nearer"
+    return (
+        "settled: the styles expected of a map are fitted to those read of the training slices, "
+        f"{after:.3f} nats apart now, {before:.3f} before (0: equal)"
+    )
 
 
 def styles_of(generator: nn.Module) -> Settle:
