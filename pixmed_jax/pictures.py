@@ -18,6 +18,7 @@ _TUMORS = ((230, 85, 60), (70, 160, 235), (245, 200, 65), (60, 180, 130), (190, 
 _TISSUES = (52, 212)  # darkest and brightest grey
 _MARGIN, _HEADING = 4, 22
 _CELL = 144  # pixels a side that a cell gets at least
+_PAGE = 900  # pixels across that a report gives a picture
 
 
 def palette(classes: Sequence[str]) -> np.ndarray:
@@ -68,27 +69,29 @@ def enlarged(images: np.ndarray, size: int) -> np.ndarray:
 
 
 def grid(columns: Mapping[str, np.ndarray], rows: Sequence[str] = ()) -> Image.Image:
-    """One column per entry, headed by its name; one row per image, with its own label where given."""
+    """One column per entry, headed by its name; one row per image, with its own label where given.
+
+    Columns named "... mask" or "... map" keep their pixels' edges. Pages show a wide picture narrower than it
+    is, so its words are larger.
+    """
     count, size = next(iter(columns.values())).shape[:2]
     scale = max(1, -(-_CELL // size))
     cell = size * scale
-    left = 110 if rows else _MARGIN
-    canvas = Image.new(
-        "RGB",
-        (left + len(columns) * (cell + _MARGIN), _HEADING + count * (cell + _MARGIN)),
-        (24, 26, 30),
-    )
+    across = len(columns) * (cell + _MARGIN)
+    words = max(1.0, (110 + across) / _PAGE)
+    heading, left = round(words * _HEADING), round(words * 110) if rows else _MARGIN
+    canvas = Image.new("RGB", (left + across, heading + count * (cell + _MARGIN)), (24, 26, 30))
     draw = ImageDraw.Draw(canvas)
-    font = ImageFont.load_default(13)
+    font = ImageFont.load_default(13 * words)
     for c, (name, images) in enumerate(columns.items()):
         x = left + c * (cell + _MARGIN)
-        draw.text((x + cell / 2, _HEADING / 2), name, fill=(225, 225, 225), font=font, anchor="mm")
+        draw.text((x + cell / 2, heading / 2), name, fill=(225, 225, 225), font=font, anchor="mm")
         for r, image in enumerate(images):
             canvas.paste(
-                _picture(image).resize((cell, cell), _resampling(name)), (x, _HEADING + r * (cell + _MARGIN))
+                _picture(image).resize((cell, cell), _resampling(name)), (x, heading + r * (cell + _MARGIN))
             )
     for r, name in enumerate(rows):
-        y = _HEADING + r * (cell + _MARGIN) + cell / 2
+        y = heading + r * (cell + _MARGIN) + cell / 2
         draw.multiline_text((_MARGIN, y), name, fill=(170, 170, 170), font=font, anchor="lm")
     return canvas
 
@@ -151,7 +154,7 @@ def _tile(image: np.ndarray) -> Image.Image:
 
 
 def _resampling(name: str) -> Image.Resampling:
-    return Image.Resampling.NEAREST if name.endswith("mask") else Image.Resampling.BICUBIC
+    return Image.Resampling.NEAREST if name.endswith(("mask", "map")) else Image.Resampling.BICUBIC
 
 
 def _picture(image: np.ndarray) -> Image.Image:

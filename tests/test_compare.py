@@ -104,6 +104,16 @@ def test_the_same_masks_are_those_that_all_were_tested_on(pair):
     assert picture.size == (110 + 4 * cell_size, 22 + 2 * cell_size)
 
 
+def test_without_a_slice_in_common_there_is_no_picture_of_any(pair, tmp_path):
+    other = Path(shutil.copytree(pair[1], tmp_path / "other"))
+    for name, change in (("config.json", {"name": "other"}), ("split.json", {"test": {"other.png": "p"}})):
+        told = json.loads((other / name).read_text())
+        (other / name).write_text(json.dumps({**told, **change}))
+    page = compare((pair[0], other), tmp_path / "out").read_text()
+    assert "<td>other<" in page
+    assert "The same masks through every system" not in page and "no slice in common" not in page
+
+
 @pytest.mark.parametrize(
     ("name", "told"),
     [

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 import runs
+from PIL import Image
 from skimage.metrics import structural_similarity
 from test_cards import faults
 
@@ -51,6 +52,16 @@ def test_the_file_holds_what_was_returned_in_strict_json(evaluated):
 
     stored = json.loads(text, parse_constant=refuse)
     assert stored == json.loads(json.dumps(result))
+
+
+def test_columns_are_headed_by_what_they_show(evaluated, monkeypatch):
+    """Label maps are more than the mask of the tumour, and beside them is no mask but a slice."""
+    headed = []
+    monkeypatch.setattr(
+        module.pictures, "grid", lambda columns, *_: headed.append([*columns]) or Image.new("RGB", (1, 1))
+    )
+    evaluate(evaluated[0])
+    assert ["label map", "real", "generated", "difference", "nearest mask's slice"] in headed
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import json
 import jax
 import numpy as np
 import pytest
+from browser import chromium
 from PIL import Image
 from skimage import color, exposure
 
@@ -111,6 +112,19 @@ def test_lime_is_told_measured_and_beats_what_it_is_compared_with(phantoms, tmp_
     assert 0 < scores["lime"]["map_error"]["mean"] < 1
     page = (tmp_path / "out" / "report.html").read_text()
     assert page.count("illumination, estimated") == 2 * 3 and "error of the map" in page
+
+
+def test_no_picture_stands_alone_in_a_row_of_the_page(phantoms, tmp_path):
+    """Six of a file in one row at 1000 pixels, eight of a degraded one in two rows of four."""
+    for name, degrade, expected in (("out", False, [6]), ("degraded", True, [4, 4])):
+        assert enhance(str(phantoms), str(tmp_path / name), degrade=degrade) == 0
+        with chromium() as browser:
+            browser.set_window_size(1000, 900)
+            browser.get((tmp_path / name / "report.html").as_uri())
+            tops = browser.execute_script(
+                "return [...document.querySelector('.strip').children].map(f => f.offsetTop)"
+            )
+        assert [tops.count(top) for top in sorted(set(tops))] == expected
 
 
 def test_strength_nought_gives_the_files_back(phantoms, tmp_path):

@@ -1,6 +1,7 @@
 """Pictures: what a pixel of a grid shows, and where."""
 
 import numpy as np
+import pytest
 
 from pixmed_jax import pictures
 
@@ -61,6 +62,27 @@ def test_a_grid_shows_each_image_in_its_row_and_column():
             assert picture[y, x].tolist() == [round(values[column][row] * 255)] * 3
     start = left + 2 * (cell + gap)
     assert set(picture[top : top + cell, start : start + cell].ravel().tolist()) == {0, 255}
+
+
+def test_words_of_a_wide_grid_grow_with_it_and_maps_keep_their_edges():
+    """A page shows it as narrow as any other, and 13 pixels would be 6."""
+    edge = np.zeros((1, 160, 160))
+    edge[:, :, 80:] = 1
+    columns = {"label map": edge, **{str(i): np.zeros((1, 160, 160)) for i in range(10)}}
+    narrow, wide = (
+        np.asarray(pictures.grid(dict(list(columns.items())[:n]), ["glioma"])) for n in (3, len(columns))
+    )
+
+    def tall(picture: np.ndarray) -> int:
+        """Pixels from top to bottom of the row's label."""
+        lines = np.flatnonzero((picture[30:, :90, 0] > 90).any(axis=1))
+        return int(np.ptp(lines)) + 1
+
+    grown = (110 + 11 * 164) / 900
+    assert grown > 2 and tall(wide) == pytest.approx(grown * tall(narrow), rel=0.2)
+    top, left = round(22 * grown), round(110 * grown)
+    assert wide.shape == (top + 164, left + 11 * 164, 3)
+    assert set(wide[top : top + 160, left : left + 160].ravel().tolist()) == {0, 255}
 
 
 def test_outlines_are_drawn_on_the_border_of_a_mask_alone():

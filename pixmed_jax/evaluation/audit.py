@@ -197,7 +197,7 @@ def _of_pairs(
         slices = dict(zip((*train.files, *held_out.files), (*train.images, *held_out.images), strict=True))
         columns = {"its anatomy's slice": np.stack([slices[given.rows[row]["source"]] for row in rows])}
         if given.maps is not None:
-            columns["mask"] = pictures.colours(given.maps[rows], classes)
+            columns["label map"] = pictures.colours(given.maps[rows], classes)
         columns["pair"] = given.images[rows]
         words = [f"{row['edit']}\ndistance {row['to_source']:.2f}" for row in chosen]
         sheets["of_patients"] = pictures.grid(columns, words)

@@ -70,6 +70,7 @@ def compare(paths: Sequence[str | Path], output: Path) -> Path:
         "downstream.csv": [judge_numbers(row) for row in judges],
         "losses.csv": list(losses(systems)),
     }
+    shown = same_masks(systems)
     page = pages.render(
         "pixmed_jax.evaluation",
         "compare.html.j2",
@@ -80,7 +81,7 @@ def compare(paths: Sequence[str | Path], output: Path) -> Path:
         paper=PAPER,
         doubts=doubts(runs),
         pairs=ghost_pairs(systems),
-        same_masks=pictures.data_uri(same_masks(systems)) if systems else None,
+        same_masks=pictures.data_uri(shown) if shown else None,
         curves=[_loss_chart(row) for row in systems],
         latency=_latency_chart(tables["systems.csv"], tables["downstream.csv"]),
         settings=[(row.name, str(row.first.path), configs.digest(row.first.config)) for row in rows],
@@ -92,9 +93,14 @@ def compare(paths: Sequence[str | Path], output: Path) -> Path:
     return output / "index.html"
 
 
-def same_masks(systems: Sequence[Row], count: int = SHOWN) -> Image.Image:
-    """Figure 4: slices that all systems were tested on, beside what each makes of their mask or label."""
-    common = set.intersection(*(set(row.first.split["test"]) for row in systems))
+def same_masks(systems: Sequence[Row], count: int = SHOWN) -> Image.Image | None:
+    """Figure 4: slices that all systems were tested on, beside what each makes of their mask or label.
+
+    None where no slice is common to all.
+    """
+    common = set.intersection(*(set(row.first.split["test"]) for row in systems)) if systems else set()
+    if not common:
+        return None
     chosen: list[str] = []
     columns: dict[str, np.ndarray] = {}
     names: list[str] = []
@@ -106,17 +112,15 @@ def same_masks(systems: Sequence[Row], count: int = SHOWN) -> Image.Image:
             files = dataset.source.files
             chosen = [files[i] for i in dataset.spread("test", len(files)) if files[i] in common][:count]
         places = [dataset.source.files.index(name) for name in chosen]
-        if not places:
-            return pictures.grid({"no slice in common": np.zeros((1, 64, 64))})
         arrays, slices = dataset.load(np.array(places), dataset.size)
         maps = np.asarray(arrays.maps)
         if not columns:
             names = [slices.label_names[label] for label in slices.labels]
             if maps.ndim == 3:
-                columns["mask"] = pictures.colours(maps, dataset.classes)
+                columns["label map"] = pictures.colours(maps, dataset.classes)
             columns["real"] = grey_floats(arrays)
         columns[row.name] = pictures.grey(inference.load(run.path)(maps, seed=0))
-    ordered = [name for name in ("mask", "real") if name in columns] + [row.name for row in systems]
+    ordered = [name for name in ("label map", "real") if name in columns] + [row.name for row in systems]
     return pictures.grid({name: columns[name] for name in ordered}, names)
 
 

@@ -36,6 +36,7 @@ from pixmed_jax.training.build import is_supervised, makes_layouts, restores
 
 FEATURES = ("encoder", "inception")
 _SHOWN = 6
+_HEADED = {"nearest_mask": "nearest mask's slice", "same_label": "same label"}
 
 
 @run_folder.alone("evaluation")
@@ -151,9 +152,9 @@ def evaluate(
     shown = np.searchsorted(dataset.of(split), dataset.spread(split, _SHOWN))
     columns = {"real": real[shown], "generated": generated[shown]}
     if generator.takes_maps:
-        masks = pictures.colours(maps[shown], dataset.classes)
-        columns = {"mask": masks, **columns, "difference": pictures.difference(*columns.values())}
-    columns[other.replace("_", " ")] = contenders[other][shown]
+        told = pictures.colours(maps[shown], dataset.classes)
+        columns = {"label map": told, **columns, "difference": pictures.difference(*columns.values())}
+    columns[_HEADED[other]] = contenders[other][shown]
     names = [slices.label_names[label] for label in slices.labels[shown]]
     report.write(workdir, config, result, pictures.grid(columns, names), drawn)
     cards.write(workdir)

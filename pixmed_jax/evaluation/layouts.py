@@ -155,7 +155,7 @@ def sheet(maps: np.ndarray, classes: Sequence[str]) -> Image.Image:
     chosen = maps[np.linspace(0, len(maps) - 1, min(len(maps), rows * columns)).astype(int)]
     columns = min(columns, len(chosen))
     coloured = pictures.colours(chosen[: len(chosen) // columns * columns], classes)
-    return pictures.grid({f"{i + 1}. mask": coloured[i::columns] for i in range(columns)})
+    return pictures.grid({f"{i + 1}. map": coloured[i::columns] for i in range(columns)})
 
 
 def closest(drawn: np.ndarray, found: Found, train: np.ndarray, classes: Sequence[str]) -> Image.Image:
@@ -164,7 +164,7 @@ def closest(drawn: np.ndarray, found: Found, train: np.ndarray, classes: Sequenc
     order = np.argsort(np.where(np.isnan(standing), found.generated.distance, standing), kind="stable")
     chosen = order[:_CLOSEST]
     rows = found.generated.rows[chosen]
-    columns = {"drawn mask": drawn[chosen], "nearest training mask": train[rows]}
+    columns = {"drawn map": drawn[chosen], "nearest training map": train[rows]}
     words = [f"standing {standing[i]:.2f}\ndistance {found.generated.distance[i]:.2f}" for i in chosen]
     return pictures.grid(
         {name: pictures.colours(maps, classes) for name, maps in columns.items()},

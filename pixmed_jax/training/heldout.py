@@ -52,8 +52,8 @@ class HeldOut:
         if self._task.predicts == "layouts":
             drawn = np.array_split(outputs.argmax(-1)[: 3 * (len(outputs) // 3)], 3)
             columns = {
-                "a real mask": self._maps[first],
-                **{f"drawn {i + 1} mask": of[first] for i, of in enumerate(drawn)},
+                "a real map": self._maps[first],
+                **{f"{i + 1}. drawn map": of[first] for i, of in enumerate(drawn)},
             }
             shown = {name: pictures.colours(maps, self._dataset.classes) for name, maps in columns.items()}
             return pictures.grid(shown)
@@ -66,7 +66,7 @@ class HeldOut:
             return self._draw_labels(outputs)
         else:
             maps = pictures.colours(self._maps[first], self._dataset.classes)
-            columns = {"mask": maps, "real": real, "generated": made}
+            columns = {"label map": maps, "real": real, "generated": made}
         columns["difference"] = pictures.difference(made, real)
         return pictures.grid(columns, [self._name(row) for row in range(len(real))])
 
