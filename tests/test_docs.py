@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from functools import partial
 from itertools import takewhile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -187,7 +188,7 @@ def test_quoted_errors_are_raised_by_the_code():
 
 
 # ---------------------------------------------------------------- Python
-EXECUTED = {"README.md", "your-data.md", "devices.md"}
+EXECUTED = {"README.md", "your-data.md", "pairs.md", "devices.md"}
 ELSEWHERE = {
     "extending.md": "test_docs_extending.py runs its files",
     "export.md": "test_export.py runs it on an exported folder",
@@ -197,7 +198,7 @@ ELSEWHERE = {
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     output = tmp_path_factory.mktemp("documented") / "samples"
-    return sample(runs.trained(tmp_path_factory), output=str(output), number=4, balance=True, split="train")
+    return sample(runs.trained(tmp_path_factory), output=str(output), number=4, edit="mixed", split="train")
 
 
 @pytest.mark.parametrize(
@@ -205,13 +206,33 @@ def folder(tmp_path_factory):
 )
 def test_python_runs_as_written(page, folder, tmp_path, tmp_path_factory, monkeypatch):
     monkeypatch.setattr(tfds, "data_source", partial(tfds.data_source, data_dir=tmp_path))  # not in the home
+    monkeypatch.chdir(tmp_path)
+    run = Path("runs/mine")
+    if "runs/" in "".join(blocks(page, "python")):
+        (tmp_path / "runs").mkdir()
+        runs.copied(tmp_path_factory, run)
+        shutil.copytree(folder, run / "samples")
+    if page.name == "pairs.md":  # what its commands leave: heads without a tumour
+        sample(run, output="runs/heads", number=3, split="train", edit="remove")
+        slices_of_phantoms(tmp_path / "data")
+        (tmp_path / "data" / "masks").rename("MASKS")
     for text in blocks(page, "python"):
-        code = compile(text.replace("runs/mine", str(runs.trained(tmp_path_factory))), page.name, "exec")
+        code = compile(text, page.name, "exec")
         if page.name in ELSEWHERE:
             continue
         assert page.name in EXECUTED, f"{page.name}: say in this test where its Python is executed"
-        names = {"label_maps": np.zeros((1, 32, 32), np.uint8)}
+        names: dict[str, Any] = {}
         exec(code, names)
+        if page.name == "README.md":
+            assert names["images"].shape == (4, 32, 32, 1) and names["label_maps"].max() == 4
+        if page.name == "pairs.md":
+            painted = sample(run, output="runs/painted", masks="runs/maps")
+            heads, masks = (sorted(Path(of).glob("*.png")) for of in ("runs/heads/conditions", "MASKS"))
+            for head, mask, row in zip(heads, masks, runs.rows(painted), strict=False):
+                inside = (runs.pixels(mask) > 0) & (runs.pixels(head) > 0)
+                assert row["source"] == mask.name and row["grade"] == ""
+                np.testing.assert_array_equal(runs.pixels(painted / "masks" / row["mask"]) > 0, inside)
+                assert inside.any()
         if "loaders" in names and importlib.util.find_spec("torch"):
             for_pytorch, for_keras, for_tfds = names["loaders"](folder)
             assert next(iter(for_pytorch))["image"].shape == (4, 1, 32, 32)
