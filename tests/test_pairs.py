@@ -164,6 +164,7 @@ def test_an_audit_of_sampled_pairs_is_told_on_the_next_sheet(run, real, tmp_path
     def sheet(layout):
         options = {"number": 1, "format": "png", "layout": layout}
         given = {"step": 6, "masks": False, "split": "test", "rows": [row], "options": options}
+        given |= {"why": "", "traced": True}
         facts = json.loads(json.dumps(data_sheet.collect(run, config=config, **given)))
         assert faults(facts, "data_sheet") == []
         return facts["privacy"]
