@@ -7,7 +7,8 @@ Train (the same command resumes; --fresh starts over):
   python launch.py --config=configs/ghost.py:paper --config.data.dir=DIR --dry_run
 
 Then, from the run's folder alone:
-  python launch.py --workdir=runs/mine --mode=sample --sample.number=500 --sample.balance --sample.output=DIR
+  python launch.py --workdir=runs/mine --mode=sample --sample.number=500 --sample.split=train \
+      --sample.edit=mixed
   python launch.py --workdir=runs/mine --mode=evaluate
   python launch.py --workdir=runs/mine --mode=audit
   python launch.py --workdir=runs/mine --mode=utility

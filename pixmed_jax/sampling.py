@@ -30,7 +30,6 @@ The folder appears whole or not at all, and the same checkpoint, masks and seed 
 import csv
 import io
 import json
-import re
 import sys
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -178,9 +177,9 @@ def sample(
         "edit": edit, "format": format, **how,
     }  # fmt: skip
     if not fresh:
-        source = {} if layout else {"masks": "MASKS"} if masks else {"split": split}
-        asked = {"step": step} if str(step).isdigit() else {}
-        _check_same(target, {**source, **options, **asked}, [given.files[row] for row in order])
+        asked = int(step) if str(step).isdigit() else None
+        sources = [given.files[row] for row in order]
+        _check_same(target, data_sheet.settings(bool(masks), split, options), asked, sources)
 
     def edited(i: int) -> edits.Edited:
         row = int(order[i])
@@ -307,26 +306,23 @@ def _is_ours(target: Path) -> bool:
     return all(path.relative_to(target).as_posix() in written for path in found)
 
 
-def _check_same(target: Path, settings: Mapping[str, Any], sources: Sequence[str]) -> None:
+def _check_same(target: Path, settings: Mapping[str, Any], step: int | None, sources: Sequence[str]) -> None:
     """PixmedError, if `target` holds a sampling of other settings, or drawn from other files.
 
-    Without "step" among the settings, one of any step is the same.
+    step: None for any.
     """
     if not (target / MANIFEST).exists():
         return
-    told: dict[str, str] = {}
     try:
         sheet = json.loads((target / f"{DATA_SHEET}.json").read_text(encoding="utf-8"))
-        told = dict(re.findall(r"--sample\.(\w+)=(.*?)(?= --sample\.|$)", sheet["command"]))
-        told |= {key: sheet[key] for key in ("layout", "upscaler") if sheet.get(key)}
+        theirs, made_by = dict(sheet["settings"]), sheet["generator"]["step"]
         with (target / MANIFEST).open(newline="", encoding="utf-8") as table:
             known = [row["source"] for row in csv.DictReader(table)]
     except (OSError, ValueError, KeyError, TypeError):  # written by an older version
-        known = []
-    ours = {key: str(value) for key, value in settings.items() if value}
-    theirs = {key: value for key, value in told.items() if key != "step" or "step" in settings}
-    if ours == theirs and known == list(sources):
+        theirs, made_by, known = {}, None, []
+    if theirs == settings and known == list(sources) and step in (None, made_by):
         return
+    told = {**theirs, "step": made_by} if theirs else {}
     which = " ".join(f"--sample.{key}={value}" for key, value in told.items()) or "of an older version"
     raise PixmedError(
         f"{target}: holds another sampling ({which}); give another --sample.output, or --fresh to replace it"

@@ -108,7 +108,7 @@ def test_a_sampling_says_what_it_is_for(run, tmp_path, capsys):
         ({"split": "train", "edit": "move"}, "to train with, not to share", True),
         ({"masks": f"{out}/conditions", "output": f"{out}2"}, "of masks whose patients nobody knows", True),
     ):
-        output = sample(run, number=2, **{"output": out, **options})
+        output = sample(run, number=2, fresh=True, **{"output": out, **options})
         line = capsys.readouterr().out.splitlines()[-1]
         assert line.startswith(told)
         command = f"python launch.py --workdir={run} --mode=sample --sample.number=500 --sample.split=train "
@@ -118,7 +118,7 @@ def test_a_sampling_says_what_it_is_for(run, tmp_path, capsys):
         page = (output / "data_sheet.md").read_text()
         assert ("configs/segmenter.py" in page) is trains and ("Training slices for" in page) is trains
         assert ("Training: " in page) is not trains
-    sample(run, number=2, output=out, quiet=True)
+    sample(run, number=2, output=out, fresh=True, quiet=True)
     assert capsys.readouterr().out == ""
 
 

@@ -79,6 +79,14 @@ def write(
     run_folder.write_text(folder / f"{DATA_SHEET}.md", page)
 
 
+def settings(masks: bool, split: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """What was asked for, but for the step; a folder of masks has no name here, a layout model and an
+    upscaler have run@step.
+    """
+    source = {} if "layout" in options else {"masks": "MASKS"} if masks else {"split": split}
+    return {**source, **{key: value for key, value in options.items() if value}}
+
+
 def collect(
     workdir: Path,
     *,
@@ -108,12 +116,10 @@ def collect(
         for answer in verdict.answers({"memorisation": of})
         if answer.question in ("New?", "Safe to share?")
     ]
-    source = {"layout": "LAYOUT"} if layout else {"masks": "MASKS"} if masks else {"split": split}
-    others = {key: value for key, value in options.items() if value and key != "layout"}
     network = options.get("upscaler") if "@" in options.get("upscaler", "") else None  # run@step, or a method
-    if network:
-        others["upscaler"] = "UPSCALER"
-    given = {**source, **others, "step": step}
+    chosen = settings(masks, split, options)
+    places = {"layout": "LAYOUT"} if layout else {}
+    given = {**chosen, **places, **({"upscaler": "UPSCALER"} if network else {}), "step": step}
     words = " ".join(f"--sample.{key}={value}" for key, value in given.items())
     return {
         "kind": "data_sheet",
@@ -139,6 +145,7 @@ def collect(
         "drawn_from": "labels" if labels else "layouts" if layout else "masks" if masks else split,
         "layout": layout,
         "upscaler": network,
+        "settings": chosen,
         "command": f"python launch.py --workdir=RUN --mode=sample {words}",
         "training_data": origin,
         "privacy": {
