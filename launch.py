@@ -37,12 +37,9 @@ option of a mode does not know), 130 or 143 stopped by Ctrl-C or SIGTERM: a trai
 undone.
 """
 
-import difflib
 import errno
 import gc
 import os
-import runpy
-import shlex
 import sys
 import warnings
 from pathlib import Path
@@ -54,10 +51,10 @@ from ml_collections import ConfigDict, config_flags
 from pixmed_jax import compiled
 from pixmed_jax import config as configs
 from pixmed_jax.allocator import keep_freed_memory
+from pixmed_jax.command_line import HERE, UsageError, check_names, load_config, with_config
 from pixmed_jax.errors import OptionError, PixmedError
 from pixmed_jax.signals import Interrupt, Stopped
 
-HERE = Path(__file__).absolute().parent
 MODES = (
     "train",
     "sample",
@@ -115,10 +112,6 @@ STAGES: dict[str, dict[str, Any]] = {
 FLAGS = flags.FLAGS
 
 
-class UsageError(Exception):
-    """A mistake in the command line, told in one line."""
-
-
 def main(argv: list[str]) -> int:
     keep_freed_memory()  # before there is a second thread, which Interrupt starts
     try:
@@ -131,7 +124,7 @@ def main(argv: list[str]) -> int:
 
 def _main(argv: list[str]) -> int:
     try:
-        _check_names(argv[1:])
+        check_names(argv[1:], STAGES, ON_DATA)
         warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
         _define_flags()
         if "--help" in argv or "-h" in argv:
@@ -188,93 +181,6 @@ def _define_flags() -> None:
         config_flags.DEFINE_config_dict(name, ConfigDict(options), f"Options of --mode={name}: {names}.")
 
 
-def _check_names(words: list[str]) -> None:
-    """Answer an override of a key that does not exist with the nearest names.
-
-    ml_collections would answer with four chained tracebacks, and for a stage's options already while its flag
-    is defined.
-    """
-    given = [word.lstrip("-").split("=")[0] for word in words if word.startswith("--")]
-    known = {f"{stage}.{key}" for stage, options in STAGES.items() for key in options}
-    config = _value(words, "config")
-    if config is not None:
-        known |= {f"config.{key}" for key in configs.flatten(_load(config))}
-    for name in given:
-        if name.startswith("config.") and config is None:
-            mode = _value(words, "mode") or "train"
-            how = ", and where its data are now from --data" if mode in ON_DATA else ""
-            raise UsageError(
-                f"--{name}: changes --config, which is missing; {_with_config(_value(words, 'workdir'))}"
-                if mode == "train"
-                else f"--{name}: --mode={mode} takes its config from --workdir{how}; leave it out"
-            )
-        if "." in name and name not in known and name.removeprefix("no") not in known:
-            raise UsageError(f"--{name}: no such key{configs.nearest(name, known)}")
-
-
-def _value(words: list[str], name: str) -> str | None:
-    """What a flag is set to in a command line that is not parsed yet, the last time; None if it is not."""
-    found = None
-    for word, following in zip(words, [*words[1:], ""], strict=False):
-        flag, equals, value = word.partition("=")
-        if flag.startswith("-") and flag.lstrip("-") == name:
-            found = value if equals else following
-    return found
-
-
-def _with_config(workdir: str | None) -> str:
-    """How to give --config: for a run that is there, the command that goes on with it."""
-    from pixmed_jax.workdir import read_config
-
-    try:
-        run = read_config(Path(workdir or ""))
-        file = _configs()[f"{run['name']}.py"]  # no other file is run, whatever the folder's config says
-        preset = configs.flatten(_load(f"{file}:{run['preset']}"))
-        words = [f"--config={_shown(file)}:{run['preset']}"]
-        own = {key: value for key, value in configs.flatten(run).items() if key in preset}
-        words += [f"--config.{key}={_word(own[key])}" for key in own if own[key] != preset[key]]
-    except (PixmedError, UsageError, KeyError):  # no run, or one of a config that does not come with us
-        return f"try --config={_shown(HERE / 'configs' / 'ghost.py')}, or --help"
-    command = shlex.join(["python", str(_shown(HERE / "launch.py")), *words, f"--workdir={workdir}"])
-    return f"to go on with this run: {command}"
-
-
-def _word(value: Any) -> str:
-    """A config's value as a flag takes it."""
-    return str(tuple(value)) if isinstance(value, list) else str(value)
-
-
-def _load(name: str) -> dict[str, Any]:
-    """The config that `FILE.py:PRESET` means, without overrides."""
-    path, _, preset = name.partition(":")
-    try:
-        get_config = runpy.run_path(path)["get_config"]
-        return configs.plain(get_config(preset) if preset else get_config())
-    except FileNotFoundError as error:
-        beside = HERE / path if (HERE / path).is_file() else _nearest_file(path)
-        raise UsageError(
-            f"--config={path}: no such file in {Path.cwd()}, the folder that the command is given in; try "
-            f"--config={_shown(beside)}"
-        ) from error
-    except (ValueError, SyntaxError, KeyError, ImportError, OSError) as error:
-        raise UsageError(f"--config={name}: {error}") from error
-
-
-def _shown(path: Path) -> Path:
-    """A file of ours as commands name it in the current folder."""
-    return path.relative_to(HERE) if Path.cwd() == HERE else path
-
-
-def _configs() -> dict[str, Path]:
-    return {file.name: file for file in (HERE / "configs").glob("*.py")}
-
-
-def _nearest_file(path: str) -> Path:
-    """The config beside this file whose name comes closest."""
-    files = _configs()
-    return files[(difflib.get_close_matches(Path(path).name, files, n=1) or ["ghost.py"])[0]]
-
-
 def _dispatch() -> int:
     if FLAGS.mode != "check_data" and FLAGS.against:
         raise UsageError("--against belongs to --mode=check_data")
@@ -291,7 +197,7 @@ def _dispatch() -> int:
     # JAX takes seconds to import; it is not needed for --help or for a mistyped flag.
     if FLAGS.mode == "train":
         if FLAGS.config is None:
-            raise UsageError(f"--config is missing; {_with_config(FLAGS.workdir)}")
+            raise UsageError(f"--config is missing; {with_config(FLAGS.workdir)}")
         config = configs.plain(FLAGS.config)
         workdir = Path(FLAGS.workdir or f"runs/{config['name']}-{config['preset']}")
         if "systems" in config:
@@ -403,7 +309,9 @@ def _dispatch() -> int:
         options = FLAGS.utility.to_dict()
         presets = {name: options.pop(name) for name in ("segmenter", "classifier")}
         here = HERE / "configs"
-        networks = {name: _load(f"{here / name}.py:{preset}") for name, preset in presets.items() if preset}
+        networks = {
+            name: load_config(f"{here / name}.py:{preset}") for name, preset in presets.items() if preset
+        }
         return utility(workdir, networks=networks, fresh=FLAGS.fresh, **options)
     else:
         _evaluate(workdir)

@@ -46,12 +46,13 @@ OF_OTHERS = {
 PARSER = """
 import json, os, sys
 import launch
+from pixmed_jax import command_line
 for page, words in json.load(sys.stdin):
     child = os.fork()
     if child == 0:
         sys.argv = ["launch.py", *words]  # where ml_collections looks for overrides
         try:
-            launch._check_names(words)
+            command_line.check_names(words, launch.STAGES, launch.ON_DATA)
             launch._define_flags()
             assert launch.FLAGS(sys.argv) == ["launch.py"]
         except BaseException as error:
