@@ -178,7 +178,7 @@ def sample(
     }  # fmt: skip
     if not fresh:
         asked = int(step) if str(step).isdigit() else None
-        sources = [given.files[row] for row in order]
+        sources = [given.files[row] for row in order] if masks else None
         _check_same(target, data_sheet.settings(bool(masks), split, options), asked, sources)
 
     def edited(i: int) -> edits.Edited:
@@ -306,10 +306,12 @@ def _is_ours(target: Path) -> bool:
     return all(path.relative_to(target).as_posix() in written for path in found)
 
 
-def _check_same(target: Path, settings: Mapping[str, Any], step: int | None, sources: Sequence[str]) -> None:
-    """PixmedError, if `target` holds a sampling of other settings, or drawn from other files.
+def _check_same(
+    target: Path, settings: Mapping[str, Any], step: int | None, sources: Sequence[str] | None
+) -> None:
+    """PixmedError, if `target` holds a sampling of other settings, or drawn from other masks.
 
-    step: None for any.
+    step: None for any. sources: the files of a folder of masks, which has no name in the settings.
     """
     if not (target / MANIFEST).exists():
         return
@@ -317,10 +319,10 @@ def _check_same(target: Path, settings: Mapping[str, Any], step: int | None, sou
         sheet = json.loads((target / f"{DATA_SHEET}.json").read_text(encoding="utf-8"))
         theirs, made_by = dict(sheet["settings"]), sheet["generator"]["step"]
         with (target / MANIFEST).open(newline="", encoding="utf-8") as table:
-            known = [row["source"] for row in csv.DictReader(table)]
+            known = [row["source"] for row in csv.DictReader(table)] if sources is not None else None
     except (OSError, ValueError, KeyError, TypeError):  # written by an older version
-        theirs, made_by, known = {}, None, []
-    if theirs == settings and known == list(sources) and step in (None, made_by):
+        theirs, made_by, known = {}, None, None
+    if theirs == settings and known == sources and step in (None, made_by):
         return
     told = {**theirs, "step": made_by} if theirs else {}
     which = " ".join(f"--sample.{key}={value}" for key, value in told.items()) or "of an older version"

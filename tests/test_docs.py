@@ -262,6 +262,7 @@ def slices_of_phantoms(root: Path) -> Path:
 def test_the_commands_of_your_data_run_one_after_the_other(tmp_path, tmp_path_factory):
     """As docs/your-data.md has them, on few small slices, with test presets and fewer samples."""
     data = slices_of_phantoms(tmp_path / "mine")
+    moved = shutil.copytree(data, tmp_path / "moved")
     cache = str(runs.cache(tmp_path_factory))
     environment = {
         **os.environ,
@@ -276,7 +277,8 @@ def test_the_commands_of_your_data_run_one_after_the_other(tmp_path, tmp_path_fa
                 continue
             for old, new in {
                 ".py --config.data": ".py:test --config.data", "data.size=128": "data.size=32",
-                "number=500": "number=6", "=DIR": f"={data}", "runs/": f"{tmp_path}/runs/",
+                "number=500": "number=6", "=DIR": f"={data}", "=NEW": f"={moved}",
+                "runs/": f"{tmp_path}/runs/",
             }.items():  # fmt: skip
                 line = line.replace(old, new)
             words = shlex.split(line)[1:]
@@ -290,7 +292,7 @@ def test_the_commands_of_your_data_run_one_after_the_other(tmp_path, tmp_path_fa
             )
             assert process.returncode == 0, f"{line}\n{process.stderr}"
             done += 1
-    assert done == 7
+    assert done == 8
     assert (tmp_path / "runs" / "mine" / "samples" / "data_sheet.md").exists()
     assert "CC BY 4.0" in (tmp_path / "runs" / "mine" / "model_card.md").read_text(encoding="utf-8")
 

@@ -519,6 +519,14 @@ def test_an_older_sampling_is_replaced_as_a_whole(masks, tmp_path):
     assert len(list((output / "images").iterdir())) == len(rows(output)) == 2
 
 
+def test_the_same_edits_once_more_replace_those_before(run, tmp_path):
+    words = {"split": "train", "edit": "mixed", "number": 5, "output": str(tmp_path / "out")}
+    first = runs.tree_bytes(sample(run, **words))
+    assert runs.tree_bytes(sample(run, **words)) == first
+    with pytest.raises(PixmedError, match=r"holds another sampling \(.*--sample\.edit=mixed"):
+        sample(run, **words | {"edit": "swap"})
+
+
 @pytest.mark.parametrize(
     "other", [{"number": 3}, {"seed": 1}, {"format": "png16"}, {"step": "4"}, {"masks": "others"}]
 )
