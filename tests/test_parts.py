@@ -14,6 +14,7 @@ from pixmed_jax import parts as module
 from pixmed_jax.errors import PixmedError
 from pixmed_jax.parts import Part, finish, prepare
 from pixmed_jax.sampling import COLUMNS, EDIT_COLUMNS
+from pixmed_jax.workdir import write_json
 
 
 def test_another_config_is_refused(tmp_path):
@@ -52,10 +53,12 @@ PLAIN = {"train": {"steps": 7, "epochs": 0, "batch_size": 1}}
 
 
 def as_trained(part, step=7):
-    """What a part leaves behind when it is trained and evaluated, as far as its files say."""
+    """What a part leaves behind when it is trained and evaluated, as far as its files say; whole files, as
+    others read them meanwhile.
+    """
     part.workdir.mkdir(parents=True, exist_ok=True)
-    (part.workdir / "config.json").write_text(json.dumps(part.config))
-    (part.workdir / "evaluation.json").write_text(json.dumps({"step": step, "split": part.split}))
+    write_json(part.workdir / "config.json", part.config)
+    write_json(part.workdir / "evaluation.json", {"step": step, "split": part.split})
 
 
 def test_a_part_whose_data_were_moved_is_looked_at_and_not_done_again(tmp_path, monkeypatch):
