@@ -88,10 +88,10 @@ def main() -> None:
     kinds: Counter[str] = Counter()
     layers: Counter[str] = Counter()
     for kernel in hlo.kernels(text):
-        moved = kernel.read + kernel.written
-        counts[kind(kernel)] += 1
-        kinds[kind(kernel)] += moved
-        if kind(kernel) != "convolutions":
+        moved, what = kernel.read + kernel.written, kind(kernel)
+        counts[what] += 1
+        kinds[what] += moved
+        if what != "convolutions":
             layers[layer(kernel)] += moved
 
     print(

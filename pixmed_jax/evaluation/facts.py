@@ -12,6 +12,7 @@ from pixmed_jax.data.sources import Dataset
 from pixmed_jax.data.splits import SPARE
 from pixmed_jax.errors import PixmedError, listing
 from pixmed_jax.same_data import open_of_run
+from pixmed_jax.training import build
 
 
 def open_data(workdir: Path, config: Mapping[str, Any], split: str) -> Dataset:
@@ -38,7 +39,7 @@ def check_unseen(workdir: Path, config: Mapping[str, Any], dataset: Dataset, spl
         return
     record = run_folder.read_split(workdir)
     if record is None:
-        if SPARE in tested and _builds_on_others(config):
+        if SPARE in tested and (config["data"].get("synthetic_dir") or build.warm_start(config)):
             raise PixmedError(
                 f"{workdir / run_folder.SPLIT}: missing or unreadable, so nobody knows whether spare "
                 "patients are behind what it was trained on; leave spare out of the split"
@@ -62,12 +63,6 @@ def check_unseen(workdir: Path, config: Mapping[str, Any], dataset: Dataset, spl
             f"{workdir}: was trained on {len(shared)} {what} that are in "
             f"{joined} now ({listing(shared, 5)}), so the data have changed since; put them back as they were"
         )
-
-
-def _builds_on_others(config: Mapping[str, Any]) -> bool:
-    """Whether a run takes synthetic slices, or weights that another run has trained."""
-    generator = config.get("model", {}).get("generator", {})
-    return bool(config["data"].get("synthetic_dir") or generator.get("weights"))
 
 
 def of(config: Mapping[str, Any], dataset: Dataset, split: str, step: int) -> dict[str, Any]:
