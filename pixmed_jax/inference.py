@@ -91,7 +91,7 @@ def restored(saved: checkpoint.Saved) -> tuple[Task, Any]:
     sharding = mesh.replicated(mesh.make_mesh(jax.device_count()))
     try:
         config = saved.config
-        if config["train"]["dtype"] == "bfloat16" and _default_platform() == "cpu":
+        if config["train"]["dtype"] == "bfloat16" and default_platform() == "cpu":
             config = {**config, "train": {**config["train"], "dtype": "float32"}}
         task = make_task(config, classes=len(saved.classes))
         state = jax.eval_shape(
@@ -111,7 +111,7 @@ def restored(saved: checkpoint.Saved) -> tuple[Task, Any]:
     return task, checkpoint.restore(saved, {"ema": like})["ema"]
 
 
-def _default_platform() -> str:
+def default_platform() -> str:
     (device,) = jnp.zeros(()).devices()  # however the default one was said
     return str(device.platform)
 
@@ -143,6 +143,7 @@ class Network:
                 f"{saved.path}: holds a {saved.config['name']}, which draws label maps; give it to "
                 "--sample.layout"
             )
+        self.saved = saved
         self.config = saved.config
         self.classes = saved.classes
         self.step = saved.step
@@ -194,6 +195,7 @@ class Restorer:
                 "configs/super_resolution.py, configs/srgan.py or configs/zero_dce.py"
             )
         data = saved.config["data"]
+        self.saved = saved
         self.config = saved.config
         self.classes = saved.classes
         self.step = saved.step
@@ -237,6 +239,7 @@ class Generator:
         if is_supervised(saved.config):
             raise PixmedError(f"{saved.path}: holds a {saved.config['name']}, which makes no images")
         _check_restores_not(saved)
+        self.saved = saved
         self.config = saved.config
         self.classes = saved.classes
         self.grey = saved.grey
@@ -303,7 +306,7 @@ class Generator:
             return self._variables
         if self._alone is None:
             self._alone = self._variables
-            if self._task.prepare and _default_platform() == "cpu":
+            if self._task.prepare and default_platform() == "cpu":
                 inputs = self._task.inputs(example_batch(self.config, len(self.classes)))
                 self._alone = with_prepared(self._task, self._variables, inputs)
         return self._alone

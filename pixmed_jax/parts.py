@@ -19,10 +19,11 @@ import jax
 
 from pixmed_jax import workdir as run_folder
 from pixmed_jax.config import differences, is_place
+from pixmed_jax.data.synthetic import MANIFEST
 from pixmed_jax.errors import PixmedError, listing
 from pixmed_jax.evaluation.audit import audit
 from pixmed_jax.evaluation.evaluate import evaluate
-from pixmed_jax.sampling import MANIFEST, sample
+from pixmed_jax.sampling import sample
 from pixmed_jax.training import checkpoint
 from pixmed_jax.training.loop import total_steps, train
 

@@ -18,6 +18,7 @@ LAYERS = (
         "heldout",
         "dry_run",
         "sampling",
+        "sample_files",
         "conditions",
         "layouts",
         "inference",

@@ -14,6 +14,7 @@ import pixmed_jax
 from pixmed_jax import inference
 from pixmed_jax.data.pipeline import one_hot
 from pixmed_jax.errors import PixmedError
+from pixmed_jax.evaluation import cost
 from pixmed_jax.export import interface
 from pixmed_jax.models.layers import PREPARED
 from pixmed_jax.training import checkpoint
@@ -50,7 +51,7 @@ def test_bfloat16_is_for_accelerators(platform, generate, run, draw, monkeypatch
     """Where the default device is a CPU the images are those of float32, to the bit."""
     saved = inference.find(run)
     trained = saved._replace(config={**saved.config, "train": {**saved.config["train"], "dtype": "bfloat16"}})
-    monkeypatch.setattr(inference, "_default_platform", lambda: platform)
+    monkeypatch.setattr(inference, "default_platform", lambda: platform)
     other = runs.loud(pixmed_jax.inference.Generator(trained), draw)
     assert other.config["train"]["dtype"] == "bfloat16"  # how it was trained stays told
     difference = np.abs(other(label_maps(2)) - generate(label_maps(2))).max()
@@ -61,7 +62,7 @@ def test_bfloat16_is_for_accelerators(platform, generate, run, draw, monkeypatch
 def test_images_that_come_one_at_a_time_are_by_prepared_kernels(platform, run, draw, monkeypatch, chosen_by):
     """On CPUs; they are those of a batch but for rounding, and only what is prepared makes them."""
     chosen_by(_FILTERED_CHANNELS=0, _FILTERED_WORK=0, _FEWEST_PREPARED=16, _MOST_PREPARED=64)
-    monkeypatch.setattr(inference, "_default_platform", lambda: platform)
+    monkeypatch.setattr(inference, "default_platform", lambda: platform)
     generate, maps = runs.loud(pixmed_jax.load(run), draw), label_maps(3)
     together, alone = generate(maps), generate(maps, batch_size=1)
     np.testing.assert_allclose(alone, together, atol=1e-5)
@@ -78,10 +79,28 @@ def test_images_that_come_one_at_a_time_are_by_prepared_kernels(platform, run, d
     assert PREPARED not in interface.of(generate).variables  # a batch may be of any size there
 
 
+def test_what_an_image_costs_on_a_cpu_beside_an_accelerator(run, monkeypatch):
+    """It is timed as it is computed where there is no accelerator: in float32."""
+    saved = inference.find(run)
+    trained = saved._replace(config={**saved.config, "train": {**saved.config["train"], "dtype": "bfloat16"}})
+    platforms = {None: "gpu", jax.devices("cpu")[0]: "cpu"}
+    monkeypatch.setattr(inference, "default_platform", lambda: platforms[jax.config.jax_default_device])
+    monkeypatch.setattr(cost, "default_platform", lambda: "gpu")
+    programs = []
+    monkeypatch.setattr(cost.count, "reserved", lambda compiled: programs.append(compiled.as_text()))
+    monkeypatch.setattr(cost, "_ROUNDS", 1)
+    model = inference.Generator(trained)
+    cost.of_inference(model)
+    (program,) = programs
+    assert "f32[1,32,32" in program and "bf16[" not in program
+    predict, arguments = model.one_image(jax.devices("cpu")[0])
+    assert "bf16[" in predict.lower(*arguments).compile().as_text()  # as the model is held here
+
+
 @pytest.mark.parametrize("device", [None, "cpu", jax.devices("cpu")[0]])
 def test_the_default_device_may_be_said_in_three_ways(device):
     with jax.default_device(device):
-        assert inference._default_platform() == "cpu"
+        assert inference.default_platform() == "cpu"
 
 
 def test_it_is_the_average_that_samples(run):

@@ -13,7 +13,7 @@ import states
 from pixmed_jax import parts as module
 from pixmed_jax.errors import PixmedError
 from pixmed_jax.parts import Part, finish, prepare
-from pixmed_jax.sampling import COLUMNS, EDIT_COLUMNS
+from pixmed_jax.sample_files import COLUMNS, EDIT_COLUMNS
 from pixmed_jax.workdir import write_json
 
 

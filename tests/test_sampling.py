@@ -12,7 +12,7 @@ from PIL import Image
 from runs import pixels, rows
 from test_cards import faults
 
-from pixmed_jax import conditions, inference, sampling
+from pixmed_jax import conditions, inference, sample_files, sampling
 from pixmed_jax import config as configs
 from pixmed_jax.data import folder
 from pixmed_jax.data.slices import load as load_slices
@@ -589,7 +589,7 @@ def test_stopped_half_way(masks, tmp_path, monkeypatch, fault, older):
     if older:
         sample(tmp_path, masks=masks, output=str(target), seed=1)
     before = runs.tree_bytes(target)
-    write = sampling._write
+    write = sample_files.write_pair
 
     def failing(folder, name, *args):
         if name == "00003.png":
@@ -597,7 +597,7 @@ def test_stopped_half_way(masks, tmp_path, monkeypatch, fault, older):
         write(folder, name, *args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(sampling, "_write", failing)
+        patch.setattr(sample_files, "write_pair", failing)
         expected = PixmedError if isinstance(fault, OSError) else KeyboardInterrupt
         with pytest.raises(expected, match="No space left" if expected is PixmedError else None):
             sample(tmp_path, masks=masks, output=str(target), seed=2, fresh=True)

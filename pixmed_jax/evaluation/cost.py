@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from pixmed_jax.inference import Generator, Network, Restorer
+from pixmed_jax.inference import Generator, Network, Restorer, default_platform
 from pixmed_jax.models import count
 from pixmed_jax.training.dry_run import network_sizes
 
@@ -37,7 +37,11 @@ def of_inference(model: Generator | Network | Restorer) -> list[dict[str, Any]]:
 
 
 def _on(device: jax.Device, model: Generator | Network | Restorer) -> dict[str, Any]:
-    call, arguments = model.one_image(device)
+    elsewhere = device.platform != default_platform()
+    with jax.default_device(device):
+        if elsewhere:  # as whoever has that device alone would load it
+            model = type(model)(model.saved)
+        call, arguments = model.one_image(device)
     compiled = call.lower(*arguments).compile()
     times = []
     for _ in range(_WARM + _ROUNDS):

@@ -19,7 +19,7 @@ def test_killed_half_way_and_run_again(older, child, tmp_path, tmp_path_factory)
         sample(workdir, split="val", number=3, seed=1)
     before = runs.tree_bytes(workdir)
     words = [f"--workdir={workdir}", "--mode=sample", "--sample.split=val", "--sample.number=20", "--fresh"]
-    process = child(launch, *words, at="pixmed_jax.sampling:_write", after=13).until_halted()
+    process = child(launch, *words, at="pixmed_jax.sample_files:write_pair", after=13).until_halted()
     process.kill()
     left = [path for path in workdir.iterdir() if path.name.startswith(".samples")]
     assert any(list(path.glob("images/*")) for path in left)  # it was half-way

@@ -75,7 +75,7 @@ def test_a_second_signal_ends_at_once(phase, child, config, tmp_path):
 
 
 STAGES = {
-    "sample": ("pixmed_jax.sampling:_write", ["--sample.number=6", "--sample.split=val"]),
+    "sample": ("pixmed_jax.sample_files:write_pair", ["--sample.number=6", "--sample.split=val"]),
     "evaluate": ("pixmed_jax.evaluation.fidelity:measure", []),
 }
 
