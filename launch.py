@@ -19,18 +19,18 @@ Then, from the run's folder alone:
 Draw a tumour in the browser, on small weights that come with the project:
   python launch.py --mode=demo
 
-Several runs side by side, or the paper's whole comparison from nothing:
+Several runs side by side, or the paper's whole comparison from scratch:
   python launch.py --mode=compare --workdirs=runs/ghost-quick,runs/pix2pix-quick --workdir=runs/compare
   python launch.py --config=configs/study.py
 
 Before any of it, look for defects and copies in a folder, or between two:
   python launch.py --mode=check_data --data=DIR --against=OTHER --workdir=runs/mine
 
-Dark pictures made bright, small ones large, a folder at a time, with a report:
+Brighten dark pictures or enlarge small ones, whole folders, with a report:
   python launch.py --mode=enhance --input=DIR --output=DIR
   python launch.py --mode=upscale --input=DIR --output=DIR --upscale.scale=2 --upscale.workdir=runs/mine
 
-A run finds its data where they were; if they were moved, any of these modes is told by --data=NEW, once.
+A run remembers its data folder; if it has moved, give --data=NEW once, with any of these modes.
 
 Exit status: 0 done, 1 a fault told in one line, 2 a mistake in the command line (a flag, a key, or what an
 option of a mode does not know), 130 or 143 stopped by Ctrl-C or SIGTERM: a training saved, anything else
@@ -40,18 +40,19 @@ undone.
 import errno
 import gc
 import os
+import signal
 import sys
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from pixmed_jax import compiled
+from pixmed_jax import compiled, options
 from pixmed_jax import config as configs
 from pixmed_jax.allocator import keep_freed_memory
-from pixmed_jax.command_line import HERE, UsageError, check_names, load_config, with_config
+from pixmed_jax.command_line import HERE, UsageError, check_names, load_config, value_of, with_config
 from pixmed_jax.errors import OptionError, PixmedError
 from pixmed_jax.signals import Interrupt, Stopped
 
@@ -72,43 +73,7 @@ MODES = (
 ON_DATA = ("sample", "evaluate", "audit", "utility", "reader", "demo")  # modes that read the data of a run
 FOLDERS = ("enhance", "upscale")  # modes from one folder to another
 RESTORERS = {"low_resolution": "upscale", "low_light": "enhance"}  # those that a run of a condition serves
-# fmt: off
-STAGES: dict[str, dict[str, Any]] = {
-    "sample": {
-        "masks": "", "layout": "", "split": "test", "label": "", "plane": "", "number": 0,
-        "seed": 0, "balance": False, "edit": "none", "output": "", "step": "newest", "batch_size": 8,
-        "format": "png", "upscale": 1, "upscaler": "bicubic",
-    },
-    "evaluate": {
-        "split": "test", "seed": 0, "step": "newest", "features": "encoder", "lpips": "none", "weights": "",
-    },
-    "audit": {"number": 500, "split": "test", "samples": "", "seed": 0, "step": "newest"},
-    "utility": {
-        "segmenter": "quick", "classifier": "quick", "shares": (10, 25, 50, 100), "seeds": 3, "number": 600,
-        "edit": "auto", "split": "val+test+spare", "steps": 0,
-    },
-    "reader": {
-        "number": 60, "split": "test", "samples": "", "seed": 0, "step": "newest", "answers": "",
-    },
-    "demo": {"port": 7860, "browser": False, "step": "newest", "layout": ""},
-    "enhance": {
-        "method": "lime", "gamma": 0.0, "strength": 1.0, "floor": -1.0, "alpha": 0.0, "solver": "fast",
-        "strategy": 2, "denoise": False, "workdir": "", "step": "newest", "clip_limit": 0.01,
-        "baselines": "auto", "reference": "", "degrade": False, "darkest": 0.08, "brightest": 0.6,
-        "noise": 0.01, "seed": 0, "intensity": "auto",
-    },
-    "upscale": {
-        "scale": 2, "method": "lanczos", "workdir": "", "step": "newest", "baselines": "auto",
-        "reference": "", "degrade": False, "intensity": "auto",
-    },
-    "export": {"step": "newest", "dtype": "float32", "onnx": True, "web": ""},
-    "check_data": {
-        "images": "images", "masks": "masks", "meta": "meta.csv", "file_column": "file",
-        "label_column": "label", "patient_column": "patient_group", "split_column": "",
-        "axis": "stored", "class_name": "",
-    },
-}
-# fmt: on
+STAGES = {mode: options.defaults(mode) for mode in options.MODES}
 FLAGS = flags.FLAGS
 
 
@@ -128,8 +93,7 @@ def _main(argv: list[str]) -> int:
         warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
         _define_flags()
         if "--help" in argv or "-h" in argv:
-            told = FLAGS.module_help(sys.argv[0]).replace(" !!python/tuple", "")
-            print(f"{__doc__}\nFlags:\n{told}")
+            print(_help(argv[1:]), flush=True)
             return 0
         unread = FLAGS(argv)[1:]
         if unread:
@@ -141,6 +105,9 @@ def _main(argv: list[str]) -> int:
     except PixmedError as error:
         print(f"launch.py: {error}", file=sys.stderr)
         return 1
+    except BrokenPipeError:  # as of `| head`: nobody reads on, which is no fault
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
@@ -164,7 +131,7 @@ def _define_flags() -> None:
     flags.DEFINE_string(
         "input", None, "Folder of pictures and volumes for --mode=enhance and --mode=upscale."
     )
-    flags.DEFINE_string("output", None, "Folder for these two to write to.")
+    flags.DEFINE_string("output", None, "Folder that --mode=enhance and --mode=upscale write to.")
     flags.DEFINE_list("workdirs", None, "Folders of evaluated runs, for --mode=compare.")
     flags.DEFINE_bool(
         "fresh", False, "Start over: delete the run in the workdir, or the samples or study of this mode."
@@ -176,9 +143,29 @@ def _define_flags() -> None:
         "HOST:PORT,PROCESSES,INDEX, the same HOST:PORT of process 0 for all.",
     )
     flags.DEFINE_bool("dry_run", False, "Check config and data, print the networks' sizes, train nothing.")
-    for name, options in STAGES.items():
-        names = ", ".join(f"--{name}.{option}" for option in options)
-        config_flags.DEFINE_config_dict(name, ConfigDict(options), f"Options of --mode={name}: {names}.")
+    for name, of_mode in STAGES.items():
+        config_flags.DEFINE_config_dict(name, ConfigDict(of_mode), f"Options of --mode={name}.")
+
+
+def _help(words: Sequence[str]) -> str:
+    """What --help prints: of everything, of one mode, or of the keys of a config."""
+    mode, config = value_of(words, "mode"), value_of(words, "config")
+    if mode in STAGES:
+        rows = {f"{mode}.{name}": option for name, option in options.MODES[mode].items()}
+        return f"Options of --mode={mode}; --help alone has the flags of all modes.\n\n{options.told(rows)}"
+    if config:
+        rows = options.of_config(load_config(config))
+        return f"Keys of {config}; --help alone has the flags of all modes.\n\n{options.told(rows)}"
+    known = {flag.name: flag for flag in FLAGS.get_flags_for_module(sys.argv[0]) if flag.name not in STAGES}
+    rows = {
+        name: options.Option("" if flag.default is None else flag.default, flag.help.replace("|", ", "))
+        for name, flag in known.items()
+    }
+    return (
+        f"{__doc__}\nFlags:\n\n{options.told(rows)}\n\nA mode's own: --mode=sample --help, and likewise "
+        f"{', '.join(name for name in STAGES if name != 'sample')}.\n"
+        "A config's keys: --config=configs/ghost.py --help."
+    )
 
 
 def _dispatch() -> int:
@@ -288,12 +275,12 @@ def _dispatch() -> int:
     elif FLAGS.mode == "reader":
         from pixmed_jax.evaluation import readers
 
-        options = FLAGS.reader.to_dict()
-        if answers := options.pop("answers"):
+        of_reader = FLAGS.reader.to_dict()
+        if answers := of_reader.pop("answers"):
             print(readers.summary(readers.score(workdir, answers)))
             print(f"written: {workdir / 'reader.json'} and {workdir / 'report' / 'reader.html'}")
         else:
-            page = readers.prepare(workdir, fresh=FLAGS.fresh, **options)
+            page = readers.prepare(workdir, fresh=FLAGS.fresh, **of_reader)
             print(f"written: {page}, for the readers, and {page.with_name('key.csv')}, not for them")
     elif FLAGS.mode == "export":
         from pixmed_jax.export import export
@@ -306,13 +293,13 @@ def _dispatch() -> int:
     elif FLAGS.mode == "utility":
         from pixmed_jax.utility import utility
 
-        options = FLAGS.utility.to_dict()
-        presets = {name: options.pop(name) for name in ("segmenter", "classifier")}
+        of_utility = FLAGS.utility.to_dict()
+        presets = {name: of_utility.pop(name) for name in ("segmenter", "classifier")}
         here = HERE / "configs"
         networks = {
             name: load_config(f"{here / name}.py:{preset}") for name, preset in presets.items() if preset
         }
-        return utility(workdir, networks=networks, fresh=FLAGS.fresh, **options)
+        return utility(workdir, networks=networks, fresh=FLAGS.fresh, **of_utility)
     else:
         _evaluate(workdir)
     return 0

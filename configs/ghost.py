@@ -5,12 +5,12 @@
                                                           the paper, literally: 256x256, batch 64, 400 epochs
     python launch.py --config=configs/ghost.py:test       seconds: for trying out an installation
 Your own slices: --config.data.source=folder --config.data.dir=DIR, DIR holding images/ and masks/ (and
-meta.csv with labels and patients). BUILD_NOTES.md says how the paper was read where it is silent.
+meta.csv with labels and patients). BUILD_NOTES.md says what was chosen where the paper is silent.
 
 The paper's ablations are presets too: `no_ghost` (Table 4: the same U-Net of plain convolutions), and the
 generator's losses of Figure 6, `bce` (adversarial alone) and `mse` (pixels alone); `quick` is BCE + SSIM. At
 full size: --config=configs/ghost.py:paper --config.model.generator.ghost_levels='()' or --config.loss.ssim=0.
-With +augment behind a preset, as in :paper+augment, training slices are augmented; so in every experiment.
+Append +augment to any preset of any experiment (:paper+augment) to augment the training slices.
 """
 
 from pixmed_jax.defaults import ADVERSARIAL, experiment, merged

@@ -3,16 +3,16 @@
     python launch.py --config=configs/ghost_spade.py      quick: embedded phantoms, minutes on two CPU cores
     python launch.py --config=configs/ghost_spade.py --config.data.source=folder --config.data.dir=DIR
     python launch.py --config=configs/ghost_spade.py:long --config.data.source=folder --config.data.dir=DIR
-                                                          17 times the images: 35 minutes of one core
+                                                          17 times the images: 34 to 65 minutes of one core
     python launch.py --config=configs/ghost_spade.py:large --config.data.source=folder --config.data.dir=DIR
                                                           256x256: a minute of an H100, once compiled
     python launch.py --config=configs/ghost_spade.py:paper --config.data.dir=DIR
                                                           256x256 by the paper's schedule: a GPU
     python launch.py --config=configs/ghost_spade.py:demo the weights behind --mode=demo: 128x128, phantoms
-A sixtieth of the paper's parameters, no transposed convolutions, and another slice at each draw of a map, in
-a style that such maps have (see models/ghost_spade.py), against PatchGANs at two scales. After the last step
-these styles are settled (training/settle.py); to settle a run that was stopped before, give as train.steps
-the step it stopped at plus one. docs/ablations.md says what each part is worth.
+A sixtieth of the paper's parameters, no transposed convolutions, a different slice at each draw of a map, in
+a style fitting that map (models/ghost_spade.py); the discriminators are PatchGANs at two scales. After the
+last step the styles' prior is fitted ("settled", training/settle.py); to settle a run that was stopped early,
+set train.steps to its last step plus one. docs/ablations.md says what each part is worth.
 """
 
 from pixmed_jax.defaults import ADVERSARIAL, experiment, merged

@@ -1,4 +1,4 @@
-"""Layouts: label maps of anatomy and tumour together, drawn by the tumour's class from no patient's map.
+"""Layouts: new label maps of anatomy and tumour, drawn from the tumour's class, not from a patient's map.
 
     python launch.py --config=configs/layout.py           quick: embedded phantoms, minutes on two CPU cores
     python launch.py --config=configs/layout.py --config.data.source=folder --config.data.dir=DIR

@@ -1,12 +1,12 @@
-"""SRGAN (Ledig et al., CVPR 2017): super-resolution that is to look real, by an adversary beside pixels.
+"""SRGAN (Ledig et al., CVPR 2017): realistic super-resolution, by an adversary added to a pixel loss.
 
     python launch.py --config=configs/srgan.py            quick: x2 on embedded phantoms
     python launch.py --config=configs/srgan.py --config.model.generator.weights=RUN
                                                           as there, starting from a network trained on pixels
                                                           alone, a run of configs/super_resolution.py
-Unlike there, a PatchGAN of the image alone judges, since what super-resolution lacks is local texture, and it
-takes images of any size where a VGG with two dense layers takes one; L1 on pixels stands for VGG's features,
-which are those of photographs. The adversary weighs 1e-3 there, beside features; here `loss.adversarial`.
+Unlike the paper, a PatchGAN sees the image alone, since super-resolution lacks local texture, and it takes
+any image size, where a VGG with two dense layers takes one; L1 on pixels replaces VGG's features, which are
+those of photographs. The adversary weighs 1e-3 there, beside features; here `loss.adversarial`.
 Presets x3 and x4 as in configs/super_resolution.py.
 """
 

@@ -1,4 +1,4 @@
-"""The comparison from nothing: every system and loss of the paper, and our own, on one page.
+"""The whole comparison from scratch: the paper's systems and losses, and ours, on one page.
 
     python launch.py --config=configs/study.py            quick: embedded phantoms, two hours on two CPU cores
     python launch.py --config=configs/study.py --config.data.source=folder --config.data.dir=DIR
@@ -6,9 +6,9 @@
                                                           some of the systems only)
     python launch.py --config=configs/study.py:paper --config.data.dir=DIR
                                                           256x256, the papers' schedules, DenseNet201: a GPU
-What `data` says here holds for every part; `systems.NAME` and `downstream.NAME` are those configs whole. Arms
-are the systems whose slices a classifier is given beside real ones (a segmenter, of those that draw masks),
-tested on patients that neither has seen. The command resumes; the page is WORKDIR/compare/index.html.
+`data` here applies to all parts; `systems.NAME` and `downstream.NAME` are complete configs. Arms are systems
+whose slices are added to real ones to train a classifier (and a segmenter, if the system draws from masks);
+both are tested on unseen patients. The command resumes; the page is WORKDIR/compare/index.html.
 """
 
 import runpy

@@ -1,4 +1,4 @@
-"""StyleGAN2 (Karras et al., CVPR 2020), given the tumour's class: it sees no mask, and makes none.
+"""StyleGAN2 (Karras et al., CVPR 2020), given the tumour's class; no mask goes in or comes out.
 
 python launch.py --config=configs/stylegan2.py        quick: embedded phantoms at 64x64, minutes on two CPU
                                                       cores; few features, R1 and path length as in full

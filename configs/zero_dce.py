@@ -7,8 +7,8 @@
 Slices are darkened inside the step (data.condition=low_light); the loss never sees them bright, only the
 scores do. What was trained serves
     python launch.py --mode=enhance --enhance.method=zero_dce --enhance.workdir=RUN --input=DIR --output=DIR
-loss.level is the brightness that the mean of a bright region is drawn to: 0.6 in the paper, less for slices,
-which are black around the head and rarely bright within.
+loss.level is the target mean brightness of a bright region: 0.6 in the paper, less for slices, which are
+black around the head and rarely bright inside.
 """
 
 from pixmed_jax.defaults import SUPERVISED, experiment, merged

@@ -1,4 +1,4 @@
-"""PixMed-Enhancer in JAX: tumour masks into MR slices, and the evidence whether that helps."""
+"""PixMed-Enhancer in JAX: MR slices from tumour masks, and evidence whether they help."""
 
 from typing import TYPE_CHECKING, Any
 

@@ -30,15 +30,15 @@ def check_names(
     """
     given = [word.lstrip("-").split("=")[0] for word in words if word.startswith("--")]
     known = {f"{stage}.{key}" for stage, options in stages.items() for key in options}
-    config = _value(words, "config")
+    config = value_of(words, "config")
     if config is not None:
         known |= {f"config.{key}" for key in configs.flatten(load_config(config))}
     for name in given:
         if name.startswith("config.") and config is None:
-            mode = _value(words, "mode") or "train"
+            mode = value_of(words, "mode") or "train"
             how = ", and where its data are now from --data" if mode in on_data else ""
             raise UsageError(
-                f"--{name}: changes --config, which is missing; {with_config(_value(words, 'workdir'))}"
+                f"--{name}: changes --config, which is missing; {with_config(value_of(words, 'workdir'))}"
                 if mode == "train"
                 else f"--{name}: --mode={mode} takes its config from --workdir{how}; leave it out"
             )
@@ -46,7 +46,7 @@ def check_names(
             raise UsageError(f"--{name}: no such key{configs.nearest(name, known)}")
 
 
-def _value(words: Sequence[str], name: str) -> str | None:
+def value_of(words: Sequence[str], name: str) -> str | None:
     """What a flag is set to in a command line that is not parsed yet, the last time; None if it is not."""
     found = None
     for word, following in zip(words, [*words[1:], ""], strict=False):

@@ -11,14 +11,14 @@
                                  where layouts were drawn also layout (model and step), where images were
                                  enlarged upscale, upscaler (with its step)
 
-`source` and `patient_group` are whose anatomy a slice has, `tumor_source` and `tumor_group` whose tumour.
+`source` and `patient_group` name whose anatomy it is, `tumor_source` and `tumor_group` whose tumour.
 `parameters` say what an edit did, or the plane that a layout was drawn in.
 `grade` is "reconstruction" for a patient's own map, painted again, which is for measuring only; "recombined"
 for an edited one; "sampled" where no patient's map was given; empty for masks from a folder, since nobody
 knows whose they are.
 
-A model whose condition is the label alone writes no masks and no conditions, and its slices are nobody's: the
-columns mask, patient_group and source stay empty.
+A model conditioned on the label alone writes no masks and no conditions, and its slices belong to no patient:
+the columns mask, patient_group and source stay empty.
 
 With `format` "png16" images have 16 bits; with "nifti" images and masks (0 and 1) are .nii.gz files whose
 images hold values in the units of the training data. In pictures, 0 and the brightest value stand for `low`

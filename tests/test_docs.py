@@ -32,7 +32,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 ENDINGS = (".md", ".json", ".csv", ".py")  # of files whose names begin like a key
 FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 OF_LAUNCH = {"config", "workdir", "mode", "data", "against", "workdirs", "fresh", "distributed", "dry_run"}
-OF_LAUNCH |= {"input", "output"}
+OF_LAUNCH |= {"input", "output", "help"}
 OF_OTHERS = {
     "no-deps",
     "dest",

@@ -1,6 +1,6 @@
 """Slices of pictures and volumes, decoded one by one, with their masks: `look`, then `index`, then `read`.
 
-What mask values mean is said in `masks`, how values become [0, 1] in `intensity`. Volumes are decoded once
+`masks` defines what mask values mean, `intensity` how values become [0, 1]. Volumes are decoded once
 for all their slices (`volumes.Cache`).
 Errors: PixmedError.
 """

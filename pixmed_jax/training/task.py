@@ -1,7 +1,7 @@
 """The contract between what is trained and the loop that trains it: a NamedTuple of pure functions.
 
-The loop knows tasks, never networks. Whatever a task needs from one step to the next lives in its state, and
-every random number is derived from (state.key, state.step), so a state determines all that follows.
+The loop knows tasks, never networks. All that a task keeps between steps is in its state, and every random
+number is derived from (state.key, state.step), so the state determines everything that follows.
 """
 
 from collections.abc import Callable, Iterable
@@ -18,7 +18,7 @@ Settle = Callable[[Any, Iterable[Batch], jax.Array], tuple[Any, Metrics]]
 
 
 class TrainState(Protocol):
-    """What the loop, and who reads a checkpoint, take from any task's state; counters are int32 scalars."""
+    """What the loop and checkpoint readers use of any task's state; counters are int32 scalars."""
 
     step: jax.Array  # updates tried so far, skipped ones included
     skipped: jax.Array  # updates skipped because a number was not finite

@@ -1,0 +1,73 @@
+"""Options and keys: the stages' own defaults, every key explained, the page and --help of the same words."""
+
+import inspect
+import runpy
+
+import pytest
+import runs
+from test_launch import launch
+
+from pixmed_jax import config as configs
+from pixmed_jax import options, utility
+from pixmed_jax.check_data import check_data
+from pixmed_jax.data import survey
+from pixmed_jax.demo import serve
+from pixmed_jax.enhancement import enhance, upscale
+from pixmed_jax.evaluation import audit, evaluate, readers
+from pixmed_jax.export import export
+from pixmed_jax.sampling import sample
+
+FUNCTIONS = {
+    "sample": (sample,),
+    "evaluate": (evaluate.evaluate,),
+    "audit": (audit.audit,),
+    "utility": (utility.utility,),
+    "reader": (readers.prepare,),
+    "demo": (serve.demo,),
+    "enhance": (enhance.enhance,),
+    "upscale": (upscale.upscale,),
+    "export": (export.export,),
+    "check_data": (check_data, survey.survey),
+}
+# Options that `launch` itself reads, before or in the place of the function: presets, answers.
+OF_LAUNCH = {"utility": {"segmenter", "classifier"}, "reader": {"answers"}}
+# Parameters that are flags of several modes, or of Python alone.
+SHARED = {"fresh", "quiet", "against"}
+
+
+@pytest.mark.parametrize("mode", options.MODES)
+def test_defaults_are_those_of_the_stage(mode):
+    taken = {}
+    for function in FUNCTIONS[mode]:
+        for name, parameter in inspect.signature(function).parameters.items():
+            if parameter.default is not parameter.empty and name not in SHARED:
+                taken.setdefault(name, parameter.default)
+    ours = options.defaults(mode)
+    assert {name: ours[name] for name in ours if name not in OF_LAUNCH.get(mode, ())} == taken
+
+
+def test_every_shared_key_is_explained():
+    assert {f"config.{key}" for key in options.KEYS} == set(options.shared_keys())
+    known = set()
+    for path in (runs.ROOT / "configs").glob("*.py"):
+        if path.stem != "study":
+            known |= set(configs.flatten(configs.plain(runpy.run_path(str(path))["get_config"]())))
+    whole = ("data.augment", "train.augment_discriminator")
+    assert {key for key in options.KEYS if key not in whole} <= known
+    assert not [text for of in options.MODES.values() for text in of.values() if len(text.meaning) < 6]
+
+
+def test_the_page_is_of_the_same_words():
+    page = (runs.ROOT / "docs" / "options.md").read_text(encoding="utf-8")
+    assert page == options.page(), "python -m pixmed_jax.options > docs/options.md"
+
+
+def test_help_of_a_mode_and_of_a_config():
+    told = launch("--mode=sample", "--help").stdout
+    for name, option in options.MODES["sample"].items():
+        assert f"--sample.{name}={option.default}" in told
+        assert option.meaning.split()[0] in told
+    told = launch("--config=configs/ghost.py:paper", "--help").stdout
+    for line in ("--config.train.batch_size=64 ", "--config.model.generator.width=64", "images a step"):
+        assert line in told
+    assert max(map(len, told.splitlines())) <= 100
