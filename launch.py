@@ -8,7 +8,7 @@ Train (the same command resumes; --fresh starts over):
 
 Then, from the run's folder alone:
   python launch.py --workdir=runs/mine --mode=sample --sample.number=500 --sample.split=train \
-      --sample.edit=mixed
+      --sample.edit=mixed --sample.balance
   python launch.py --workdir=runs/mine --mode=evaluate
   python launch.py --workdir=runs/mine --mode=audit
   python launch.py --workdir=runs/mine --mode=utility

@@ -192,14 +192,17 @@ def _as_map(mask: np.ndarray, path: Path, label: str, generator: inference.Gener
     return fitted
 
 
-def ordered(labels: Sequence[str], number: int, balance: bool) -> np.ndarray:
-    """Which condition each image takes: all in turn, or with `balance` the labels in turn."""
+def ordered(labels: Sequence[str], number: int, balance: bool, seed: int | None = None) -> np.ndarray:
+    """Which condition each of `number` images takes: all in turn, or with `balance` the labels in turn.
+
+    seed: of the order in which they take their turns; None keeps them as they come. Slices are indexed by
+    patient and often by label, so the first of many would be those of a few patients.
+    """
+    order = np.arange(len(labels))
+    if seed is not None:
+        order = np.random.default_rng([seed, 0, 1]).permutation(order)  # the stream of no image
     if not balance:
-        return np.arange(number) % len(labels)
-    by_label = [np.flatnonzero(np.array(labels) == name) for name in sorted(set(labels))]
-    return np.array(
-        [
-            by_label[i % len(by_label)][i // len(by_label) % len(by_label[i % len(by_label)])]
-            for i in range(number)
-        ]
-    )
+        return np.resize(order, number)
+    taken = np.array(labels)[order]
+    turns = [np.resize(order[taken == name], number) for name in sorted(set(labels))]
+    return np.stack(turns, axis=1).ravel()[:number]

@@ -50,7 +50,8 @@ def sample(
         `label` or of all in turn, in `plane` or in all that it knows; implausible ones are drawn again.
     label: the class of binary masks in `masks`, for a model that knows several; or of every image: of the
         split's masks those of that class, or all that a model is told.
-    number: how many; 0 means one per mask. More than there are masks reuses them, each time with a new seed.
+    number: how many; 0 means one per mask. Of a split they are drawn at random, each once before any twice;
+        more than there are masks reuses them, each time with a new seed.
     balance: draw the labels equally often.
     edit: make new masks of the split's: "swap" sets a tumour into another patient's anatomy, "move", "scale"
         and "warp" change it in its own, "deform" bends both together, "mixed" draws one of these five;
@@ -87,7 +88,11 @@ def sample(
         how |= {"upscale": upscale, "upscaler": enlarge.told}
     chosen = _chosen(given, "" if masks or layout else label, split)
     labels = [given.labels[row] for row in chosen]
-    order = chosen[conditions.ordered(labels, number or len(labels), balance and not layout)]
+    of_split = bool(number) and not (masks or layout)
+    turns = conditions.ordered(
+        labels, number or len(labels), balance and not layout, seed if of_split else None
+    )
+    order = chosen[turns]
     seeds = inference.image_seeds(seed, len(order))
     digest = configs.digest(generator.config)
     options = {

@@ -50,6 +50,7 @@ from pixmed_jax import command_line
 for page, words in json.load(sys.stdin):
     child = os.fork()
     if child == 0:
+        words = [word for word in words if word != "--help"]  # which is answered before flags are parsed
         sys.argv = ["launch.py", *words]  # where ml_collections looks for overrides
         try:
             command_line.check_names(words, launch.STAGES, launch.ON_DATA)

@@ -141,7 +141,7 @@ def test_where_nobody_tests_the_evaluation_is_left_out(tmp_path, data):
     assert told == "not evaluated: test is empty; --mode=evaluate takes --evaluate.split=val"
     assert following == (
         f"next: python launch.py --workdir={workdir} --mode=sample --sample.number=500 "
-        "--sample.split=train --sample.edit=mixed"
+        "--sample.split=train --sample.edit=mixed --sample.balance"
     )
     assert not (workdir / "evaluation.json").exists()
     process = launch(f"--workdir={workdir}", "--mode=evaluate")

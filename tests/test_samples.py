@@ -2,14 +2,17 @@
 
 import csv
 import importlib.util
+import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import runs
 import tensorflow_datasets as tfds
+from PIL import Image
 from runs import pixels
 
 import pixmed_jax
@@ -115,25 +118,42 @@ def test_tfds_gives_the_same_and_another_sampling_is_another_dataset(folder, tmp
         (folder / "manifest.csv").write_text(text)
 
 
-@pytest.mark.parametrize(
-    ("library", "told"), [("torch", "epoch 5: loss"), ("keras", "Epoch 5/5"), ("tfds", "00004")]
-)
-def test_examples_run_as_written(folder, tmp_path, library, told):
-    if library != "tfds" and importlib.util.find_spec(library) is None:
-        pytest.skip(f"{library} is no dependency; pip install {library} to run its example")
-    name = {"torch": "with_pytorch.py", "keras": "with_keras.py", "tfds": "with_tfds.py"}[library]
-    more = [str(tmp_path)] if library == "tfds" else []
+EXAMPLE = {"torch": "epoch 5: loss", "monai": "epoch 5: loss", "keras": "Epoch 5/5", "tfds": "00004"}
+EXAMPLE["nnunet"] = "cases in"
+OURS = ("tfds", "nnunet")  # which need nothing that is no dependency
+
+
+@pytest.mark.parametrize("name", EXAMPLE)
+def test_examples_run_as_written(folder, tmp_path, name):
+    if name not in OURS and importlib.util.find_spec(name) is None:
+        pytest.skip(f"{name} is no dependency; pip install {name} to run its example")
+    file = f"with_{name.replace('torch', 'pytorch')}.py"
+    more = [str(tmp_path / "out")] if name in OURS else []
     path = os.pathsep.join([str(runs.ROOT), *sys.path])
     environment = {**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu", "PYTHONPATH": path}
-    command = [sys.executable, str(EXAMPLES / name), str(folder), *more]
+    command = [sys.executable, str(EXAMPLES / file), str(folder), *more]
     process = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert process.returncode == 0, process.stderr
-    assert told in process.stdout
+    assert EXAMPLE[name] in process.stdout
+
+
+def test_an_nnunet_dataset_is_of_the_samples_pixels(folder, tmp_path):
+    """The layout of nnU-Net 2: NAME_0000.png and NAME.png of labels from 0, counted in dataset.json."""
+    target = tmp_path / "Dataset501_Synthetic"
+    command = [sys.executable, str(EXAMPLES / "with_nnunet.py"), str(folder), str(target)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(runs.ROOT), *sys.path])}
+    subprocess.run(command, env=environment, check=True, capture_output=True, timeout=120)
+    samples = pixmed_jax.Samples(folder)
+    about = json.loads((target / "dataset.json").read_text())
+    assert about["numTraining"] == len(samples) == len(list((target / "imagesTr").iterdir()))
+    for file in samples.files:
+        case = f"synthetic_{Path(file).stem}"
+        image = np.asarray(Image.open(target / "imagesTr" / f"{case}_0000.png"))
+        np.testing.assert_array_equal(image, np.asarray(Image.open(folder / "images" / file)))
+        label = np.asarray(Image.open(target / "labelsTr" / f"{case}.png"))
+        np.testing.assert_array_equal(label * 255, np.asarray(Image.open(folder / "masks" / file)))
 
 
 def test_every_example_is_run():
-    assert {path.name for path in EXAMPLES.glob("*.py")} == {
-        "with_pytorch.py",
-        "with_keras.py",
-        "with_tfds.py",
-    }
+    files = {f"with_{name.replace('torch', 'pytorch')}.py" for name in EXAMPLE}
+    assert {path.name for path in EXAMPLES.glob("*.py")} == files

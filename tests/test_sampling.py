@@ -122,12 +122,12 @@ def test_a_sampling_says_what_it_is_for(run, tmp_path, capsys):
     assert capsys.readouterr().out == ""
 
 
-def test_same_seed_same_bytes_other_seed_other_images(run, tmp_path):
+def test_same_seed_same_bytes_other_seed_other_images(run, held_out, tmp_path):
     first, again, other = (
-        runs.tree_bytes(sample(run, output=str(tmp_path / name), seed=seed, number=5))
+        runs.tree_bytes(sample(run, output=str(tmp_path / name), seed=seed))
         for name, seed in (("a", 1), ("b", 1), ("c", 2))
     )
-    assert first == again and len(first) == 19  # five of each picture, and four files that tell of them
+    assert first == again and len(first) == 3 * len(held_out[0]) + 4  # pictures, and files that tell of them
     for name in first:
         same = name.startswith(("masks", "conditions", "trained_on"))
         assert (first[name] == other[name]) is same, name
@@ -158,6 +158,35 @@ def test_the_order_of_labels():
     balanced = conditions.ordered(labels, 9, balance=True)
     assert [labels[i] for i in balanced] == ["a", "b", "c"] * 3
     assert balanced[1::3].tolist() == [0, 2, 3]  # every mask of a label before any for a second time
+
+
+@pytest.mark.parametrize("balance", [False, True])
+def test_a_few_of_many_are_of_all_patients(balance):
+    """Slices are indexed patient by patient, and patients label by label."""
+    labels = tuple(np.repeat(["a", "b"], [600, 400]))
+    patient = np.arange(1000) // 10
+    few = conditions.ordered(labels, 100, balance, seed=3)
+    assert len(set(few)) == 100
+    # Of 100 patients 100 draws reach about 63 (1 - 1/e); the first 100 in their order are of 10.
+    assert 50 <= len(set(patient[few])) <= 75
+    of_a = sum(labels[i] == "a" for i in few)
+    assert of_a == 50 if balance else 45 <= of_a <= 75
+    np.testing.assert_array_equal(few, conditions.ordered(labels, 100, balance, seed=3))
+    np.testing.assert_array_equal(few, conditions.ordered(labels, 130, balance, seed=3)[:100])
+    assert (few != conditions.ordered(labels, 100, balance, seed=4)).any()
+    again = conditions.ordered(labels, 2000, balance, seed=3)
+    if not balance:
+        assert (np.bincount(again) == 2).all()
+
+
+def test_a_number_of_a_split_is_drawn_and_all_of_it_comes_in_order(run, tmp_path):
+    """By default the whole split as it is indexed; a number of it in an order of the seed."""
+    whole = [row["source"] for row in rows(sample(run, split="train", output=str(tmp_path / "all")))]
+    assert whole == sorted(whole)
+    few = [row["source"] for row in rows(sample(run, split="train", number=9, output=str(tmp_path / "few")))]
+    assert len(set(few)) == 9 and few != whole[:9]
+    other = sample(run, split="train", number=9, seed=1, output=str(tmp_path / "other"))
+    assert [row["source"] for row in rows(other)] != few
 
 
 def test_balance(run, tmp_path):

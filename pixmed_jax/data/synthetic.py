@@ -32,7 +32,7 @@ HOW = ("add", "replace", "oversample")
 # of patients in a new arrangement; a map that a model drew. "" where masks from elsewhere were painted.
 RECONSTRUCTION, RECOMBINED, SAMPLED = "reconstruction", "recombined", "sampled"
 # Makes pairs to train with, where a generator is told masks.
-TO_TRAIN_WITH = "--mode=sample --sample.number=500 --sample.split=train --sample.edit=mixed"
+TO_TRAIN_WITH = "--mode=sample --sample.number=500 --sample.split=train --sample.edit=mixed --sample.balance"
 _MOST = 2**27  # bytes of trained_on.json
 PREFIX = "synthetic/"  # before a file's name, which a real slice may have too
 
