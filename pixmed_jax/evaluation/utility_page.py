@@ -16,10 +16,11 @@ from pixmed_jax import workdir as run_folder
 from pixmed_jax.data.decode import read_image, read_mask
 from pixmed_jax.data.synthetic import MANIFEST
 from pixmed_jax.evaluation import verdict
-from pixmed_jax.evaluation.arms import ARMS, COMPARED, MEASURES, Experiment
+from pixmed_jax.evaluation.arms import ARMS, COMPARED, MEASURES, PRIMARY, Experiment
 
 _SHOWN = 6  # synthetic slices of each share
 _COLOURS = ("#222222", "#888888", "#46a0eb", "#e6a020", "#d0402a", "#3cb482")  # of the arms, in their order
+_REACH = 4  # of the right panel, in units of its largest difference
 _GAP = 0.07  # between the marks of neighbouring arms, in units of the step from share to share
 
 
@@ -53,25 +54,29 @@ def write(workdir: Path, experiment: Experiment, result: Mapping[str, Any]) -> P
 
 
 def _chart(of: Mapping[str, Any], measure: str, shares: list[int]) -> str:
-    """Left the scores of the arms over the share of the patients, right their differences."""
-    figure = Figure(figsize=(10.5, 3.6), layout="constrained")
-    left, right = figure.subplots(1, 2, width_ratios=(1, 1))
+    """Left the scores of the arms over the share of the patients, right the difference the verdict goes by.
+
+    The other differences are in the page's table: beside this one they would only be taken for answers.
+    """
+    figure = Figure(figsize=(10.5, 3.8), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(3, 2))
     colours = dict(zip(ARMS, _COLOURS, strict=True))
     of_shares = [of[str(share)] for share in shares]
     for i, (arm, about) in enumerate(ARMS.items()):
         scores = [told["scores"][arm] for told in of_shares]
         _marks(left, scores, i - (len(ARMS) - 1) / 2, about.short, colours[arm], line=True)
+    differences = [told["differences"]["-".join(PRIMARY)] for told in of_shares]
     right.axhline(0, color="0.5", linewidth=1)
-    for i, (a, b) in enumerate(COMPARED):
-        told = [told["differences"][f"{a}-{b}"] for told in of_shares]
-        label = f"{ARMS[a].short} vs {ARMS[b].short}"
-        _marks(right, told, i - (len(COMPARED) - 1) / 2, label, _COLOURS[::-1][i], line=False)
+    _marks(right, differences, 0, COMPARED[PRIMARY], colours[PRIMARY[0]], line=False)
+    # Intervals of two seeds are wide enough to hide the differences; those run out of the panel.
+    reach = _REACH * max(abs(one["value"]) for one in differences) or 1.0
+    right.set_ylim(max(right.get_ylim()[0], -reach), min(right.get_ylim()[1], reach))
     title = MEASURES[measure].title
     less = ", less is better" if MEASURES[measure].sign < 0 else ""
-    for axes, y in ((left, f"{title}{less}"), (right, f"difference{less}")):
+    for axes, y in ((left, f"{title}{less}"), (right, f"difference in {title}")):
         axes.set_xticks(range(len(shares)), [f"{share} %" for share in shares])
         charts.styled(axes, x="share of the training patients", y=y, grid=True)
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3, fontsize=7.5, frameon=False)
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3, fontsize=8, frameon=False)
     return charts.chart_uri(figure)
 
 
