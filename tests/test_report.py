@@ -130,6 +130,29 @@ def test_numbers_that_are_too_good_say_so(run, page, changes, words):
     assert words in written(run, evaluation={**run[1], **changes})
 
 
+@pytest.mark.parametrize(
+    ("source", "folder", "about", "head"),
+    [
+        ("phantom", "/data/tfds", "", "Data: head phantoms that this project draws"),
+        ("folder", "/data/clinic", "", "Data: folder clinic."),
+        ("folder", "/data/clinic", "T1 of <our> clinic.", "Data: T1 of <our> clinic."),
+        ("brain_tumor_mri", "/data/tfds", "", "Data: Jun Cheng"),
+    ],
+)
+def test_the_head_says_what_the_data_are(run, source, folder, about, head):
+    """Phantoms are not called patients, and of patients it is said what the page gives away."""
+    workdir, result = run
+    config = json.loads((workdir / "config.json").read_text())
+    config["data"] |= {"source": source, "dir": folder}
+    config["about"]["data"] = about
+    anatomy = {**result, "condition": {**result["condition"], "name": "anatomy"}}
+    text = Page(written(run, config, anatomy)).text
+    assert head in text.partition("Looks real?")[0]
+    drawn = source == "phantom"
+    assert ("mean such a phantom" in text) == drawn
+    assert ("keeps that patient recognisable" in text) != drawn
+
+
 def test_a_region_that_no_slice_has(run):
     evaluation = copy.deepcopy(run[1])
     for part in (evaluation, *evaluation["baselines"].values()):

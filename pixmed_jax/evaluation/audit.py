@@ -115,6 +115,7 @@ def audit(
         benchmark=pictures.data_uri(_closest(held_out.images, found.held_out, train, "held-out")),
         redrawn=redrawn_sheet and pictures.data_uri(redrawn_sheet),
         charts=_charts(found),
+        **facts.described(config),
         answers=[answer._replace(page="") for answer in _answers(told)],
         sheets=sheets,
     )

@@ -1,4 +1,4 @@
-"""On whom a run is judged: the data of its config, and what every evaluation.json begins with."""
+"""On whom a run is judged: the data of its config, and what every evaluation.json and page begins with."""
 
 import warnings
 from collections.abc import Mapping
@@ -13,6 +13,18 @@ from pixmed_jax.data.splits import SPARE
 from pixmed_jax.errors import PixmedError, listing
 from pixmed_jax.same_data import open_of_run
 from pixmed_jax.training import build
+
+# What and under which licence, where the project itself knows; `about` of the config says more, or other.
+KNOWN = {
+    "phantom": (
+        "head phantoms that this project draws (pixmed_jax.data.phantom); of no real patient",
+        "Apache-2.0, that of the code which draws them",
+    ),
+    "brain_tumor_mri": (
+        "Jun Cheng, brain tumor dataset, figshare 1512427: T1-weighted contrast-enhanced MR slices",
+        "CC BY 4.0",
+    ),
+}
 
 
 def open_data(workdir: Path, config: Mapping[str, Any], split: str) -> Dataset:
@@ -79,6 +91,16 @@ def of(config: Mapping[str, Any], dataset: Dataset, split: str, step: int) -> di
         "size": dataset.size,
         "config": configs.digest(config),
     }
+
+
+def described(config: Mapping[str, Any]) -> dict[str, Any]:
+    """For a page's head: "data", what these are as the config or the project says, else the folder's name;
+    "phantoms", whether they are drawn, so that "real" and "patient" do not mean what they say.
+    """
+    source, folder = config["data"]["source"], Path(config["data"]["dir"]).name
+    known, _ = KNOWN.get(source, (None, None))
+    data = config.get("about", {}).get("data") or known or (f"folder {folder}" if folder else source)
+    return {"data": data, "phantoms": source == "phantom"}
 
 
 def whom(result: Mapping[str, Any]) -> str:

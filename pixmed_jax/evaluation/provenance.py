@@ -13,25 +13,14 @@ import numpy as np
 from pixmed_jax import config as configs
 from pixmed_jax import workdir as run_folder
 from pixmed_jax.data.synthetic import PREFIX
+from pixmed_jax.evaluation import facts
 from pixmed_jax.evaluation.report import read_metrics
-
-# What and under which licence, where the project itself knows; `about` of the config says more, or other.
-KNOWN = {
-    "phantom": (
-        "head phantoms that this project draws (pixmed_jax.data.phantom); of no real patient",
-        "Apache-2.0, that of the code which draws them",
-    ),
-    "brain_tumor_mri": (
-        "Jun Cheng, brain tumor dataset, figshare 1512427: T1-weighted contrast-enhanced MR slices",
-        "CC BY 4.0",
-    ),
-}
 
 
 def of_data(config: Mapping[str, Any], workdir: Path) -> dict[str, Any]:
     """What was trained on: source, licence, and {split: {"slices", "patients"}}; patients None if unknown."""
     data, about = config["data"], config.get("about", {})
-    described, licence = KNOWN.get(data["source"], (None, None))
+    described, licence = facts.KNOWN.get(data["source"], (None, None))
     split = run_folder.read_split(workdir)
     parts = {name: counted(files) for name, files in (split or {}).items() if name != "behind"}
     return {

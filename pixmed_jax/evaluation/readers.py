@@ -223,10 +223,12 @@ def score(workdir: Path, answers: str) -> dict[str, Any]:
     }
     run_folder.write_json(workdir / run_folder.READER, result)
     (workdir / "report").mkdir(exist_ok=True)
+    run = run_folder.read_config(workdir)
     page = pages.render(
         "pixmed_jax.evaluation",
         "readers.html.j2",
-        name=run_folder.read_config(workdir)["name"],
+        name=run["name"],
+        **facts.described(run),
         result=result,
         enough=verdict.ENOUGH,
         sentence=summary(result),

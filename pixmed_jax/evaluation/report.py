@@ -14,7 +14,7 @@ from pixmed_jax import pages
 from pixmed_jax import workdir as run_folder
 from pixmed_jax.charts import chart_uri, styled
 from pixmed_jax.data.augment_settings import briefly
-from pixmed_jax.evaluation import fidelity, verdict
+from pixmed_jax.evaluation import facts, fidelity, verdict
 from pixmed_jax.pictures import data_uri, legend
 
 UNITS = {"ssim": ("SSIM", "{:.3f}"), "psnr": ("PSNR, dB", "{:.2f}"), "mse": ("MSE", "{:.5f}")}
@@ -95,6 +95,7 @@ def write_page(
         curves=_curves(read_metrics(workdir), charts),
         settings=briefly(configs.flatten(config)),
         environment=run_folder.read_environment(workdir),
+        **facts.described(config),
         **values,
     )
     path = workdir / "report" / "index.html"
