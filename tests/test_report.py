@@ -7,6 +7,7 @@ import json
 import re
 from html.parser import HTMLParser
 
+import browser
 import pytest
 import runs
 from PIL import Image
@@ -128,6 +129,24 @@ def test_text_is_escaped(run):
 def test_numbers_that_are_too_good_say_so(run, page, changes, words):
     assert words not in page
     assert words in written(run, evaluation={**run[1], **changes})
+
+
+WIDE = """
+return [...document.querySelectorAll("table")].filter(table => table.getClientRects().length
+    && table.getBoundingClientRect().right > document.body.getBoundingClientRect().right)
+    .map(table => table.innerText.slice(0, 60));
+"""
+
+
+def test_a_phone_shows_the_tables_whole(run, page):
+    """At 400 pixels across no table is cut off, and an answer's sentence has the whole line."""
+    with browser.chromium() as chrome:
+        size = {"width": 400, "height": 800, "deviceScaleFactor": 1, "mobile": True}
+        chrome.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        chrome.get((run[0] / "report" / "index.html").as_uri())
+        assert chrome.execute_script(WIDE) == []
+        cells = "[...document.querySelectorAll('.verdict td:last-child')]"
+        assert min(chrome.execute_script(f"return {cells}.map(cell => cell.offsetWidth)")) > 330
 
 
 @pytest.mark.parametrize(
