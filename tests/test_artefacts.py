@@ -102,6 +102,19 @@ def test_a_planted_artefact_is_found(sets, fault):
     assert name in got["found"], got[name]
 
 
+@pytest.mark.parametrize(
+    ("fault", "word", "sign"), [("sharpness", "blurrier", -1), ("sharpness, noise", "sharper", 1)]
+)
+def test_of_sharpness_it_is_said_which_way(sets, fault, word, sign):
+    got = found(sets, PLANTED[fault](sets[0]))
+    of = got["sharpness"]
+    assert of["signed"] == pytest.approx(sign * of["value"]) and of["value"] > of["limit"]
+    assert f"{word} than real slices (sharpness {of['signed']:+.2f})" in artefacts.found(got)
+    earlier = {**got, "sharpness": {k: v for k, v in of.items() if k != "signed"}}
+    assert "sharpness" in artefacts.found(earlier)
+    assert artefacts.found({"found": None}) == []
+
+
 def test_a_clean_set_beside_a_faint_fault(sets):
     """The stronger the pattern, the larger the value."""
     generated = sets[0]

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from pixmed_jax.data.phantom import patient_slices
 from pixmed_jax.evaluation import fidelity
@@ -58,3 +59,16 @@ def test_inception_in_the_place_of_the_encoder(sets, tmp_path, monkeypatch):
         generated, real._replace(images=real.images[::-1]), train, inception=pool3, folder=folder
     )
     assert pool3.given[4:] == [24, 24]
+
+
+def test_the_table_says_which_way_sharpness_is_off(sets):
+    """Generated slices that are the real ones, softened: nothing but blur is found, and called so."""
+    real, train = sets
+    soft = ndimage.gaussian_filter(real.images, (0, 1, 1))
+    entries, _ = fidelity.measure(soft, real, train, inception=Pool3())
+    told = fidelity.told(entries)
+    rows = {title: cells for title, *cells in told["artefacts"]}
+    value, _, _, mark = rows["sharpness, log10 of energy (below 0: blurrier)"]
+    assert float(value) < 0 and mark == "found: blurrier"
+    assert any(words.startswith("blurrier than real slices") for words in told["found"])
+    assert rows["tilt of the head"][-1] == ""

@@ -96,6 +96,11 @@ def test_few_patients_do_not_make_it_real():
             "partly",
             "artefacts: tilt",
         ),
+        (
+            {"artefacts": {"sharpness": {"found": True, "signed": -0.189}, "found": ["sharpness"], "n": 9}},
+            "partly",
+            "artefacts: blurrier than real slices (sharpness -0.19)",
+        ),
         ({"artefacts": {"tilt": {"value": None, "why": "few"}, "found": None, "n": 3}}, "yes", ""),
     ],
 )

@@ -31,7 +31,7 @@ NUMBERS = {
 NAMES = {
     "checkerboard": "checkerboard, log10 of energy",
     "seams": "seams, log10 of difference",
-    "sharpness": "sharpness, log10 of energy",
+    "sharpness": "sharpness, log10 of energy (below 0: blurrier)",
     "white": "clipped white, share of pixels",
     "black": "black holes in tissue, share of pixels",
     "tilt": "tilt of the head",
@@ -123,18 +123,27 @@ def told(evaluation: Mapping[str, Any]) -> dict[str, Any]:
         between = "" if low is None else f"{_text(low)} to {_text(high)}"
         cells = [_text(of["value"]), between, _text(of["floor"]), _text(of.get("halves"))]
         rows.append((title, "more" if more else "less", cells))
-    found = [
-        (NAMES[name], *(_text(of[k]) for k in ("value", "floor", "limit")), of["found"])
+    marks = [
+        _mark(name, of)
         for name, of in evaluation["artefacts"].items()
         if isinstance(of, Mapping) and of["value"] is not None
     ]
     return {
         "numbers": rows,
-        "artefacts": found,
-        "found": [NAMES[name].split(",")[0] for name in evaluation["artefacts"]["found"] or ()],
+        "artefacts": marks,
+        "found": artefacts.found(evaluation["artefacts"]),
         "photographs": evaluation["kid"]["features"] != features.NAME,
         "whys": sorted({evaluation[name]["why"] for name in NUMBERS if "why" in evaluation[name]}),
     }
+
+
+def _mark(name: str, of: Mapping[str, Any]) -> tuple[str, ...]:
+    """The row of an artefact: title, value, floor, limit, and "found" with how, or ""."""
+    value, way = of["value"], ""
+    if "signed" in of:
+        value, way = of["signed"], f": {artefacts.way(of['signed'])}"
+    numbers = [f"{number:z.4f}" for number in (value, of["floor"], of["limit"])]
+    return (NAMES[name], *numbers, f"found{way}" if of["found"] else "")
 
 
 def _text(value: float | None) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 from pixmed_jax import pages
 from pixmed_jax import workdir as run_folder
 from pixmed_jax.errors import listing
+from pixmed_jax.metrics import artefacts
 
 START, END = "<!-- verdict -->", "<!-- end of the verdict -->"
 
@@ -182,8 +183,7 @@ def _looks_real(evaluation: Mapping[str, Any]) -> Answer:
     recall = evaluation.get("recall") or {}
     if recall.get("value") is not None and recall["floor"] and recall["value"] < VARIED * recall["floor"]:
         faults.append(f"recall {recall['value']:.2f}, {recall['floor']:.2f} between real patients")
-    marks = (evaluation.get("artefacts") or {}).get("found")
-    if marks:
+    if marks := artefacts.found(evaluation.get("artefacts") or {}):
         faults.append(f"artefacts: {listing(marks)}")
     readers = evaluation.get("readers") or {}
     people = _told_of_readers(readers)

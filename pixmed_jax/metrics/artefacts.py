@@ -10,7 +10,8 @@
                   an augmentation that leaked into what is generated (Karras et al. 2020, Section 2.2): the
                   Wasserstein distance of the statistic's distribution to that of the real slices.
 
-A value is how far the generated images are from the real test slices. Its limit comes from real slices of
+A value is how far the generated images are from the real test slices; "signed" says of sharpness which way,
+below 0 is blurrier. Its limit comes from real slices of
 training patients, whole patients and as many slices, in their place: the mean of 20 such draws and five of
 their standard deviations, and at least a margin. Beyond it the artefact counts as found. Patients are drawn
 with replacement: else draws of few patients would be all alike, and hide how far sets of patients differ.
@@ -54,7 +55,8 @@ def measure(
     *,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """The entry "artefacts": {name: {"value", "floor", "limit", "found"}, "found": [names], "n"}.
+    """The entry "artefacts": {name: {"value", "floor", "limit", "found"}, "found": [names], "n"}; "sharpness"
+    has "signed" as well.
 
     Images [N, S, S] in [0, 1]; `train` are real slices of other patients, `train_groups` these.
     """
@@ -71,7 +73,8 @@ def measure(
         distances({k: v[rows] for k, v in of_train.items()}, of_real)
         for rows in np.split(places, np.cumsum([len(rows) for rows in draws])[:-1])
     ]
-    values = distances(describe(generated, typical), of_real)
+    of_generated = describe(generated, typical)
+    values = distances(of_generated, of_real)
     result: dict[str, Any] = {}
     for name, margin in MARGINS.items():
         by_chance = np.array([floor[name] for floor in floors])
@@ -82,7 +85,24 @@ def measure(
             "limit": limit,
             "found": bool(values[name] > limit),
         }
+    result["sharpness"]["signed"] = float(of_generated["sharpness"].mean() - of_real["sharpness"].mean())
     return {**result, "found": [name for name in MARGINS if result[name]["found"]], "n": n}
+
+
+def found(entry: Mapping[str, Any]) -> list[str]:
+    """What an entry "artefacts" found, in words: the names, of sharpness which way and how far.
+
+    Entries of earlier versions do not know which way.
+    """
+    signed = entry.get("sharpness", {}).get("signed")
+    words = {}
+    if signed is not None:
+        words["sharpness"] = f"{way(signed)} than real slices (sharpness {signed:+.2f})"
+    return [words.get(name, name) for name in entry.get("found") or ()]
+
+
+def way(signed: float) -> str:
+    return "blurrier" if signed < 0 else "sharper"
 
 
 def _drawn_patients(groups: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
