@@ -164,7 +164,8 @@ def test_the_python_of_the_documentation_runs_as_written(run):
     """docs/export.md: the first block has the label maps, and each of the others goes on from there."""
     maps = run[0] / "samples" / "conditions"
     maps.mkdir(parents=True)
-    Image.fromarray(np.ones((32, 32), np.uint8)).save(maps / "00000.png")
+    for i in range(3):
+        Image.fromarray(np.full((32, 32), i, np.uint8)).save(maps / f"{i:05d}.png")
     page = (runs.ROOT / "docs" / "export.md").read_text(encoding="utf-8")
     made = []
     names: dict[str, Any] = {}
@@ -172,7 +173,9 @@ def test_the_python_of_the_documentation_runs_as_written(run):
         names.pop("images", None)
         exec(compile(text.replace("runs/mine", str(run[0])), "export.md", "exec"), names)
         made += [np.asarray(names["images"])] if "images" in names else []
-    assert [image.shape for image in made] == [(1, 32, 32, 1)] * 3
+    assert [images.shape for images in made] == [(3, 32, 32, 1)] * 3
+    same = names["generate"](names["label_maps"], seeds=names["seeds"])
+    np.testing.assert_allclose(made[1], same, atol=1e-5)  # as the page says of StableHLO
 
 
 # ---------------------------------------------------------------- every kind of network
