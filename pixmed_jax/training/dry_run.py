@@ -23,6 +23,7 @@ def dry_run(config: dict[str, Any], workdir: Path) -> int:
     for key, value in briefly(configs.flatten(config)).items():
         print(f"{key} = {value!r}")
     check_ranges(config)
+    devices = mesh.make_mesh(config["train"]["batch_size"])  # refuses a batch that these cannot share
     dataset = with_behind(config, open_data(config), None)
     print(f"\nworkdir {workdir}, {len(dataset.source.files)} slices")
     for name, rows in dataset.rows.items():
@@ -59,9 +60,7 @@ def dry_run(config: dict[str, Any], workdir: Path) -> int:
         )
     task = make_task(config, classes=len(dataset.classes))  # refuses what no network would
     example = inference.example_batch(config, len(dataset.classes))
-    state = mesh.like(
-        jax.eval_shape(task.init, jax.random.key(0), example), mesh.replicated(mesh.make_mesh(1))
-    )
+    state = mesh.like(jax.eval_shape(task.init, jax.random.key(0), example), mesh.replicated(devices))
     if named_weights(config, state) is not None:
         print("weights to start from: read, and they fit")
     print(f"training: float32 state, and the activations of {part} images at a time kept for the gradient")
