@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from pixmed_jax.models.layers import Conv, ConvTranspose, Dtype, Norm, kernel_init
+from pixmed_jax.models.layers import Conv, ConvTranspose, Dtype, Norm, check_doublings, kernel_init
 
 _START = 4  # pixels a side of the smallest image, in both networks
 
@@ -38,6 +38,11 @@ class DCGANGenerator(nn.Module):
     norm: str = "batch"
     axis_name: str | None = None
     dtype: Dtype = jnp.float32
+
+    @nn.nowrap
+    def check(self, size: int, key: str) -> None:
+        """PixmedError for a size that it does not make."""
+        check_doublings(size)
 
     @nn.compact
     def __call__(self, condition: jax.Array, *, train: bool, noise: bool = True) -> jax.Array:
@@ -67,6 +72,11 @@ class DCGANDiscriminator(nn.Module):
     norm: str = "batch"
     axis_name: str | None = None
     dtype: Dtype = jnp.float32
+
+    @nn.nowrap
+    def check(self, size: int, key: str) -> None:
+        """PixmedError for a size that it does not take."""
+        check_doublings(size, "discriminator takes")
 
     @nn.compact
     def __call__(self, condition: jax.Array, image: jax.Array) -> jax.Array:

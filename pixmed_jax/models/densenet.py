@@ -16,7 +16,7 @@ import numpy as np
 
 from pixmed_jax import tensors
 from pixmed_jax.errors import PixmedError, listing
-from pixmed_jax.models.layers import Conv, Dtype, Norm
+from pixmed_jax.models.layers import Conv, Dtype, Norm, check_halvings
 
 EPSILON = 1.001e-5
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of [0, 1] RGB
@@ -40,6 +40,11 @@ class DenseNet(nn.Module):
     imagenet: bool = False
     axis_name: str | None = None
     dtype: Dtype = jnp.float32
+
+    @nn.nowrap
+    def check(self, size: int, key: str) -> None:
+        """PixmedError for blocks that images of `size` do not have; key: their section of the config."""
+        check_halvings(size, len(self.blocks) + 1, f"{key}.blocks={self.blocks}")
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:

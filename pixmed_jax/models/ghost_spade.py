@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 
 from pixmed_jax.models.ghost import GhostModule
-from pixmed_jax.models.layers import Conv, Dtype, Norm
+from pixmed_jax.models.layers import Conv, Dtype, Norm, check_halvings
 
 _he = nn.initializers.he_normal()
 
@@ -43,6 +43,11 @@ class GhostSPADE(nn.Module):
     style: int = 8
     axis_name: str | None = None
     dtype: Dtype = jnp.float32
+
+    @nn.nowrap
+    def check(self, size: int, key: str) -> None:
+        """PixmedError for levels that images of `size` do not have; key: their section of the config."""
+        check_halvings(size, self.levels, f"{key}.levels={self.levels}")
 
     def setup(self) -> None:
         self.painter = Painter(

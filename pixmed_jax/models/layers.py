@@ -37,6 +37,22 @@ def _scale_init(key: jax.Array, shape: tuple[int, ...], dtype: Dtype = jnp.float
     return 1.0 + 0.02 * jax.random.normal(key, shape, dtype)
 
 
+# ---------------------------------------------------------------- sizes of images
+def check_halvings(size: int, times: int, setting: str) -> None:
+    """PixmedError for images of a `data.size` that cannot be halved so many times, as a setting asks."""
+    if size % 2**times:
+        raise PixmedError(
+            f"data.size={size} cannot be halved {times} times, as {setting} asks; take a multiple of "
+            f"{2**times}, or lower it"
+        )
+
+
+def check_doublings(size: int, network: str = "generator makes") -> None:
+    """PixmedError for images of a `data.size` that 4x4 pixels, doubled some times, do not come to."""
+    if size < 16 or size & (size - 1):
+        raise PixmedError(f"data.size={size}: this {network} 16, 32, 64, 128 or 256 pixels")
+
+
 # ---------------------------------------------------------------- weights
 def spectrally_normalised(kernel: jax.Array) -> jax.Array:
     """A kernel [k, k, I, O] over its largest singular value as a matrix [k * k * I, O] (Miyato et al., ICLR

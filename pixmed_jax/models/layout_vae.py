@@ -18,7 +18,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from pixmed_jax.models.layers import Conv, ConvTranspose, Dtype, Norm
+from pixmed_jax.models.layers import Conv, ConvTranspose, Dtype, Norm, check_doublings
 
 _START = 4  # pixels a side of the innermost maps
 _MOST = 4  # times `width`, the most maps of a level
@@ -47,6 +47,11 @@ class LayoutVAE(nn.Module):
     grain: float = 0.4
     axis_name: str | None = None
     dtype: Dtype = jnp.float32
+
+    @nn.nowrap
+    def check(self, size: int, key: str) -> None:
+        """PixmedError for a size that it does not draw."""
+        check_doublings(size)
 
     def setup(self) -> None:
         levels = (self.size // _START).bit_length() - 1

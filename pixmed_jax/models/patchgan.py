@@ -11,6 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from pixmed_jax.errors import PixmedError
 from pixmed_jax.models.layers import Conv, Dtype, Norm
 
 
@@ -28,6 +29,11 @@ class PatchGAN(nn.Module):
     conditional: bool = True
     axis_name: str | None = None
     dtype: Dtype = jnp.float32
+
+    @nn.nowrap
+    def check(self, size: int, key: str) -> None:
+        """PixmedError for layers that leave nothing of images of `size`; key: their section of the config."""
+        _check_layers(size, self.layers, self.layers, key)
 
     @nn.compact
     def __call__(self, condition: jax.Array, image: jax.Array) -> jax.Array:
@@ -64,6 +70,11 @@ class MultiScalePatchGAN(nn.Module):
     axis_name: str | None = None
     dtype: Dtype = jnp.float32
 
+    @nn.nowrap
+    def check(self, size: int, key: str) -> None:
+        """As PatchGAN's, for the smallest of its scales."""
+        _check_layers(size, self.layers, self.layers + self.scales - 1, key)
+
     @nn.compact
     def __call__(self, condition: jax.Array, image: jax.Array) -> jax.Array:
         logits = []
@@ -82,3 +93,8 @@ class MultiScalePatchGAN(nn.Module):
             logits.append(found.reshape(len(found), -1, 1))
             condition, image = (nn.avg_pool(x, (2, 2), (2, 2)) for x in (condition, image))
         return jnp.concatenate(logits, axis=1)
+
+
+def _check_layers(size: int, layers: int, halvings: int, key: str) -> None:
+    if size // 2**halvings < 3:  # two convolutions of 4x4 follow, each a pixel smaller
+        raise PixmedError(f"{key}.layers={layers}: leaves nothing of data.size={size}; give fewer")

@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from pixmed_jax.models.layers import Conv, Dtype, Norm
+from pixmed_jax.models.layers import Conv, Dtype, Norm, check_halvings
 
 _he = nn.initializers.he_normal()  # N(0, 2 / fan-in), Section 3
 
@@ -29,6 +29,11 @@ class Segmenter(nn.Module):
     dropout: float = 0.0
     axis_name: str | None = None
     dtype: Dtype = jnp.float32
+
+    @nn.nowrap
+    def check(self, size: int, key: str) -> None:
+        """PixmedError for levels that images of `size` do not have; key: their section of the config."""
+        check_halvings(size, self.levels - 1, f"{key}.levels={self.levels}")
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from pixmed_jax.models.convolutions import convolution, down, up
-from pixmed_jax.models.layers import Dtype
+from pixmed_jax.models.layers import Dtype, check_doublings
 
 _FILTER = (1 / 8, 3 / 8, 3 / 8, 1 / 8)  # the official [1, 3, 3, 1], of sum 1
 _EPSILON = 1e-8
@@ -233,6 +233,11 @@ class StyleGAN2Generator(nn.Module):
     axis_name: str | None = None
     dtype: Dtype = jnp.float32
 
+    @nn.nowrap
+    def check(self, size: int, key: str) -> None:
+        """PixmedError for a size that it does not make."""
+        check_doublings(size)
+
     def setup(self) -> None:
         if self.size < 8 or self.size & (self.size - 1):
             raise ValueError(f"StyleGAN2 draws images of 8, 16, 32 ... pixels a side, not {self.size}")
@@ -302,6 +307,11 @@ class StyleGAN2Discriminator(nn.Module):
     group: int = 4
     axis_name: str | None = None
     dtype: Dtype = jnp.float32
+
+    @nn.nowrap
+    def check(self, size: int, key: str) -> None:
+        """PixmedError for a size that it does not take."""
+        check_doublings(size, "discriminator takes")
 
     @nn.compact
     def __call__(self, condition: jax.Array, image: jax.Array) -> jax.Array:

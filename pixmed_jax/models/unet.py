@@ -9,8 +9,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from pixmed_jax.errors import PixmedError, listing
 from pixmed_jax.models.ghost import GhostModule
-from pixmed_jax.models.layers import Conv, ConvTranspose, Dtype, Norm
+from pixmed_jax.models.layers import Conv, ConvTranspose, Dtype, Norm, check_halvings
 
 
 class UNet(nn.Module):
@@ -33,6 +34,18 @@ class UNet(nn.Module):
     dropout: float = 0.5
     axis_name: str | None = None
     dtype: Dtype = jnp.float32
+
+    @nn.nowrap
+    def check(self, size: int, key: str) -> None:
+        """PixmedError for levels that images of `size` do not have, or that there are not; key: their
+        section of the config.
+        """
+        check_halvings(size, self.levels, f"{key}.levels={self.levels}")
+        outside = [str(of) for of in self.ghost_levels if not 1 <= of <= self.levels]
+        if outside:
+            raise PixmedError(
+                f"{key}.ghost_levels: {listing(outside)} is none of the levels 1 to {self.levels}"
+            )
 
     @nn.compact
     def __call__(self, condition: jax.Array, *, train: bool, noise: bool = True) -> jax.Array:

@@ -1,5 +1,6 @@
 """From a config's sub-dicts to a task: the one place where names in a config become networks."""
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -80,35 +81,18 @@ def restorer(config: Mapping[str, Any]) -> Any:
 
 def networks(config: Mapping[str, Any], axis_name: str | None = None) -> tuple[nn.Module, nn.Module]:
     """Generator and discriminator of a config."""
-    data = config["data"]
-    common = _common(config, axis_name)
+    data, given = config["data"], _given(config, axis_name)
     generator, generator_settings = _network("generator", GENERATORS, "unet", config)
     discriminator, discriminator_settings = _network("discriminator", DISCRIMINATORS, "patchgan", config)
-    if layers := discriminator_settings.get("layers"):
-        halvings = layers + discriminator_settings.get("scales", 1) - 1
-        if data["size"] // 2**halvings < 3:  # two convolutions of 4x4 follow, each a pixel smaller
-            raise PixmedError(
-                f"model.discriminator.layers={layers}: leaves nothing of data.size={data['size']}; give fewer"
-            )
-    if "levels" in generator_settings:
-        levels = generator_settings["levels"]
-        if data["size"] % 2**levels:
-            raise PixmedError(
-                f"data.size={data['size']} cannot be halved model.generator.levels={levels} times; "
-                f"take a multiple of {2**levels}, or fewer levels"
-            )
-    elif generator is SRResNet:
-        generator_settings["scale"] = data["scale"]
-        generator_settings.pop("weights", "")
-    elif data["condition"] == "label":
+    generator_settings.pop("weights", "")  # see `start`
+    if data["condition"] == "label":
         _check_label_losses(config["loss"])
-        _check_power_of_two(data["size"])
-        generator_settings["size"] = data["size"]
-    _check_window(data["size"])
-    return (
-        generator(out_channels=data["channels"], **common, **generator_settings),
-        discriminator(**common, **discriminator_settings),
+    made = (
+        _made("generator", generator, generator_settings, given),
+        _made("discriminator", discriminator, discriminator_settings, given),
     )
+    _check_window(data["size"])
+    return made
 
 
 def network(
@@ -127,41 +111,25 @@ def network(
             f"data.condition={condition}: model.network.name={name} {learns}; "
             f"set data.condition={' or '.join(conditions)}"
         )
-    loss, common = _hashable(config["loss"]), _common(config, axis_name)
+    loss, given = _hashable(config["loss"]), {**_given(config, axis_name), "classes": classes}
+    if (weights := settings.pop("weights", "")) and not hasattr(module, "imagenet"):
+        raise PixmedError(f"{WEIGHTS}={weights}: {name} cannot start from a file of weights; leave it empty")
+    given["imagenet"] = bool(weights)
     if kind in ("images", "curves"):
         _check_window(size)
-        if condition == "low_resolution":
-            settings["scale"] = config["data"]["scale"]
-        return module(out_channels=config["data"]["channels"], **common, **settings), kind, loss
     if kind == "layouts":
-        _check_power_of_two(size)
         tumors = regions.tumors(condition, classes, config["data"]["tissues"])
-        planes = len(PLANES) if config["data"].get("planes") else 0
-        return (
-            module(size=size, classes=classes, tumors=tumors, planes=planes, **common, **settings),
-            kind,
-            loss | {"tumors": tumors, "planes": planes},
-        )
+        told = {"tumors": tumors, "planes": len(PLANES) if config["data"].get("planes") else 0}
+        given, loss = given | told, loss | told
     if kind == "labels":
         if classes < 2:
             raise PixmedError(
                 "data.label_column: the data have one class, and a classifier needs two or more"
             )
-        settings["imagenet"] = bool(settings.pop("weights", ""))
-        weights = loss["class_weights"]
-        if weights and len(weights) != classes:
-            raise PixmedError(
-                f"loss.class_weights={weights}: the data have {classes} classes; give {classes}"
-            )
-        halvings = len(settings["blocks"]) + 1
-    else:
-        halvings = settings["levels"] - 1
-    if size % 2**halvings:
-        raise PixmedError(
-            f"data.size={size} cannot be halved {halvings} times, as model.network.name={name} does; "
-            f"take a multiple of {2**halvings}"
-        )
-    return module(classes=classes, **common, **settings), kind, loss
+        shares = loss.get("class_weights", ())
+        if shares and len(shares) != classes:
+            raise PixmedError(f"loss.class_weights={shares}: the data have {classes} classes; give {classes}")
+    return _made("network", module, settings, given), kind, loss
 
 
 def start(config: Mapping[str, Any], state: Any) -> Any:
@@ -206,9 +174,9 @@ def newest_of(run: Path) -> checkpoint.Saved:
     return saved
 
 
-def _common(config: Mapping[str, Any], axis_name: str | None) -> dict[str, Any]:
-    """What every network takes; refuses a batch that cannot be cut and an unknown type."""
-    train = config["train"]
+def _given(config: Mapping[str, Any], axis_name: str | None) -> dict[str, Any]:
+    """What a network is given beside its settings; refuses a batch that cannot be cut and an unknown type."""
+    data, train = config["data"], config["train"]
     batch_size, parts = train["batch_size"], train["accumulate"]
     if batch_size % parts:
         raise PixmedError(
@@ -216,7 +184,24 @@ def _common(config: Mapping[str, Any], axis_name: str | None) -> dict[str, Any]:
         )
     if train["dtype"] not in DTYPES:
         raise PixmedError(f"train.dtype={train['dtype']!r} is not one of {', '.join(DTYPES)}")
-    return {"dtype": DTYPES[train["dtype"]], "axis_name": axis_name}
+    return {
+        "dtype": DTYPES[train["dtype"]],
+        "axis_name": axis_name,
+        "size": data["size"],
+        "out_channels": data["channels"],
+        **({"scale": data["scale"]} if "scale" in data else {}),
+    }
+
+
+def _made(
+    role: str, network: type[nn.Module], settings: Mapping[str, Any], given: Mapping[str, Any]
+) -> nn.Module:
+    """The network of `config.model.ROLE`, given what it has fields for; it may `check` itself."""
+    fields = {field.name for field in dataclasses.fields(network)}
+    module = network(**{**{name: given[name] for name in given.keys() & fields}, **settings})
+    if check := getattr(module, "check", None):
+        check(given["size"], f"model.{role}")
+    return module
 
 
 def _network(
@@ -250,11 +235,6 @@ def _check_label_losses(loss: Mapping[str, Any]) -> None:
             f"{listing(given)}: compares images with those of a mask, and data.condition=label has none; "
             "set these to 0 and loss.bce=adversarial"
         )
-
-
-def _check_power_of_two(size: int) -> None:
-    if size < 16 or size & (size - 1):
-        raise PixmedError(f"data.size={size}: this generator makes 16, 32, 64, 128 or 256 pixels")
 
 
 def _check_window(size: int) -> None:
@@ -301,13 +281,6 @@ def check_ranges(config: Mapping[str, Any]) -> None:
             if excluded and high < math.inf:
                 ends = f"from {low:g} to less than {high:g}"
             raise PixmedError(f"{key}={value}: give {ends}")
-    generator = config["model"].get("generator", {})
-    outside = [of for of in generator.get("ghost_levels", ()) if not 1 <= of <= generator["levels"]]
-    if outside:
-        raise PixmedError(
-            f"model.generator.ghost_levels: {listing([str(of) for of in outside])} is none of the levels "
-            f"1 to {generator['levels']}"
-        )
     loss, train = config["loss"], config["train"]
     if (
         not is_supervised(config)

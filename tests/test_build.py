@@ -1,0 +1,176 @@
+"""From a config to networks: those of one's own, registered in the tables, are taken as the project's are."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import pytest
+import runs
+
+from pixmed_jax import inference
+from pixmed_jax.data.regions import MAPS
+from pixmed_jax.errors import PixmedError
+from pixmed_jax.training import build
+
+
+class Painter(nn.Module):
+    """Label maps -> images; knows no levels."""
+
+    out_channels: int
+    depth: int = 1
+
+    @nn.compact
+    def __call__(self, condition: jax.Array, *, train: bool, noise: bool = True) -> jax.Array:
+        for _ in range(self.depth):
+            condition = nn.relu(nn.Conv(4, (3, 3))(condition))
+        return nn.sigmoid(nn.Conv(self.out_channels, (1, 1))(condition))
+
+
+class OfLabels(nn.Module):
+    """Labels -> images of any size, which it has no name for."""
+
+    pixels: int
+    out_channels: int = 1
+
+    @nn.compact
+    def __call__(self, condition: jax.Array, *, train: bool, noise: bool = True) -> jax.Array:
+        z = jax.random.normal(self.make_rng("noise"), (len(condition), 4))
+        x = nn.Dense(self.pixels**2 * self.out_channels)(jnp.concatenate([z, condition], -1))
+        return nn.sigmoid(x).reshape(-1, self.pixels, self.pixels, self.out_channels)
+
+
+class SizedOfLabels(OfLabels):
+    """The same, given the images' size by the name that the project has for it."""
+
+    pixels: int = 0
+    size: int = 0
+
+    @nn.compact
+    def __call__(self, condition: jax.Array, *, train: bool, noise: bool = True) -> jax.Array:
+        return OfLabels(self.size, self.out_channels)(condition, train=train)
+
+
+class Critic(nn.Module):
+    """Its `layers` halve nothing."""
+
+    layers: int = 6
+
+    @nn.compact
+    def __call__(self, condition: jax.Array, image: jax.Array) -> jax.Array:
+        x = image.mean((1, 2))
+        for _ in range(self.layers):
+            x = nn.relu(nn.Dense(4)(x))
+        return nn.Dense(1)(x)
+
+
+class Classifier(nn.Module):
+    classes: int
+
+    @nn.compact
+    def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
+        return nn.Dense(self.classes)(images.mean((1, 2)))
+
+
+class Outliner(nn.Module):
+    classes: int
+
+    @nn.compact
+    def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
+        return nn.Conv(1 + self.classes, (3, 3))(images)
+
+
+class Enlarger(nn.Module):
+    scale: int
+    out_channels: int
+    reach = 1
+
+    @nn.compact
+    def __call__(self, image: jax.Array, *, train: bool) -> jax.Array:
+        n, h, w, _ = image.shape
+        small = nn.Conv(self.out_channels, (3, 3))(image)
+        return jax.image.resize(small, (n, self.scale * h, self.scale * w, self.out_channels), "nearest")
+
+
+class Picky(Painter):
+    def check(self, size: int, key: str) -> None:
+        raise PixmedError(f"{key}.depth={self.depth}: not with data.size={size}; give another")
+
+
+@pytest.fixture
+def registered(monkeypatch):
+    """Tables with networks of one's own; what is registered here is gone after the test."""
+    own: dict[str, dict[str, tuple]] = {
+        "GENERATORS": {
+            "painter": (Painter, MAPS), "of_labels": (OfLabels, ("label",)),
+            "sized": (SizedOfLabels, ("label",)), "picky": (Picky, MAPS),
+        },
+        "DISCRIMINATORS": {"critic": (Critic, (*MAPS, "label"))},
+        "NETWORKS": {
+            "classifier": (Classifier, "labels", ("label",)),
+            "outliner": (Outliner, "masks", ("tumor",)),
+            "enlarger": (Enlarger, "images", ("low_resolution",)),
+        },
+    }  # fmt: skip
+    for table, more in own.items():
+        monkeypatch.setattr(build, table, {**getattr(build, table), **more})
+
+
+def after_a_step(config: dict[str, Any]) -> tuple[Any, Mapping[str, Any]]:
+    """The shapes of a state after one step, and of what the step tells."""
+    task, batch = build.make_task(config, classes=3), inference.example_batch(config, 3, 4)
+    state = jax.eval_shape(task.init, jax.random.PRNGKey(0), batch)
+    return jax.eval_shape(task.step, state, batch)
+
+
+@pytest.mark.parametrize(
+    ("of", "generator"),
+    [
+        ("ghost", {"name": "painter", "depth": 2}),
+        ("ghost", {"name": "painter", "weights": ""}),
+        ("dcgan", {"name": "of_labels", "pixels": 24}),
+        ("dcgan", {"name": "sized"}),
+    ],
+)
+def test_a_generator_and_a_discriminator_of_ones_own(of, generator, registered, tmp_path_factory):
+    """Of a size that none of the project's halve or double to; six layers that are not PatchGAN's."""
+    config = runs.preset(tmp_path_factory, of, of="quick", data__size=24)
+    config["model"] = {"generator": generator, "discriminator": {"name": "critic", "layers": 6}}
+    _, metrics = after_a_step(config)
+    assert "generator/gradient_norm" in metrics
+
+
+@pytest.mark.parametrize(
+    ("of", "name", "features"),
+    [("classifier", "classifier", 3), ("segmenter", "outliner", 4), ("super_resolution", "enlarger", 1)],
+)
+def test_a_single_network_of_ones_own(of, name, features, registered, tmp_path_factory):
+    config = runs.preset(tmp_path_factory, of, data__size=22)
+    config["model"] = {"network": {"name": name}}
+    state, _ = after_a_step(config)
+    (bias,) = (x for x in jax.tree.leaves(state.variables["params"]) if x.ndim == 1)
+    assert bias.shape == (features,)
+
+
+def test_a_network_may_check_its_own_settings(registered, tmp_path_factory):
+    config = runs.preset(tmp_path_factory, "ghost")
+    config["model"]["generator"] = {"name": "picky", "depth": 7}
+    with pytest.raises(PixmedError, match=r"model\.generator\.depth=7: not with data\.size=32"):
+        build.make_task(config)
+
+
+def test_weights_of_a_network_that_reads_none_are_refused(registered, tmp_path_factory):
+    config = runs.preset(tmp_path_factory, "classifier")
+    config["model"]["network"] = {"name": "classifier", "weights": "file.h5"}
+    with pytest.raises(PixmedError, match=r"model\.network\.weights=file\.h5: .*; leave it empty"):
+        build.make_task(config, classes=3)
+
+
+def test_the_projects_discriminators_check_their_size_too(registered, tmp_path_factory):
+    """A generator of one's own makes images that they cannot judge."""
+    for name in ("dcgan", "stylegan2"):
+        config = runs.preset(tmp_path_factory, name, of="quick", data__size=24)
+        config["model"]["generator"] = {"name": "sized"}
+        with pytest.raises(PixmedError, match=r"data\.size=24: this discriminator takes 16, 32"):
+            build.make_task({**config, "loss": {**config["loss"], "path_length": 0.0}})
