@@ -22,6 +22,17 @@ from pixmed_jax.models.layers import Conv, ConvTranspose, Depthwise, Norm
         (ConvTranspose(5), Size(245, 240 * 96, 2 * 12 * 16 * 5 * 4)),
         # 3x3 for each of 3 x 2 output maps
         (Depthwise(3, 2, use_bias=False), Size(54, 54 * 96, 96 * 6 * 4)),
+        # Flax's own, as a network of one's own may have them: 3x3x3x5 at 3x4 pixels, then as above
+        (nn.Conv(5, (3, 3), strides=2), Size(140, 135 * 24, 24 * 5 * 4)),
+        # in three groups each of 6 maps is made of 1: 3x3x1x6 = 54 weights and 6 biases
+        (nn.Conv(6, (3, 3), feature_group_count=3), Size(60, 54 * 96, 96 * 6 * 4)),
+        # 4x4x3x5 at the 96 INPUT pixels of 2 x 6 x 8; the output has 12x16
+        (nn.ConvTranspose(5, (4, 4), strides=(2, 2)), Size(245, 240 * 96, 2 * 12 * 16 * 5 * 4)),
+        # its kernel may be stored the other way round, [k, k, out, in]
+        (
+            nn.ConvTranspose(5, (4, 4), strides=(2, 2), transpose_kernel=True),
+            Size(245, 240 * 96, 2 * 12 * 16 * 5 * 4),
+        ),
         # 3x5 weights at every pixel
         (nn.Dense(5), Size(20, 15 * 96, 96 * 5 * 4)),
         # a scale and a bias, no MAC

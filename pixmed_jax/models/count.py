@@ -17,7 +17,7 @@ import numpy as np
 from pixmed_jax.models.layers import Conv, ConvTranspose, Depthwise, Norm
 from pixmed_jax.models.stylegan2 import EqualConv, EqualDense
 
-_LAYERS = (Conv, ConvTranspose, Depthwise, EqualConv, nn.Dense, EqualDense)
+_LAYERS = (Conv, ConvTranspose, Depthwise, EqualConv, nn.Conv, nn.ConvTranspose, nn.Dense, EqualDense)
 
 
 class Size(NamedTuple):
@@ -45,7 +45,8 @@ def size(module: nn.Module, init: Callable[[nn.Module], Any]) -> Size:
             activations += math.prod(y.shape) * np.dtype(y.dtype).itemsize
             if not isinstance(layer, Norm):
                 enlarges = getattr(layer, "enlarge", False)
-                transposed = isinstance(layer, ConvTranspose) or getattr(layer, "resample", "") == "up"
+                resample = getattr(layer, "resample", "")
+                transposed = isinstance(layer, ConvTranspose | nn.ConvTranspose) or resample == "up"
                 applied_to = args[0] if transposed or enlarges else y
                 *sides, before, after = layer.variables["params"]["kernel"].shape
                 sides = [4, 4] if enlarges else sides
