@@ -315,6 +315,47 @@ def test_a_run_that_starts_again_at_0_tells_step_0_once(run, tmp_path, tmp_path_
     assert [line["step"] for line in records(tmp_path / "run") if "held_out/ssim" in line] == [0, 4]
 
 
+def test_images_per_second_count_what_grids_and_saves_wait_for(tmp_path, tmp_path_factory, monkeypatch):
+    """By a clock that runs only while the device is awaited, a second for each step of four images."""
+    use_toy(monkeypatch)
+    now, due, awaited = [0.0], [0], []
+
+    def awaiting(function):
+        def wait(*args, **kwargs):
+            awaited.append(due[0])
+            now[0], due[0] = now[0] + due[0], 0
+            return function(*args, **kwargs)
+
+        return wait
+
+    class Step:
+        """The jitted step on a device that takes its time."""
+
+        def __init__(self, *args, **kwargs):
+            self._step = jit_step(*args, **kwargs)
+
+        lower = compile = lambda self, *_: self
+
+        def __call__(self, *args):
+            due[0] += 1
+            return self._step(*args)
+
+    jit_step = loop.jit_step
+    monkeypatch.setattr(loop, "jit_step", Step)
+    monkeypatch.setattr(loop.count, "reserved", lambda _: 0)
+    monkeypatch.setattr(loop, "time", types.SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(loop.HeldOut, "look", awaiting(loop.HeldOut.look))
+    for name in ("device_get", "block_until_ready"):
+        monkeypatch.setattr(jax, name, awaiting(getattr(jax, name)))
+    changes = {"train__steps": 16, "log__every": 8, "log__grid_every": 5, "checkpoint__every": 3}
+    assert train(runs.config(tmp_path_factory, **changes), tmp_path / "run") == 0
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    told = {line["step"]: line["images_per_second"] for line in lines if "images_per_second" in line}
+    assert told == {8: 4.0, 16: 4.0}
+    # Steps 3, 5, 6, 8 and so on await those before them; no other step waits for the device.
+    assert [steps for steps in awaited if steps] == [3, 2, 1, 2, 1, 1, 2, 3, 1]
+
+
 # ---------------------------------------------------------------- parts
 def test_total_steps():
     def steps(steps, epochs, slices=10, batch_size=4):

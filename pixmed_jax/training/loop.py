@@ -263,6 +263,9 @@ def _run(run: Run, state: Any, steps: int, interrupt: Interrupt) -> int:
                 stopped_by = (meshes.agree(stopped_by or 0) or None) if step % log["every"] == 0 else None
             last = step == steps or stopped_by is not None
             told = last or step % log["every"] == 0
+            draw, save = step % log["grid_every"] == 0, step % config["checkpoint"]["every"] == 0
+            if draw or save:  # which would await the steps below, where their time is not counted
+                jax.block_until_ready(metrics)
             if told:
                 values = {name: float(value) for name, value in jax.device_get(metrics).items()}
                 values["skipped"] = int(state.skipped)
@@ -274,7 +277,6 @@ def _run(run: Run, state: Any, steps: int, interrupt: Interrupt) -> int:
                 _stop_when_lost(state, config, dataset, feed)
             if step == steps and run.task.settle:
                 state = _settled(run, state, records)
-            draw, save = step % log["grid_every"] == 0, step % config["checkpoint"]["every"] == 0
             if draw or save or last:
                 score = look(step, draw=draw or last)
                 if save or last:
