@@ -117,9 +117,9 @@ def registered(monkeypatch):
         monkeypatch.setattr(build, table, {**getattr(build, table), **more})
 
 
-def after_a_step(config: dict[str, Any]) -> tuple[Any, Mapping[str, Any]]:
+def after_a_step(config: dict[str, Any], classes: int = 3) -> tuple[Any, Mapping[str, Any]]:
     """The shapes of a state after one step, and of what the step tells."""
-    task, batch = build.make_task(config, classes=3), inference.example_batch(config, 3, 4)
+    task, batch = build.make_task(config, classes=classes), inference.example_batch(config, classes, 4)
     state = jax.eval_shape(task.init, jax.random.PRNGKey(0), batch)
     return jax.eval_shape(task.step, state, batch)
 
@@ -151,6 +151,15 @@ def test_a_single_network_of_ones_own(of, name, features, registered, tmp_path_f
     state, _ = after_a_step(config)
     (bias,) = (x for x in jax.tree.leaves(state.variables["params"]) if x.ndim == 1)
     assert bias.shape == (features,)
+
+
+def test_a_layout_model_of_one_class_reads_it_once(tmp_path_factory):
+    """However many channels the images have: the condition repeats a single class for each of them."""
+    changes = {"data__condition": "tumor", "data__class_channels": False, "data__channels": 3}
+    config = runs.preset(tmp_path_factory, "layout", **changes)
+    state, _ = after_a_step(config, classes=1)
+    grey, _ = after_a_step(runs.preset(tmp_path_factory, "layout", **changes | {"data__channels": 1}), 1)
+    assert jax.tree.map(jnp.shape, state) == jax.tree.map(jnp.shape, grey)
 
 
 def test_a_network_may_check_its_own_settings(registered, tmp_path_factory):

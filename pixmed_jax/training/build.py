@@ -120,7 +120,7 @@ def network(
     if kind == "layouts":
         tumors = regions.tumors(condition, classes, config["data"]["tissues"])
         told = {"tumors": tumors, "planes": len(PLANES) if config["data"].get("planes") else 0}
-        given, loss = given | told, loss | told
+        given, loss = given | told, loss | told | {"classes": classes}
     if kind == "labels":
         if classes < 2:
             raise PixmedError(

@@ -161,14 +161,17 @@ def with_planes(maps: jax.Array, values: jax.Array, planes: int) -> jax.Array:
     return jnp.concatenate([maps, told], axis=-1)
 
 
-def _layouts(*, tumors: int, planes: int = 0, code: float = 1.0, tumor: float = 1.0) -> Aim:
+def _layouts(
+    *, tumors: int, classes: int | None = None, planes: int = 0, code: float = 1.0, tumor: float = 1.0
+) -> Aim:
     """code: weight of what a map's code costs beside the map's own cross-entropy, both in nats a map (1: the
     evidence lower bound). tumor: what a pixel of the first `tumors` classes counts; all others count 1.
+    classes: so many the network is given; a single one is repeated in the condition, and is read once.
     planes: so many the network is told, by the batch's labels.
     """
 
     def inputs(batch: Batch) -> jax.Array:
-        return with_planes(batch.condition, batch.labels, planes)
+        return with_planes(batch.condition[..., :classes], batch.labels, planes)
 
     def loss(made: tuple[jax.Array, jax.Array], batch: Batch) -> tuple[jax.Array, Metrics]:
         logits, cost = made
