@@ -1,5 +1,6 @@
 """From a config to networks: those of one's own, registered in the tables, are taken as the project's are."""
 
+import runpy
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,7 +9,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 import runs
+from test_defaults import CONFIGS, presets
 
+from pixmed_jax import config as configs
 from pixmed_jax import inference
 from pixmed_jax.data.regions import MAPS
 from pixmed_jax.errors import PixmedError
@@ -183,3 +186,34 @@ def test_the_projects_discriminators_check_their_size_too(registered, tmp_path_f
         config["model"]["generator"] = {"name": "sized"}
         with pytest.raises(PixmedError, match=r"data\.size=24: this discriminator takes 16, 32"):
             build.make_task({**config, "loss": {**config["loss"], "path_length": 0.0}})
+
+
+# ---------------------------------------------------------------- ranges
+def test_every_setting_with_a_range_is_one_of_some_preset():
+    """A key that is spelt otherwise would be checked nowhere."""
+    known: set[str] = set()
+    for path in CONFIGS:
+        get_config = runpy.run_path(str(path))["get_config"]
+        for preset in presets(path):
+            known |= configs.flatten(configs.plain(get_config(preset))).keys()
+    assert build._RANGES.keys() - known == set()
+
+
+@pytest.mark.parametrize(
+    ("of", "key", "value", "told"),
+    [
+        ("stylegan2", "model.generator.style_mixing", 1.5, "0 to 1"),
+        ("stylegan2", "model.generator.truncation", -1.0, "0 or more"),
+        ("stylegan2", "model.generator.mean_decay", 1.5, "from 0 to less than 1"),
+        ("srgan", "loss.adversarial", -1.0, "0 or more"),
+        ("segmenter", "loss.dice", -1.0, "0 or more"),
+        ("layout", "loss.code", -1.0, "0 or more"),
+        ("zero_dce", "loss.smoothness", -1.0, "0 or more"),
+        ("segmenter", "optimizer.weight_decay", -1.0, "0 or more"),
+    ],
+)
+def test_numbers_without_a_meaning_are_refused(of, key, value, told, tmp_path_factory):
+    config = runs.preset(tmp_path_factory, of, of="quick", **{key: value})
+    with pytest.raises(PixmedError) as caught:
+        build.check_ranges(config)
+    assert str(caught.value) == f"{key}={value}: give {told}"

@@ -259,12 +259,20 @@ _RANGES: dict[str, tuple[float, ...]] = {
     "optimizer.b2": (0, 1, True),
     "loss.r1_every": (1, math.inf),
     "loss.path_every": (1, math.inf),
-    "loss.style_mixing": (0, 1),
+    "optimizer.weight_decay": (0, math.inf, True),
     "loss.label_smoothing": (0, 1, True),
-    **{f"loss.{name}": (0, math.inf, True) for name in ("ssim", "l1", "mse", "kl", "r1", "path_length")},
+    **{f"loss.{name}": (0, math.inf, True)
+       for name in ("ssim", "l1", "mse", "kl", "r1", "path_length", "adversarial", "dice", "code", "tumor",
+                    "spatial", "exposure", "colour", "smoothness")},
     **{f"model.{role}.dropout": (0, 1, True) for role in ("generator", "network")},
-    **{f"model.{role}.{name}": (1, math.inf) for role in ("generator", "discriminator", "network")
-       for name in ("width", "levels", "layers", "scales", "ghost_ratio", "growth", "stem")},
+    **{f"model.{role}.{name}": (1, math.inf)
+       for role, names in (("generator", ("width", "levels", "ghost_ratio")),
+                           ("discriminator", ("width", "layers", "scales")),
+                           ("network", ("width", "levels", "growth", "stem")))
+       for name in names},
+    "model.generator.style_mixing": (0, 1),
+    "model.generator.truncation": (0, math.inf, True),
+    "model.generator.mean_decay": (0, 1, True),
     "model.generator.ghost_kernel": (3, 4),  # with its border of one pixel, others halve no image
 }  # fmt: skip
 
