@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from skimage.transform import resize as skimage_resize
 
-from pixmed_jax.data import folder, slices
+from pixmed_jax.data import folder, slices, usable
 from pixmed_jax.errors import PixmedError
 
 REAL = Path(__file__).parents[2] / "shared" / "data" / "brain-tumor-segmentation-256"
@@ -125,15 +125,43 @@ def test_all_slices_that_cannot_be_read_are_listed():
     assert len(slices.load(source, [0, 2], 8).files) == 2
 
 
-def test_all_tumours_that_vanish_are_listed():
+@pytest.fixture
+def vanishing() -> slices.Source:
+    """Tumours at 16 x 16: one gone, one there, one that loses its label's class 1, one that loses another."""
     dot = np.zeros((64, 64), np.uint8)
     dot[0, 0] = 1
-    one_of_two = blob(64, 64, 2) + dot
-    source = made((noise(64, 64), dot), (noise(64, 64), blob(64, 64)), (noise(64, 64), one_of_two))
-    with pytest.raises(
-        PixmedError, match=r"2 slices lose a tumour at 16 x 16 \(0\.png, 2\.png\); set a larger data\.size"
-    ):
-        slices.load(source, range(3), 16)
+    own, other = blob(64, 64, 2) + dot, blob(64, 64, 2) + dot
+    source = made(*[(noise(64, 64), mask) for mask in (dot, blob(64, 64), own, other)])
+    return source._replace(labels=np.array([0, 1, 0, 1]))
+
+
+def test_all_tumours_that_vanish_are_listed(vanishing):
+    told = r"2 slices lose a tumour at 16 x 16 \(0\.png, 2\.png\); set a larger data\.size"
+    with pytest.raises(PixmedError, match=told):
+        slices.load(vanishing, range(4), 16, class_channels=True)
+
+
+def test_a_class_that_vanishes_is_no_lost_tumour(vanishing):
+    """Neither where it is not the slice's label, nor where nobody tells classes apart."""
+    assert set(np.unique(slices.load(vanishing, [3], 16, class_channels=True).masks)) == {0, 2}
+    assert len(slices.load(vanishing, [1, 2, 3], 16).files) == 3
+    with pytest.raises(PixmedError, match=r"1 slices lose a tumour at 16 x 16 \(0\.png\)"):
+        slices.load(vanishing, range(4), 16)
+
+
+def test_what_vanishes_is_found_at_every_size(vanishing, capsys):
+    """At 64 x 64 nothing does; small classes are counted, among slices that can be used."""
+    assert usable.faults(vanishing, [64], class_channels=True) == {}
+    for sizes in ([16, 64], [64, 16]):
+        assert usable.faults(vanishing, sizes, class_channels=True) == {
+            0: "0.png: its tumour is lost at 16 x 16",
+            2: "2.png: 'x', its label, is lost at 16 x 16",
+        }
+    told = "1 of 4 slices lose a small class of their mask, not the tumour, at 16 x 16, 64 x 64\n"
+    assert told in capsys.readouterr().err
+    assert usable.faults(vanishing, [16]) == {0: "0.png: its tumour is lost at 16 x 16"}
+    assert "class" not in capsys.readouterr().err
+    assert usable.faults(vanishing._replace(masked=False), [16], class_channels=True) == {}
 
 
 def test_a_slice_that_never_had_a_tumour_loses_none():

@@ -22,7 +22,7 @@ from pixmed_jax.progress import watched
 T = TypeVar("T")
 PLANES = ("axial", "coronal", "sagittal")
 _UNEQUAL = 1.02  # a pixel whose sides differ by less counts as square
-# Image [S, S, C], mask [S, S], whether a class of the mask was lost, limits.
+# Image [S, S, C], mask [S, S], whether the tumour was lost, limits.
 Prepared = tuple[np.ndarray, np.ndarray, bool, tuple[float, float]]
 
 
@@ -85,19 +85,27 @@ class Slices(NamedTuple):
     limits: np.ndarray  # [N, 2] float64, the values in the files' units that stand for 0 and 1
 
 
-def load(source: Source, rows: Sequence[int] | np.ndarray, size: int, *, workers: int = 2) -> Slices:
+def load(
+    source: Source,
+    rows: Sequence[int] | np.ndarray,
+    size: int,
+    *,
+    class_channels: bool = False,
+    workers: int = 2,
+) -> Slices:
     """Read `rows`, in their order, as `size` x `size` slices.
 
     A slice that is not square is padded with 0 around its centre first. Images are resized bicubically with
     antialiasing, masks to the nearest pixel. RGB whose channels agree counts as grey (C = 1). Every row is
-    tried; then one PixmedError lists all slices that cannot be read, that lose a tumour class in the resize
-    or that differ in kind (grey or RGB, 8 or 16 bit) from most.
+    tried; then one PixmedError lists all slices that cannot be read, that lose their tumour in the resize
+    (`lost`) or that differ in kind (grey or RGB, 8 or 16 bit) from most.
+    class_channels: whether the classes in a mask are told apart.
     """
     rows = [int(row) for row in rows]
 
     def prepare(row: int) -> Prepared | PixmedError:
         try:
-            return _prepare(source, row, size)
+            return _prepare(source, row, size, class_channels)
         except PixmedError as error:
             return error
 
@@ -111,9 +119,9 @@ def load(source: Source, rows: Sequence[int] | np.ndarray, size: int, *, workers
         raise PixmedError(f"{len(faults)} of {len(rows)} slices cannot be used: {listing(faults, NAMED)}")
     if not loaded:
         raise PixmedError("no slices to load; choose a split that has some")
-    images, masks, lost, limits = zip(*loaded, strict=True)
-    if source.masked and any(lost):
-        names = [name for name, gone in zip(files, lost, strict=True) if gone]
+    images, masks, losses, limits = zip(*loaded, strict=True)
+    if source.masked and any(losses):
+        names = [name for name, gone in zip(files, losses, strict=True) if gone]
         raise PixmedError(
             f"{len(names)} slices lose a tumour at {size} x {size} ({listing(names)}); set a larger data.size"
         )
@@ -129,50 +137,22 @@ def load(source: Source, rows: Sequence[int] | np.ndarray, size: int, *, workers
     )
 
 
-def faulty(source: Source, size: int, *, workers: int = 2) -> dict[int, str]:
-    """{row: why it cannot be used at this size}, for all rows; reads everything and keeps nothing.
-
-    A slice of another kind (grey or RGB, 8 or 16 bit) than most cannot be used either.
-    """
-
-    def look(row: int) -> tuple[str, str]:
-        """(fault, kind); the picture is not resized, since nobody sees it."""
-        try:
-            image, mask = source.read(row)
-        except PixmedError as error:
-            return str(error), ""
-        _, lost = _resized(_squared(mask), size)
-        gone = f"{source.files[row]}: its tumour is lost at {size} x {size}" if lost and source.masked else ""
-        return gone, _kind(_grey_if_equal(image))
-
-    rows = range(len(source.files))
-    with ThreadPoolExecutor(workers) as pool:
-        found = list(watched(pool.map(look, rows), len(rows), "checking slices"))
-    usual = Counter(kind for _, kind in found if kind).most_common(1)
-    faults = {}
-    for row, (fault, kind) in enumerate(found):
-        if not fault and kind != usual[0][0]:
-            fault = f"{source.files[row]}: is {kind} where most are {usual[0][0]}"
-        if fault:
-            faults[row] = fault
-    return faults
-
-
-def _prepare(source: Source, row: int, size: int) -> Prepared:
+def _prepare(source: Source, row: int, size: int, class_channels: bool) -> Prepared:
     image, mask = source.read(row)
     limits = source.limits(row) if source.limits else (0.0, float(np.iinfo(image.dtype).max))
-    image, mask = _squared(_grey_if_equal(image)), _squared(mask)
-    mask, lost = _resized(mask, size)
-    return image if image.shape[0] == size else bicubic(image, size, size), mask, lost, limits
+    image, whole = squared(grey_if_equal(image)), squared(mask)
+    mask = resized(whole, size)
+    gone, _ = lost(whole, mask, int(source.labels[row]) + 1 if class_channels else 0)
+    return image if image.shape[0] == size else bicubic(image, size, size), mask, gone, limits
 
 
-def _grey_if_equal(image: np.ndarray) -> np.ndarray:
+def grey_if_equal(image: np.ndarray) -> np.ndarray:
     """[H, W] or [H, W, C] -> [H, W, C], with C = 1 where all channels agree."""
     image = image[..., None] if image.ndim == 2 else image
     return image[..., :1] if np.array_equal(image, np.broadcast_to(image[..., :1], image.shape)) else image
 
 
-def _squared(image: np.ndarray) -> np.ndarray:
+def squared(image: np.ndarray) -> np.ndarray:
     """[H, W, ...] -> the same with zeros around it, of equal sides."""
     height, width = image.shape[:2]
     if height == width:
@@ -182,14 +162,22 @@ def _squared(image: np.ndarray) -> np.ndarray:
     return np.pad(image, (*around, *((0, 0),) * (image.ndim - 2)))
 
 
-def _resized(mask: np.ndarray, size: int) -> tuple[np.ndarray, bool]:
-    """[S, S] -> ([size, size], is a tumour class lost?)"""
-    if mask.shape == (size, size):
-        return mask, False
-    small = nearest(mask, size, size)
+def resized(mask: np.ndarray, size: int) -> np.ndarray:
+    """[S, S] -> [size, size]."""
+    return mask if mask.shape == (size, size) else nearest(mask, size, size)
+
+
+def lost(mask: np.ndarray, small: np.ndarray, own: int = 0) -> tuple[bool, bool]:
+    """Whether a resize of a mask lost its tumour, and whether it lost any class.
+
+    own: the class that the slice is labelled with, without which its label would be untrue; 0: any will do.
+    """
+    if small is mask:
+        return False, False
     before, after = (set(np.flatnonzero(np.bincount(m.ravel()))) for m in (mask, small))
     assert after <= before, f"the resize made the mask values {after - before}"
-    return small, not before <= after | {0}
+    gone = before - after - {0}
+    return bool(gone) and (after <= {0} or own in gone), bool(gone)
 
 
 def bicubic(image: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -223,13 +211,13 @@ def square_sides(shape: Sequence[int], pixel: tuple[float, float], name: str) ->
     return sides
 
 
-def _kind(image: np.ndarray) -> str:
+def kind_of(image: np.ndarray) -> str:
     return f"{image.dtype.itemsize * 8} bit {'grey' if image.shape[-1] == 1 else 'RGB'}"
 
 
 def _check_same_kind(images: Sequence[np.ndarray], files: Sequence[str]) -> None:
     """All slices have the bit depth and the channels of the most frequent kind."""
-    kinds = [_kind(image) for image in images]
+    kinds = [kind_of(image) for image in images]
     (usual, count), *others = Counter(kinds).most_common()
     if others:
         odd = [f"{name} {kind}" for name, kind in zip(files, kinds, strict=True) if kind != usual]

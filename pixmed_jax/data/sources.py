@@ -5,24 +5,23 @@
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from pixmed_jax.data import augment_settings, classes, folder, tables
+from pixmed_jax.data import augment_settings, classes, folder, tables, usable
 from pixmed_jax.data import degrade as degrading
 from pixmed_jax.data.pipeline import Arrays, Batch, whole_batch
 from pixmed_jax.data.reader import tell
 from pixmed_jax.data.regions import MAPS, class_names, label_map
 from pixmed_jax.data.slices import PLANES, Slices, Source, load, plane_values
-from pixmed_jax.data.slices import faulty as faulty_rows
 from pixmed_jax.data.splits import SPARE
 from pixmed_jax.data.splits import split as split_rows
 from pixmed_jax.data.synthetic import join
 from pixmed_jax.enhancement.methods import prepared
-from pixmed_jax.errors import NAMED, PixmedError, listing, one_of
+from pixmed_jax.errors import PixmedError, listing, one_of
 
 
 class Dataset(NamedTuple):
@@ -53,7 +52,7 @@ class Dataset(NamedTuple):
         if not self.masked:
             slices = load(self.source._replace(masked=False), rows, size)  # nothing hangs on its masks
             return Arrays(slices.images, (slices.labels + 1).astype(np.uint8), slices.labels), slices
-        slices = load(self.source, rows, size)
+        slices = load(self.source, rows, size, class_channels=self.class_channels)
         maps, _ = label_map(
             slices.masks,
             slices.images,
@@ -84,12 +83,14 @@ class Dataset(NamedTuple):
     def check(self) -> None:
         """Read every slice of every split once; PixmedError with all that cannot be used."""
         masked = self.source.masked and self.masked
-        faults = faulty_rows(self.source._replace(masked=masked), self.size)
+        faults = usable.faults(
+            self.source._replace(masked=masked),
+            _sizes(self.size, self.load_size),
+            class_channels=self.class_channels,
+        )
         if faults:
-            raise PixmedError(
-                f"{len(faults)} of {len(self.source.files)} slices cannot be used: "
-                f"{listing(list(faults.values()), NAMED)}; repair or remove them, or set data.faulty=skip"
-            )
+            told = usable.told(self.source, faults)
+            raise PixmedError(f"{told}; repair or remove them, or set data.faulty=skip")
 
     def spread(self, name: str, count: int) -> np.ndarray:
         """Up to `count` rows of a split, to look at: labels in turn, and patients in turn in each."""
@@ -184,9 +185,16 @@ def open_dataset(
     index = prepared(index, enhance)
     if leave_out:
         index = _without(index, Path(leave_out), images)
+    load_size = max(size, round(size * load_scale))
     left_out: tuple[str, ...] = ()
     if faulty == "skip":
-        index, left_out = _usable(index, size, faulty_most, labelled=condition not in MAPS)
+        index, left_out = _usable(
+            index,
+            _sizes(size, load_size),
+            faulty_most,
+            labelled=condition not in MAPS,
+            class_channels=class_channels,
+        )
     rows = split_rows(index, given=index.given or None, **{"seed": seed, **split})
     known = tuple(name for name in PLANES if name in set(index.planes))
     if planes and not known:
@@ -211,7 +219,7 @@ def open_dataset(
         class_channels=class_channels,
         tissue_classes=tissues,
         size=size,
-        load_size=max(size, round(size * load_scale)),
+        load_size=load_size,
         channels=channels,
         degrade=degrading.degradation(condition, scale),
         behind=behind,
@@ -255,12 +263,18 @@ SOURCES: dict[str, Callable[..., Source]] = {
 }
 
 
-def _usable(index: Source, size: int, most: float, *, labelled: bool) -> tuple[Source, tuple[str, ...]]:
+def _sizes(size: int, load_size: int) -> list[int]:
+    """Those that slices are loaded at, to train and to look at."""
+    return sorted({size, load_size})
+
+
+def _usable(
+    index: Source, sizes: Sequence[int], most: float, *, labelled: bool, class_channels: bool
+) -> tuple[Source, tuple[str, ...]]:
     """The source without the slices that cannot be used, and what is wrong with these."""
-    faults = faulty_rows(index._replace(masked=index.masked and not labelled), size)
-    told = (
-        f"{len(faults)} of {len(index.files)} slices cannot be used: {listing(list(faults.values()), NAMED)}"
-    )
+    masked = index.masked and not labelled
+    faults = usable.faults(index._replace(masked=masked), sizes, class_channels=class_channels)
+    told = usable.told(index, faults)
     if len(faults) > most * len(index.files):
         raise PixmedError(f"{told}; more than data.faulty_most={most:g} of them, so repair or remove some")
     if not faults:

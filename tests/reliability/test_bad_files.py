@@ -145,6 +145,24 @@ def test_a_dry_run_refuses_what_the_training_refuses(tmp_path, tmp_path_factory,
     assert not (tmp_path / "run").exists()
 
 
+def test_a_tumour_lost_at_the_size_of_training_is_named_before(tmp_path, tmp_path_factory, capsys):
+    """Slices are cropped from 36 x 36, where a dot goes that 32 x 32 keeps."""
+    root = pairs(tmp_path / "data", [f"g{i:03d}" for i in range(GOOD)])
+    dot = np.zeros((40, 40), np.uint8)
+    dot[4, 4] = 255  # no centre of 36 lies in row 4
+    for part, pixels in (("images", slice_of(7, 40)), ("masks", dot)):
+        put(root / part / "g007.png", pixels)
+    config = config_of(tmp_path_factory, root, data__size=32, data__load_scale=36 / 32)
+    told = r"1 of 60 slices cannot be used: g007\.png: its tumour is lost at 36 x 36; repair"
+    for start in (dry_run, train):
+        with pytest.raises(PixmedError, match=told):
+            start(config, tmp_path / "run")
+    assert "every slice was read" not in capsys.readouterr().out
+    config["data"]["faulty"] = "skip"
+    assert dry_run(config, tmp_path / "run") == 0
+    assert "every slice was read: 59 can be used, 1 cannot" in capsys.readouterr().out
+
+
 def test_bad_files_are_skipped_by_policy_with_a_count(mixed, tmp_path, tmp_path_factory, monkeypatch, capsys):
     root, bad = mixed
     use_toy(monkeypatch)

@@ -1,0 +1,75 @@
+"""Which slices can be used: each is read once, and its mask looked at in every size that will be loaded.
+
+A slice cannot be used that cannot be read, that loses its tumour in a resize (`slices.lost`), or that is of
+another kind (grey or RGB, 8 or 16 bit) than most. Small classes of a mask that go while its tumour stays are
+counted.
+Errors: PixmedError.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+from pixmed_jax.data.reader import tell
+from pixmed_jax.data.slices import Source, grey_if_equal, kind_of, lost, resized, squared
+from pixmed_jax.errors import NAMED, PixmedError, listing
+from pixmed_jax.progress import watched
+
+
+class _Seen(NamedTuple):
+    """What is wrong with a slice, its kind if it can be read, and whether a small class of its mask goes."""
+
+    fault: str = ""
+    kind: str = ""
+    small: bool = False
+
+
+def faults(
+    source: Source, sizes: Sequence[int], *, class_channels: bool = False, workers: int = 2
+) -> dict[int, str]:
+    """{row: why it cannot be used at one of these sizes}, for all rows; reads everything and keeps nothing.
+
+    class_channels: whether the classes in a mask are told apart.
+    """
+
+    def look(row: int) -> _Seen:
+        """The picture is not resized, since nobody sees it."""
+        try:
+            image, mask = source.read(row)
+        except PixmedError as error:
+            return _Seen(str(error))
+        kind = kind_of(grey_if_equal(image))
+        if not source.masked:
+            return _Seen(kind=kind)
+        whole, label, small = squared(mask), int(source.labels[row]), False
+        for size in sizes:
+            made = resized(whole, size)
+            gone, some = lost(whole, made, label + 1 if class_channels else 0)
+            if gone:
+                what = f"{source.label_names[label]!r}, its label," if made.any() else "its tumour"
+                return _Seen(f"{source.files[row]}: {what} is lost at {size} x {size}", kind)
+            small |= some and class_channels
+        return _Seen(kind=kind, small=small)
+
+    rows = range(len(source.files))
+    with ThreadPoolExecutor(workers) as pool:
+        seen = list(watched(pool.map(look, rows), len(rows), "checking slices"))
+    usual = Counter(one.kind for one in seen if one.kind).most_common(1)
+    found = {}
+    for row, one in enumerate(seen):
+        if one.fault:
+            found[row] = one.fault
+        elif one.kind != usual[0][0]:
+            found[row] = f"{source.files[row]}: is {one.kind} where most are {usual[0][0]}"
+    if reduced := sum(one.small for row, one in enumerate(seen) if row not in found):
+        shown = listing([f"{size} x {size}" for size in sizes])
+        tell(f"{reduced} of {len(rows)} slices lose a small class of their mask, not the tumour, at {shown}")
+    return found
+
+
+def told(source: Source, found: dict[int, str]) -> str:
+    """`faults` in a line."""
+    return (
+        f"{len(found)} of {len(source.files)} slices cannot be used: {listing(list(found.values()), NAMED)}"
+    )
