@@ -5,7 +5,7 @@
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +14,6 @@ import numpy as np
 from pixmed_jax.data import augment_settings, classes, folder, tables, usable
 from pixmed_jax.data import degrade as degrading
 from pixmed_jax.data.pipeline import Arrays, Batch, whole_batch
-from pixmed_jax.data.reader import tell
 from pixmed_jax.data.regions import MAPS, class_names, label_map
 from pixmed_jax.data.slices import PLANES, Slices, Source, load, plane_values
 from pixmed_jax.data.splits import SPARE
@@ -186,16 +185,17 @@ def open_dataset(
     if leave_out:
         index = _without(index, Path(leave_out), images)
     load_size = max(size, round(size * load_scale))
-    left_out: tuple[str, ...] = ()
+    faults: dict[int, str] = {}
     if faulty == "skip":
-        index, left_out = _usable(
-            index,
-            _sizes(size, load_size),
-            faulty_most,
-            labelled=condition not in MAPS,
-            class_channels=class_channels,
-        )
+        masked = index.masked and condition in MAPS
+        sizes = _sizes(size, load_size)
+        faults = usable.faults(index._replace(masked=masked), sizes, class_channels=class_channels)
+        usable.check_share(index, faults, faulty_most)
+    left_out = tuple(faults.values())
+    index, faults = usable.with_known(index, faults, by=split.get("by", "patient"))
+    # Of all that the index names: whom a network cannot use decides about nobody else's split.
     rows = split_rows(index, given=index.given or None, **{"seed": seed, **split})
+    index, rows = usable.without(index, rows, faults)
     known = tuple(name for name in PLANES if name in set(index.planes))
     if planes and not known:
         raise PixmedError("data.planes=true: no slice's plane is known in these data; set it to false")
@@ -266,21 +266,6 @@ SOURCES: dict[str, Callable[..., Source]] = {
 def _sizes(size: int, load_size: int) -> list[int]:
     """Those that slices are loaded at, to train and to look at."""
     return sorted({size, load_size})
-
-
-def _usable(
-    index: Source, sizes: Sequence[int], most: float, *, labelled: bool, class_channels: bool
-) -> tuple[Source, tuple[str, ...]]:
-    """The source without the slices that cannot be used, and what is wrong with these."""
-    masked = index.masked and not labelled
-    faults = usable.faults(index._replace(masked=masked), sizes, class_channels=class_channels)
-    told = usable.told(index, faults)
-    if len(faults) > most * len(index.files):
-        raise PixmedError(f"{told}; more than data.faulty_most={most:g} of them, so repair or remove some")
-    if not faults:
-        return index, ()
-    tell(f"{told}; left out, as data.faulty=skip says")
-    return index.take([row for row in range(len(index.files)) if row not in faults]), tuple(faults.values())
 
 
 def _without(index: Source, path: Path, images: str) -> Source:

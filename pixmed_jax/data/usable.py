@@ -2,17 +2,21 @@
 
 A slice cannot be used that cannot be read, that loses its tumour in a resize (`slices.lost`), or that is of
 another kind (grey or RGB, 8 or 16 bit) than most. Small classes of a mask that go while its tumour stays are
-counted.
+counted. Slices are left out after the split is drawn, so that a patient's split does not hang on what a
+network can use.
 Errors: PixmedError.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
+import numpy as np
+
 from pixmed_jax.data.reader import tell
 from pixmed_jax.data.slices import Source, grey_if_equal, kind_of, lost, resized, squared
+from pixmed_jax.data.splits import SPLITS
 from pixmed_jax.errors import NAMED, PixmedError, listing
 from pixmed_jax.progress import watched
 
@@ -68,8 +72,56 @@ def faults(
     return found
 
 
-def told(source: Source, found: dict[int, str]) -> str:
+def told(source: Source, found: Mapping[int, str]) -> str:
     """`faults` in a line."""
     return (
         f"{len(found)} of {len(source.files)} slices cannot be used: {listing(list(found.values()), NAMED)}"
     )
+
+
+def check_share(source: Source, found: Mapping[int, str], most: float) -> None:
+    """Say what is left out; PixmedError where it is more than this share of all slices."""
+    line = told(source, found)
+    if len(found) > most * len(source.files):
+        raise PixmedError(f"{line}; more than data.faulty_most={most:g} of them, so repair or remove some")
+    if found:
+        tell(f"{line}; left out, as data.faulty=skip says")
+
+
+def with_known(source: Source, found: Mapping[int, str], *, by: str) -> tuple[Source, dict[int, str]]:
+    """The source and its faults without those faulty slices whose patient or given split nobody knows.
+
+    Files that the table does not describe are such; no split can be drawn of them.
+    """
+    unknown = {
+        row
+        for row in found
+        if (by == "patient" and source.groups[row] == source.files[row])
+        or (source.given and not source.given[row])
+    }
+    if not unknown:
+        return source, dict(found)
+    kept = [row for row in range(len(source.files)) if row not in unknown]
+    return source.take(kept), {i: found[row] for i, row in enumerate(kept) if row in found}
+
+
+def without(
+    source: Source, rows: Mapping[str, np.ndarray], found: Mapping[int, str]
+) -> tuple[Source, dict[str, np.ndarray]]:
+    """The source and its splits without the faulty slices; PixmedError where that takes all of a split."""
+    if not found:
+        return source, dict(rows)
+    kept = [row for row in range(len(source.files)) if row not in found]
+    place = {row: i for i, row in enumerate(kept)}
+    left = {
+        name: np.array([place[row] for row in of.tolist() if row in place], np.int64)
+        for name, of in rows.items()
+    }
+    for name in SPLITS:
+        if len(rows[name]) and not len(left[name]):
+            raise PixmedError(
+                f"data.faulty=skip: none of the {len(rows[name])} slices in {name} can be used "
+                f"({listing([found[row] for row in rows[name].tolist()], 3)}); repair one of them, or set "
+                "another data.split"
+            )
+    return source.take(kept), left

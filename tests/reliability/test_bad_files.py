@@ -238,6 +238,46 @@ def test_slices_that_lack_the_mask_of_a_class_are_skipped(tmp_path, tmp_path_fac
     ]
 
 
+@pytest.mark.parametrize(
+    "split",
+    [{}, {"folds": 4, "fold": 1}, {"keep": 0.5}, {"by": "slice"}, {"seed": 5, "fractions": (0.6, 0.2, 0.2)}],
+    ids=str,
+)
+@pytest.mark.filterwarnings("ignore:data.split.by=slice")
+def test_what_a_network_cannot_use_moves_nobody_to_another_split(split, tmp_path, tmp_path_factory):
+    """A classifier keeps slices whose tumours are lost to a generator, more of them at a smaller size."""
+    root = pairs(tmp_path, [f"g{i:03d}" for i in range(GOOD)])
+    for i in (*range(8, 11), 20, 21, *range(40, 43), 52):
+        dot = np.zeros((32, 32), np.uint8)
+        dot[2, 2] = 255  # at 24 x 24 it is there, at 16 x 16 it is not
+        put(root / "masks" / f"g{i:03d}.png", dot)
+    homes, left_out = [], []
+    for changes in ({"condition": "label"}, {}, {"size": 16}, {"size": 24}):
+        data = config_of(tmp_path_factory, root, data__faulty="skip", data__faulty_most=0.2)["data"]
+        changes = {"size": 32, **changes}
+        dataset = open_dataset(**{**data, **changes, "split": {**data["split"], **split}}, seed=0)
+        left_out.append(len(dataset.left_out))
+        homes.append({f: name for name, files in dataset.description().items() for f in files})
+        assert set(homes[-1]) == set(dataset.source.files)
+        rows = np.concatenate(list(dataset.rows.values()))
+        assert sorted(rows.tolist()) == list(range(GOOD - left_out[-1]))
+    assert left_out == [0, 0, 9, 0]
+    assert homes[2].items() <= homes[0].items() and homes[0] == homes[1] == homes[3]
+
+
+def test_a_split_that_nobody_is_left_in_is_refused(tmp_path, tmp_path_factory):
+    root = pairs(tmp_path, [f"g{i:03d}" for i in range(GOOD)])
+    lines = (root / "meta.csv").read_text().splitlines()
+    given = ["split", *["train"] * 40, *["val"] * 4, *["test"] * 16]
+    (root / "meta.csv").write_text("\n".join(f"{a},{b}" for a, b in zip(lines, given, strict=True)))
+    for i in range(40, 44):
+        cut(root / "images" / f"g{i:03d}.png")
+    options = {"data__faulty": "skip", "data__faulty_most": 0.1, "data__split_column": "split"}
+    data = config_of(tmp_path_factory, root, **options)["data"]
+    with pytest.raises(PixmedError, match=r"none of the 4 slices in val can be used \(.*g040\.png.*1 more"):
+        open_dataset(**data, seed=0)
+
+
 def test_more_bad_files_than_the_cap_are_refused(mixed, tmp_path_factory):
     root, bad = mixed
     data = config_of(tmp_path_factory, root, data__faulty="skip", data__faulty_most=0.3)["data"]
