@@ -307,6 +307,25 @@ def test_masks_that_bring_their_own_classes(tmp_path, slices):
     assert len(kinds(root, meta="")["masks hold values that are no class (interpolated?)"]) > 0
 
 
+def test_masks_whose_values_are_not_their_labels(tmp_path, slices):
+    """1, 2 and 4, as in BraTS: with a table of two labels 4 is none of them, of four each is another."""
+    root = pairs(tmp_path, slices)
+    for i, s in enumerate(slices):
+        mask = s.mask * np.uint8((1, 2, 4)[i % 3])
+        put(root / "masks" / f"{i:02}.png", mask)
+    lines = (root / "meta.csv").read_text().splitlines()
+    for count, what, first in (
+        (2, "masks hold values that no label names", "masks/02.png: values 0, 4"),
+        (4, "masks do not hold the value of their label", "images/02.png: 4 where 'grade 3' is 3"),
+    ):
+        rows = [line.split(",") for line in lines[1:]]
+        graded = [",".join([r[0], f"grade {i % count + 1}", *r[2:]]) for i, r in enumerate(rows)]
+        (root / "meta.csv").write_text("\n".join([lines[0], *graded]))
+        (fault,) = survey(root).faults
+        assert (fault.what, fault.names[0]) == (what, first)
+        assert "data.label_column=''" in fault.remedy and "smoothing" not in fault.remedy
+
+
 def test_defects_of_the_table(tmp_path, slices):
     root = pairs(tmp_path, slices)
     whole = (root / "meta.csv").read_text().splitlines()

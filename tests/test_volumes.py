@@ -250,6 +250,44 @@ def test_one_is_a_class_where_masks_hold_classes(tmp_path):
         source.read(1)
 
 
+def test_values_that_are_not_the_labels_of_their_rows_are_refused(tmp_path):
+    """Four grades and masks of 1, 2 and 4, as in BraTS; a few wrong labels are no such sign."""
+    grades = ("grade 1", "grade 2", "grade 3", "grade 4")
+    names = "abcdefghijklmnop"
+    table = "".join(f"{name}.npy,{grades[i % 4]},{name}\n" for i, name in enumerate(names))
+    own = {name: field(i % 4 + 1) for i, name in enumerate(names)}
+    slips = dict.fromkeys(names[2:11:4], field(4))  # three of four of the third grade
+    assert flat(tmp_path / "own", {**own, **slips}, table).label_names == grades
+    told = (
+        r"masks: 4 of 16 masks do not hold the value of their label \(c\.npy: 1, 2, 4 where 'grade 3' is 3\)"
+        r"; set data\.label_column='' .*or save each mask with the value of its label"
+    )
+    brats = tmp_path / "brats"
+    with pytest.raises(PixmedError, match=told) as error:
+        flat(brats, dict.fromkeys(names, field(1, 2, 4)), table)
+    assert "\n" not in str(error.value)
+    with pytest.raises(PixmedError, match=told):
+        folder.source(brats, keep_faulty=True)
+    assert folder.source(brats, label_column="").label_names == ("class 1", "class 2", "class 4")
+
+
+def test_classes_that_files_name_need_no_value_of_the_label(tmp_path):
+    """A slice of a patient labelled core may show nothing but edema."""
+    for i in range(8):
+        for part, pixels in (
+            ("images/x{}", field(7)),
+            ("masks/x{}_core", field(0)),
+            ("masks/x{}_edema", field(1)),
+        ):
+            path = tmp_path / (part.format(i) + ".npy")
+            path.parent.mkdir(exist_ok=True)
+            np.save(path, pixels)
+    rows = "".join(f"x{i}.npy,{('core', 'edema')[i % 2]},p{i}\n" for i in range(8))
+    (tmp_path / "meta.csv").write_text("file,label,patient_group\n" + rows)
+    source = folder.source(tmp_path)
+    assert source.label_names == ("core", "edema") and set(np.unique(source.read(0)[1])) == {0, 2}
+
+
 @pytest.mark.parametrize("background", [False, True])
 @pytest.mark.parametrize("value", [1, 255, 1.0])
 def test_one_hot_channels(tmp_path, background, value):

@@ -98,6 +98,7 @@ def source(
         tell(f"{root}: {lone} volumes are taken for a patient each; data.meta can say whose they are")
     own = [label_names.index(label) if label else 0 for label in labels] or None
     label_ids = np.array([own[i] if own else reader.main_class(i, k) for i, k in rows], np.int32)
+    reader.check_labels(root / masks, rows, label_ids)
     classes_shown = [reader.shown(i, k) for i, k in rows]
     if set(classes_shown) == {0}:
         tell(f"{root / masks}: all {len(rows)} masks are empty; is it the folder meant by data.masks?")

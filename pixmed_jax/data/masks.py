@@ -7,6 +7,7 @@
     colours    RGB files in red, green, blue, yellow, magenta, cyan or white on black: one colour is the
                tumour as in a binary mask, of several each is a class of its own, called by its colour
 
+A table's labels are taken for the classes of 0 to K only where the masks bear it out: `misread`.
 What fits none of these is refused with the values found: a mask that was smoothed or resized with
 interpolation has grown classes that nobody drew.
 Layout: masks [..., H, W] of any type, one-hot [..., H, W, K]; results uint8, 0 = background. Masks in colours
@@ -28,6 +29,11 @@ _COLOURS = {
     (1, 0, 0): "red", (0, 1, 0): "green", (0, 0, 1): "blue",
     (1, 1, 0): "yellow", (1, 0, 1): "magenta", (0, 1, 1): "cyan", (1, 1, 1): "white",
 }  # fmt: skip
+MISREAD = (
+    "set data.label_column='' to take the values for classes of their own, or save each mask with the value "
+    "of its label, or with 255"
+)
+_FEW = 3, 0.01  # masks, or this share of them, that may be labelled wrongly before all count as misread
 _MOST = 256  # colours kept of a mask; far fewer are refused already
 _GREY = 0x010101  # times a grey value: its colour
 
@@ -61,6 +67,29 @@ def recognise(
         values = tuple(sorted(union))
         return Encoding(tuple(f"class {v}" for v in values), values, own=True)
     return Encoding((class_name or "tumor",))
+
+
+def misread(found: Sequence[set[int]], labels: Sequence[int], encoding: Encoding) -> list[int]:
+    """Which masks hold classes of a table and not that of their own label; none where these are only a few.
+
+    found: the values of each mask. labels: index into `encoding.names`. Values that are no class at all are
+    another fault. So many masks are no slips of a pen: their values mean something else than the labels do.
+    """
+    if not encoding.values or encoding.own:
+        return []
+    odd = [
+        i
+        for i, (held, label) in enumerate(zip(found, labels, strict=True))
+        if held - {0} and held <= {0, *encoding.values} and encoding.values[label] not in held
+    ]
+    count, share = _FEW
+    return odd if len(odd) > max(count, share * len(found)) else []
+
+
+def told_misread(values: set[int], label: int, encoding: Encoding) -> str:
+    """What a mask holds that is `misread`."""
+    held = listing([str(v) for v in sorted(values - {0})])
+    return f"{held} where {encoding.names[label]!r} is {encoding.values[label]}"
 
 
 def describe(encoding: Encoding, found: Sequence[set[int]]) -> str:

@@ -121,6 +121,23 @@ class Reader:
         counts = self._counts[i]
         return None if counts is None else len(set(counts[k]) - {0})
 
+    def check_labels(self, where: Path, rows: Sequence[tuple[int, int]], labels: np.ndarray) -> None:
+        """Refuse masks that are `misread` by the labels of their rows; files may name it."""
+        if self._classes:
+            return
+        shown = []
+        for (i, k), label in zip(rows, labels.tolist(), strict=True):
+            if (counts := self._counts[i]) is not None:
+                shown.append((slice_name(self._items[i], k), set(counts[k]), label))
+        _, held, own = zip(*shown, strict=True) if shown else ((), (), ())
+        if odd := encodings.misread(held, own, self.encoding):
+            name, values, label = shown[odd[0]]
+            told = encodings.told_misread(values, label, self.encoding)
+            raise PixmedError(
+                f"{where}: {len(odd)} of {len(shown)} masks do not hold the value of their label ({name}: "
+                f"{told}); {encodings.MISREAD}"
+            )
+
     def index(self, rows: Sequence[tuple[int, int]], labels: np.ndarray) -> None:
         self._rows, self._labels = list(rows), labels
         self._counts = []

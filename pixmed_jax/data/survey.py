@@ -195,14 +195,29 @@ def _flag_values(found: Survey) -> None:
     if coloured:
         return
     classes = [f"class {v}" for v in range(1, max((max(v, default=0) for v in several), default=0) + 1)]
-    known = {0, *encodings.recognise(values, names, classes).values}
+    encoding = encodings.recognise(values, names, classes)
+    known = {0, *encoding.values}
     odd = {
         row: f"{found.records[row].mask}: values {listing([str(v) for v in sorted(held)], 8)}"
         for row, held in enumerate(values)
         if not (held <= {0, 1} or held <= {0, 255} or held <= known)
     }
+    if odd and names and encodings.recognise(values, ()).own:  # without the labels each value is a class
+        found.flag("masks hold values that no label names", encodings.MISREAD, odd)
+        return
     remedy = f"save them without smoothing, as 0 and 255 or 0 to {max(1, len(names))}"
     found.flag("masks hold values that are no class (interpolated?)", remedy, odd)
+    told = {
+        row: (set(record.mask_values), names.index(record.label))
+        for row, record in enumerate(found.records)
+        if record.label and len(record.masks) == 1
+    }
+    held_here, labels = zip(*told.values(), strict=True) if told else ((), ())
+    odd = {}
+    for place in encodings.misread(held_here, labels, encoding):
+        row = list(told)[place]
+        odd[row] = f"{found.records[row].file}: {encodings.told_misread(*told[row], encoding)}"
+    found.flag("masks do not hold the value of their label", encodings.MISREAD, odd)
 
 
 def _flag_odd_ones(found: Survey) -> None:
