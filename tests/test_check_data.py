@@ -326,6 +326,17 @@ def test_masks_whose_values_are_not_their_labels(tmp_path, slices):
         assert "data.label_column=''" in fault.remedy and "smoothing" not in fault.remedy
 
 
+def test_pictures_in_colour_need_a_setting(tmp_path, slices):
+    root = pairs(tmp_path, slices)
+    for i, s in enumerate(slices):
+        put(root / "images" / f"{i:02}.png", np.stack([s.image, s.image // 2, s.image], -1))
+    (fault,) = survey(root).faults
+    assert (fault.what, fault.names) == ("images are in colour", []) and "data.channels=3" in fault.remedy
+    (root / "masks").rename(tmp_path / "gone")
+    (root / "images").rename(root / "glioma")  # of classes, `data.source=classes` makes grey ones
+    assert "images are in colour" not in kinds(root)
+
+
 def test_defects_of_the_table(tmp_path, slices):
     root = pairs(tmp_path, slices)
     whole = (root / "meta.csv").read_text().splitlines()

@@ -151,17 +151,17 @@ def test_a_class_that_vanishes_is_no_lost_tumour(vanishing):
 
 def test_what_vanishes_is_found_at_every_size(vanishing, capsys):
     """At 64 x 64 nothing does; small classes are counted, among slices that can be used."""
-    assert usable.faults(vanishing, [64], class_channels=True) == {}
+    assert usable.faults(vanishing, [64], channels=1, class_channels=True) == {}
     for sizes in ([16, 64], [64, 16]):
-        assert usable.faults(vanishing, sizes, class_channels=True) == {
+        assert usable.faults(vanishing, sizes, channels=1, class_channels=True) == {
             0: "0.png: its tumour is lost at 16 x 16",
             2: "2.png: 'x', its label, is lost at 16 x 16",
         }
     told = "1 of 4 slices lose a small class of their mask, not the tumour, at 16 x 16, 64 x 64\n"
     assert told in capsys.readouterr().err
-    assert usable.faults(vanishing, [16]) == {0: "0.png: its tumour is lost at 16 x 16"}
+    assert usable.faults(vanishing, [16], channels=1) == {0: "0.png: its tumour is lost at 16 x 16"}
     assert "class" not in capsys.readouterr().err
-    assert usable.faults(vanishing._replace(masked=False), [16], class_channels=True) == {}
+    assert usable.faults(vanishing._replace(masked=False), [16], channels=1, class_channels=True) == {}
 
 
 def test_a_slice_that_never_had_a_tumour_loses_none():

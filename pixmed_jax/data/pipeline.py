@@ -13,7 +13,7 @@ import numpy as np
 from pixmed_jax.data import augment as augmentation
 from pixmed_jax.data.augment_settings import Settings, enabled
 from pixmed_jax.data.degrade import Degrade, own_keys
-from pixmed_jax.errors import PixmedError
+from pixmed_jax.data.slices import check_channels
 
 _AUGMENT, _DEGRADE = 0xA06, 0xDE6  # folded into a batch's key; far from the numbers that cropping makes of it
 
@@ -76,9 +76,7 @@ def with_channels(images: jax.Array, channels: int) -> jax.Array:
     """Grey [..., 1] -> [..., channels] by repetition; anything else must have the right number already."""
     if images.shape[-1] == channels:
         return images
-    if images.shape[-1] != 1:
-        found = images.shape[-1]
-        raise PixmedError(f"images have {found} channels and data.channels={channels}; set it to {found}")
+    check_channels(images.shape[-1], channels)
     return jnp.repeat(images, channels, axis=-1)
 
 

@@ -211,6 +211,12 @@ def square_sides(shape: Sequence[int], pixel: tuple[float, float], name: str) ->
     return sides
 
 
+def check_channels(found: int, channels: int) -> None:
+    """Refuse images of so many channels for a network of `channels`; grey ones are repeated."""
+    if found not in (1, channels):
+        raise PixmedError(f"images have {found} channels and data.channels={channels}; set it to {found}")
+
+
 def kind_of(image: np.ndarray) -> str:
     return f"{image.dtype.itemsize * 8} bit {'grey' if image.shape[-1] == 1 else 'RGB'}"
 

@@ -85,6 +85,7 @@ class Dataset(NamedTuple):
         faults = usable.faults(
             self.source._replace(masked=masked),
             _sizes(self.size, self.load_size),
+            channels=self.channels,
             class_channels=self.class_channels,
         )
         if faults:
@@ -188,8 +189,12 @@ def open_dataset(
     faults: dict[int, str] = {}
     if faulty == "skip":
         masked = index.masked and condition in MAPS
-        sizes = _sizes(size, load_size)
-        faults = usable.faults(index._replace(masked=masked), sizes, class_channels=class_channels)
+        faults = usable.faults(
+            index._replace(masked=masked),
+            _sizes(size, load_size),
+            channels=channels,
+            class_channels=class_channels,
+        )
         usable.check_share(index, faults, faulty_most)
     left_out = tuple(faults.values())
     index, faults = usable.with_known(index, faults, by=split.get("by", "patient"))

@@ -98,6 +98,8 @@ def survey(
     _flag_volumes(found)
     _flag_values(found)
     _flag_odd_ones(found)
+    if two_folders:  # a folder of classes is read in grey where that is asked for
+        _flag_colour(found)
     _flag_unknown(found)
     return found
 
@@ -232,6 +234,13 @@ def _flag_odd_ones(found: Survey) -> None:
         usual = Counter(values.values()).most_common(1)[0][0]
         odd = {r: f"{found.records[r].whole}: {value}" for r, value in values.items() if value != usual}
         found.flag(f"images of another {thing} than most, {usual}", remedy, odd)
+
+
+def _flag_colour(found: Survey) -> None:
+    """Images that a training at its defaults would refuse."""
+    colour = Counter(record.colour for record in found.records if record.height)
+    if colour[True] > colour[False]:
+        found.faults.append(Fault("images are in colour", [], "train with --config.data.channels=3"))
 
 
 def _flag_unknown(found: Survey) -> None:

@@ -15,26 +15,27 @@ from typing import NamedTuple
 import numpy as np
 
 from pixmed_jax.data.reader import tell
-from pixmed_jax.data.slices import Source, grey_if_equal, kind_of, lost, resized, squared
+from pixmed_jax.data.slices import Source, check_channels, grey_if_equal, kind_of, lost, resized, squared
 from pixmed_jax.data.splits import SPLITS
 from pixmed_jax.errors import NAMED, PixmedError, listing
 from pixmed_jax.progress import watched
 
 
 class _Seen(NamedTuple):
-    """What is wrong with a slice, its kind if it can be read, and whether a small class of its mask goes."""
+    """What is wrong with a slice, its kind and channels if it can be read, and whether a small class goes."""
 
     fault: str = ""
-    kind: str = ""
+    kind: tuple[str, int] = ("", 0)
     small: bool = False
 
 
 def faults(
-    source: Source, sizes: Sequence[int], *, class_channels: bool = False, workers: int = 2
+    source: Source, sizes: Sequence[int], *, channels: int, class_channels: bool = False, workers: int = 2
 ) -> dict[int, str]:
     """{row: why it cannot be used at one of these sizes}, for all rows; reads everything and keeps nothing.
 
-    class_channels: whether the classes in a mask are told apart.
+    channels: of the network; PixmedError where most images have others. class_channels: whether the classes
+    in a mask are told apart.
     """
 
     def look(row: int) -> _Seen:
@@ -43,7 +44,8 @@ def faults(
             image, mask = source.read(row)
         except PixmedError as error:
             return _Seen(str(error))
-        kind = kind_of(grey_if_equal(image))
+        image = grey_if_equal(image)
+        kind = kind_of(image), image.shape[-1]
         if not source.masked:
             return _Seen(kind=kind)
         whole, label, small = squared(mask), int(source.labels[row]), False
@@ -59,13 +61,15 @@ def faults(
     rows = range(len(source.files))
     with ThreadPoolExecutor(workers) as pool:
         seen = list(watched(pool.map(look, rows), len(rows), "checking slices"))
-    usual = Counter(one.kind for one in seen if one.kind).most_common(1)
+    usual = Counter(one.kind for one in seen if all(one.kind)).most_common(1)
+    for (_, count), _ in usual:
+        check_channels(count, channels)
     found = {}
     for row, one in enumerate(seen):
         if one.fault:
             found[row] = one.fault
         elif one.kind != usual[0][0]:
-            found[row] = f"{source.files[row]}: is {one.kind} where most are {usual[0][0]}"
+            found[row] = f"{source.files[row]}: is {one.kind[0]} where most are {usual[0][0][0]}"
     if reduced := sum(one.small for row, one in enumerate(seen) if row not in found):
         shown = listing([f"{size} x {size}" for size in sizes])
         tell(f"{reduced} of {len(rows)} slices lose a small class of their mask, not the tumour, at {shown}")

@@ -238,6 +238,19 @@ def test_slices_that_lack_the_mask_of_a_class_are_skipped(tmp_path, tmp_path_fac
     ]
 
 
+@pytest.mark.parametrize("faulty", ["error", "skip"])
+def test_pictures_in_colour_are_named_before(faulty, tmp_path, tmp_path_factory, capsys):
+    root = pairs(tmp_path / "data", [f"g{i:03d}" for i in range(GOOD)])
+    for path in (root / "images").iterdir():
+        put(path, np.stack([slice_of(i) for i in range(3)], -1))
+    config = config_of(tmp_path_factory, root, data__faulty=faulty)
+    with pytest.raises(PixmedError, match=r"images have 3 channels and data\.channels=1; set it to 3"):
+        dry_run(config, tmp_path / "run")
+    assert "every slice was read" not in capsys.readouterr().out
+    config["data"]["channels"] = 3
+    assert dry_run(config, tmp_path / "run") == 0
+
+
 @pytest.mark.parametrize(
     "split",
     [{}, {"folds": 4, "fold": 1}, {"keep": 0.5}, {"by": "slice"}, {"seed": 5, "fractions": (0.6, 0.2, 0.2)}],
