@@ -78,6 +78,25 @@ def test_slices_of_volumes_are_left_out_and_keep_their_limits(tmp_path):
     np.testing.assert_array_equal(slices.limits, [whole.limits(15), whole.limits(0)])
 
 
+def test_a_list_may_name_slices_that_show_no_tumour(tmp_path, capsys):
+    """check_data compares all slices of a volume, and writes such lists."""
+    root = tmp_path / "data"
+    for patient in range(4):
+        values = np.random.default_rng(patient).integers(0, 999, (16, 16, 4))
+        mask = np.zeros((16, 16, 4), np.uint8)
+        mask[4:9, 5:9, 1:3] = 1
+        for kind, array in (("images", values), ("masks", mask)):
+            (root / kind).mkdir(parents=True, exist_ok=True)
+            np.save(root / kind / f"p{patient}.npy", array)
+    np.save(root / "images" / "p3.npy", np.load(root / "images" / "p1.npy")[::-1])
+    check_data(str(root), str(tmp_path / "run"))
+    dataset = opened(root, "run/check_data/duplicates.csv")
+    assert files(dataset) == [f"p{i}.npy#{k:03}" for i in range(3) for k in (1, 2)]
+    assert "2 of 8 slices are left out" in capsys.readouterr().err
+    with pytest.raises(PixmedError, match=r"1 files are not in the data \(p3\.npy#004\)"):
+        opened(root, "list.csv", "file\np3.npy#003\np3.npy#004\n")
+
+
 def test_given_splits_follow_their_slices(root):
     table = root / "meta.csv"
     head, *rows = table.read_text().splitlines()

@@ -38,6 +38,7 @@ class Source(NamedTuple):
     limits:      row -> the values (in the file's units) that stored 0 and the type's maximum stand for, as in
                  `intensity`; None where that is the range of the type for all.
     masked:      false for data that have no masks: `read` then gives masks of zeros.
+    tumorless:   names of the slices that the index passed over since they show no tumour.
     several:     whether a slice's mask shows several classes, so that its label does not say what is in it.
     read:        row -> (image [H, W] or [H, W, C] uint8 | uint16, mask [H, W] uint8 as above).
                  Raises PixmedError for a slice that cannot be used.
@@ -53,6 +54,7 @@ class Source(NamedTuple):
     limits: Callable[[int], tuple[float, float]] | None = None
     masked: bool = True
     several: bool = False
+    tumorless: frozenset[str] = frozenset()
 
     def take(self, rows: Sequence[int]) -> "Source":
         """The source of these rows alone, in their order."""

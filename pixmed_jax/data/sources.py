@@ -278,12 +278,13 @@ def _without(index: Source, path: Path, images: str) -> Source:
 
     A file may be named as the source names it or with the folder of images before it. A list of copies
     between two sets leaves out those of its column `file`, or of `against` where this is the second set;
-    where both sets have files of these names, nobody can tell which is meant.
+    where both sets have files of these names, nobody can tell which is meant. Slices of volumes that the
+    index passes over may be in the list too.
     """
     columns, rows = tables.read_table(path, "data.leave_out")
     if "file" not in columns:
         raise PixmedError(f"{path}: no column 'file'; set data.leave_out to a list as check_data writes it")
-    known = set(index.files)
+    known = index.tumorless.union(index.files)
     named: dict[str, set[str]] = {}
     for column in ("file", "against") if "against" in columns else ("file",):
         names = {row[column] or "" for row in rows}
@@ -300,8 +301,9 @@ def _without(index: Source, path: Path, images: str) -> Source:
             f"{path}: files of both its columns are in these data, since the two sets use the same names; "
             "keep the column of this set alone, as `file`"
         )
+    total = len(index.files)
     kept = [row for row, name in enumerate(index.files) if name not in ours[0]]
     if not kept:
-        raise PixmedError(f"{path}: names all {len(known)} slices; set data.leave_out to a shorter list")
-    print(f"{path}: {len(known) - len(kept)} of {len(known)} slices are left out", file=sys.stderr)
+        raise PixmedError(f"{path}: names all {total} slices; set data.leave_out to a shorter list")
+    print(f"{path}: {total - len(kept)} of {total} slices are left out", file=sys.stderr)
     return index.take(kept)
