@@ -134,7 +134,9 @@ def _define_flags() -> None:
     flags.DEFINE_string("output", None, "Folder that --mode=enhance and --mode=upscale write to.")
     flags.DEFINE_list("workdirs", None, "Folders of evaluated runs, for --mode=compare.")
     flags.DEFINE_bool(
-        "fresh", False, "Start over: delete the run in the workdir, or the samples or study of this mode."
+        "fresh",
+        False,
+        "Start over: delete the run in the workdir, or what this mode wrote there or in --output before.",
     )
     flags.DEFINE_string(
         "distributed",
@@ -243,10 +245,10 @@ def _dispatch() -> int:
         if FLAGS.mode == "upscale":
             from pixmed_jax.enhancement.upscale import upscale
 
-            return upscale(FLAGS.input, FLAGS.output, **FLAGS.upscale.to_dict())
+            return upscale(FLAGS.input, FLAGS.output, fresh=FLAGS.fresh, **FLAGS.upscale.to_dict())
         from pixmed_jax.enhancement.enhance import enhance
 
-        return enhance(FLAGS.input, FLAGS.output, **FLAGS.enhance.to_dict())
+        return enhance(FLAGS.input, FLAGS.output, fresh=FLAGS.fresh, **FLAGS.enhance.to_dict())
     if FLAGS.workdir is None and FLAGS.mode != "demo":  # which has weights of its own
         raise UsageError(f"--mode={FLAGS.mode} needs --workdir, the folder of a trained run")
     if FLAGS.config is not None:

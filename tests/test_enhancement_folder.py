@@ -3,6 +3,7 @@ nothing is overwritten that was not its own, and scores are those of the files w
 
 import csv
 import json
+import re
 
 import numpy as np
 import pytest
@@ -141,6 +142,43 @@ def test_an_own_output_is_replaced_and_no_other(source):
     with pytest.raises(PixmedError, match="holds other files"):
         run(source)
     assert (target / "mine.png").read_bytes() == b"precious" and settings(target)["files"]
+
+
+def test_results_of_another_input_or_of_other_options_are_replaced_by_fresh_alone(source, tmp_path):
+    """Of more files in the same folder, seen from wherever, they are replaced unasked."""
+    Image.fromarray(picture(9, 9)).save(source / "late.png")
+    options = {"gamma": 0.5, "reference": ""}
+    _, target = run(source, options=options)
+    (source / "late.png").rename(source / "later.png")
+    (tmp_path / "link").symlink_to(source)
+    folder.process(tmp_path / "link", target, SAME, stage="enhance", options=options)
+    assert "later.png" in settings(target)["files"]
+
+    other = tmp_path / "b"
+    other.mkdir()
+    Image.fromarray(picture(9, 9)).save(other / "only.png")
+    before = {path: path.read_bytes() for path in target.rglob("*") if path.is_file()}
+    for place, changed, told in (
+        (other, options, f"with --input={source};"),
+        (source, options | {"gamma": 0.25}, "with --enhance.gamma=0.5;"),
+        (source, options | {"reference": str(other)}, "with --enhance.reference=;"),
+    ):
+        with pytest.raises(PixmedError, match=re.escape(f"{target}: holds other results, made {told}")):
+            run(place, options=changed)
+    with pytest.raises(PixmedError, match="with --mode=enhance, .*; give another --output, or --fresh to"):
+        folder.process(source, target, TWICE, stage="upscale", options={})
+    assert {path: path.read_bytes() for path in target.rglob("*") if path.is_file()} == before
+    run(other, options=options, fresh=True)
+    assert set(settings(target)["files"]) == {"only.png"}
+
+    about = settings(target)
+    del about["options"]
+    (target / folder.SETTINGS).write_text(json.dumps(about))
+    with pytest.raises(PixmedError, match="made by an older version; "):
+        run(other, options=options)
+    (target / "mine.png").write_bytes(b"precious")
+    with pytest.raises(PixmedError, match="holds other files"):
+        run(other, options=options, fresh=True)
 
 
 @pytest.mark.parametrize("output", ["in", "in/sub/out", "."])

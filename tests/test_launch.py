@@ -160,6 +160,13 @@ def test_a_folder_is_enhanced_and_a_bad_file_told(tmp_path):
     assert len(process.stderr.splitlines()) == 2 and "1 of 2 files; see" in process.stdout
     with Image.open(tmp_path / "out" / "a.png") as image:
         assert image.getpixel((3, 3)) == round(255 * (40 / 255) ** 0.5)
+    process = launch(*words, "--enhance.method=gamma", "--enhance.gamma=1")
+    assert process.returncode == 1 and process.stderr.count("\n") == 1
+    assert "made with --enhance.gamma=0.5; give another --output, or --fresh to replace" in process.stderr
+    process = launch(*words, "--enhance.method=gamma", "--enhance.gamma=1", "--fresh")
+    assert "1 of 2 files; see" in process.stdout
+    with Image.open(tmp_path / "out" / "a.png") as image:
+        assert image.getpixel((3, 3)) == 40
     process = launch(*words, "--enhance.metod=gamma")
     assert process.returncode == 2 and "did you mean enhance.method" in process.stderr
     process = launch(*words[:2])

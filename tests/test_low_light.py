@@ -114,6 +114,19 @@ def test_lime_is_told_measured_and_beats_what_it_is_compared_with(phantoms, tmp_
     assert page.count("illumination, estimated") == 2 * 3 and "error of the map" in page
 
 
+def test_enhanced_with_other_settings_only_by_fresh(phantoms, tmp_path):
+    """Every option counts, those too that the report's settings do not name."""
+    out = str(tmp_path / "out")
+    for fresh in (False, False, True):  # once more as before is no other
+        assert enhance(str(phantoms), out, gamma=0.5, strength=1.0 - fresh, baselines="", fresh=fresh) == 0
+    with pytest.raises(
+        PixmedError, match=r"with --enhance\.strength=0\.0; give another --output, or --fresh"
+    ):
+        enhance(str(phantoms), out, gamma=0.5, baselines="")
+    with pytest.raises(PixmedError, match=r"with --enhance\.gamma=0\.5, --enhance\.strength=0\.0;"):
+        enhance(str(phantoms), out, baselines="")
+
+
 def test_no_picture_stands_alone_in_a_row_of_the_page(phantoms, tmp_path):
     """Six of a file in one row at 1000 pixels, eight of a degraded one in two rows of four."""
     for name, degrade, expected in (("out", False, [6]), ("degraded", True, [4, 4])):

@@ -81,7 +81,7 @@ def test_scores_of_what_the_network_was_trained_on_are_told(run, tmp_path, capsy
     assert json.loads((tmp_path / "out" / "settings.json").read_text())["known"] == [seen]
     assert f"was trained on ({seen})" in (tmp_path / "out" / "report.html").read_text()
 
-    assert upscale(str(folder), str(tmp_path / "out"), degrade=True) == 0  # by no network
+    assert upscale(str(folder), str(tmp_path / "out"), degrade=True, fresh=True) == 0  # by no network
     assert "was trained on" not in capsys.readouterr().err + (tmp_path / "out" / "report.html").read_text()
 
 

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pixmed_jax import inference
+from pixmed_jax import inference, options
 from pixmed_jax.data.degrade import DARK, NOISE, darkened
 from pixmed_jax.enhancement import baselines as baseline_methods
 from pixmed_jax.enhancement import folder, lime
@@ -48,6 +48,7 @@ def enhance(
     noise: float = NOISE,
     seed: int = 0,
     intensity: str = "auto",
+    fresh: bool = False,
 ) -> int:
     """Enhance the folder `source` into `output`; 0, or 1 if a file could not be used.
 
@@ -63,7 +64,9 @@ def enhance(
     degrade: darken the pictures first, from `darkest` to `brightest` with Gaussian `noise`, all of the grey
         range, by `seed`; they are then their own references.
     intensity: how values of volumes become [0, 1]; a rule of data/intensity.py.
+    fresh: replace an earlier `output` of another input or of other options too.
     """
+    given = dict(locals())
     method = "zero_dce" if workdir else method
     one_of("enhance.method", method, METHODS)
     one_of("enhance.solver", solver, lime.SOLVERS)
@@ -102,6 +105,8 @@ def enhance(
         degrade=_darkener(darkest, brightest, noise) if degrade else None,
         seed=seed,
         intensity=intensity,
+        options={name: given[name] for name in options.defaults("enhance")},
+        fresh=fresh,
     )
 
 

@@ -1,7 +1,7 @@
 """A folder of pictures through a method into another folder: what --mode=enhance and --mode=upscale share.
 
     OUTPUT/NAME           every file under its own name and in its own kind (enhancement/files.py)
-    OUTPUT/settings.json  the method, its settings, those chosen for each file, scores, files that failed
+    OUTPUT/settings.json  input, options, the method, what was chosen for each file, scores, files that failed
     OUTPUT/scores.csv     file, slice, contender and the metrics; only where there is a reference
     OUTPUT/report.html    before and after, scores with intervals, settings; needs no other file
 
@@ -9,7 +9,7 @@ The reference of a picture is the file of its name in another folder, or the pic
 is given it degraded. Volumes are scored in the units of their files, as they are written, between the limits
 of the reference: scaled by its own extremes, a dark volume would be as bright as its reference. A file that
 cannot be used is told in a line and the others go on. The folder appears whole or not at all, and takes the
-place of an earlier one only if this stage wrote all that is there.
+place of an earlier one only if this stage wrote all that is there, from the same input with the same options.
 Errors: PixmedError if nothing can be done.
 """
 
@@ -36,6 +36,7 @@ from pixmed_jax.progress import watched
 
 SETTINGS, SCORES, REPORT = "settings.json", "scores.csv", "report.html"
 _SHOWN = 8  # slices on the page
+_PLACES = ("reference", "workdir")  # options that are folders
 
 
 class Slice(NamedTuple):
@@ -124,6 +125,8 @@ def process(
     degrade: Degrade | None = None,
     seed: int = 0,
     intensity: str = "auto",
+    options: Mapping[str, Any] | None = None,
+    fresh: bool = False,
 ) -> int:
     """Run `method` over `source` into `target`; 0, or 1 if a file could not be used.
 
@@ -131,11 +134,15 @@ def process(
     baselines: what the method is compared with; they are scored and shown, not written.
     reference, degrade: where references come from; at most one of the two.
     intensity: how values of volumes become [0, 1] (data/intensity.py).
+    options: those of the mode as they were given; an earlier `target` of others is replaced only if `fresh`.
     """
     if reference and degrade:
         raise PixmedError(f"{stage}.degrade: makes references of its own; leave {stage}.reference out")
     source, target = source.absolute(), target.absolute()
     _check_places(source, target, reference, stage)
+    asked = {name: _place(value) if name in _PLACES else value for name, value in (options or {}).items()}
+    if not fresh:
+        _check_same(target, stage, _place(str(source)), asked)
     folder = Folder(source, intensity, "--input")
     wanted = Folder(reference, intensity, f"--{stage}.reference") if reference else None
     if wanted:
@@ -178,7 +185,8 @@ def process(
         known = _known(method, {score.file for score in scores})
         about = {
             "stage": stage,
-            "input": str(source),
+            "input": _place(str(source)),
+            "options": asked,
             "reference": str(reference) if reference else "",
             "degraded": degrade is not None,
             "seed": seed,
@@ -246,6 +254,36 @@ def _is_ours(target: Path) -> bool:
         return there <= {SETTINGS, SCORES, REPORT} | {file["output"] for file in files.values()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
+
+
+def _check_same(target: Path, stage: str, source: str, options: Mapping[str, Any]) -> None:
+    """PixmedError, if `target` holds what was made of another input or with other options."""
+    if not (target / SETTINGS).exists():
+        return
+    about = json.loads((target / SETTINGS).read_text(encoding="utf-8"))  # which `_is_ours` has read
+    try:
+        theirs = _flags(about["stage"], about["input"], about["options"])
+    except (KeyError, AttributeError):
+        told = "by an older version"
+    else:
+        ours = _flags(stage, source, options)
+        other = [f"--{name}={value}" for name, value in theirs.items() if ours.get(name) != value]
+        if not other:
+            return
+        told = f"with {listing(other, 5)}"
+    raise PixmedError(
+        f"{target}: holds other results, made {told}; give another --output, or --fresh to replace them"
+    )
+
+
+def _flags(stage: str, source: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """What a folder was made with, by the names that the command line has for it."""
+    return {"mode": stage, "input": source, **{f"{stage}.{name}": value for name, value in options.items()}}
+
+
+def _place(folder: str) -> str:
+    """A folder by the one name it has, wherever it is seen from; "" for none."""
+    return str(Path(folder).resolve()) if folder else ""
 
 
 def _check_names(folder: Folder, wanted: Folder, stage: str) -> None:

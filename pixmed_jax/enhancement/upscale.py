@@ -8,6 +8,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 
+from pixmed_jax import options
 from pixmed_jax.data.degrade import low_resolution
 from pixmed_jax.enhancement import folder
 from pixmed_jax.enhancement.interpolation import METHODS
@@ -28,6 +29,7 @@ def upscale(
     reference: str = "",
     degrade: bool = False,
     intensity: str = "auto",
+    fresh: bool = False,
 ) -> int:
     """Enlarge the folder `source` into `output`; 0, or 1 if a file could not be used.
 
@@ -38,7 +40,9 @@ def upscale(
     reference: a folder with the large pictures under equal names.
     degrade: make the pictures small first (data/degrade.py); they are then their own references.
     intensity: how values of volumes become [0, 1]; a rule of data/intensity.py.
+    fresh: replace an earlier `output` of another input or of other options too.
     """
+    given = dict(locals())
     one_of("upscale.method", method, METHODS)
     names = list(METHODS) if baselines == "auto" else [name for name in baselines.split(",") if name]
     for name in names:
@@ -53,6 +57,8 @@ def upscale(
         reference=Path(reference) if reference else None,
         degrade=_shrinker(scale) if degrade else None,
         intensity=intensity,
+        options={name: given[name] for name in options.defaults("upscale")},
+        fresh=fresh,
     )
 
 
