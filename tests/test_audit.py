@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from pixmed_jax.errors import PixmedError
 from pixmed_jax.evaluation import audit as module
 from pixmed_jax.evaluation.audit import audit, summary
 from pixmed_jax.evaluation.evaluate import evaluate, grey_floats
+from pixmed_jax.metrics.memorisation import measure
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +114,40 @@ def test_another_step_is_not_told_of_the_evaluated_one(evaluated, sound):
     audit(evaluated, number=3)
     assert json.loads((evaluated / "evaluation.json").read_text()) == evaluation
     (evaluated / "evaluation.json").write_text(before)
+
+
+def test_by_slice_the_page_and_the_card_know_no_patients(evaluated, tmp_path, monkeypatch):
+    """Slices without patients are groups of their own, and 266 slices are no 266 patients."""
+    workdir = shutil.copytree(evaluated, tmp_path / "run")
+    config = json.loads((workdir / "config.json").read_text())
+    dataset = open_dataset(**config["data"], seed=config["seed"])
+    nameless = dataset._replace(source=dataset.source._replace(groups=dataset.source.files))
+    config["data"]["split"]["by"] = "slice"
+    (workdir / "config.json").write_text(json.dumps(config))
+    monkeypatch.setattr(module.facts, "open_data", lambda *_: nameless)
+    monkeypatch.setattr(module, "measure", lambda *args: harmless(measure(*args)))
+    result = audit(workdir)
+    assert result["memorisation"]["patients"] == {"train": None, "held_out": None}
+    assert "New? not measured." in summary(result)
+    text = Page((workdir / "report" / "audit.html").read_text()).text
+    for words in (
+        f"{len(dataset.rows['train'])} training slices of unknown patients",
+        f"{len(dataset.rows['test'])} real slices of unknown patients",
+        "the numbers are too good",
+        "bootstrap over slices",
+    ):
+        assert words in text
+    assert "whom nobody can have copied" not in text and not re.search(r"\d patients", text)
+    card = json.loads((workdir / "model_card.json").read_text())
+    assert faults(card) == [] and card["memorisation"]["patients"] == {"train": None, "held_out": None}
+    assert "patients whom nobody knows" in (workdir / "model_card.md").read_text()
+    assert {a["question"]: a["answer"] for a in card["answers"]}["New?"] == "not measured"
+
+
+def harmless(found):
+    """As if nothing had been found."""
+    none = {"copies": 0, "near_share_interval": (0.0, 0.0), "auc": 0.5, "auc_interval": (0.4, 0.6)}
+    return found._replace(entry={**found.entry, **none})
 
 
 def test_mistakes(evaluated, tmp_path):

@@ -199,6 +199,14 @@ def test_patients_that_are_files_are_not_counted(run):
     assert "| train | 1 | unknown |" in cards.write(run).read_text()
 
 
+def test_who_nobody_knows_is_not_counted(run, tmp_path):
+    change(run, "evaluation.json", patients_known=False)
+    assert "Judged on patients nobody can count, of the same source" in " ".join(cards.collect(run)["limits"])
+    assert "None" not in cards.write(run).read_text()
+    rows = [{**row, "patient_group": row["source"], "tumor_group": row["tumor_source"]} for row in ROWS]
+    assert sheet(run, rows=rows)["contents"]["patients"] == {"anatomy": None, "tumor": None}
+
+
 def test_hostile_text_is_shown_and_does_nothing(run):
     about = {"data": HOSTILE, "licence": HOSTILE, "contact": HOSTILE}
     change(run, "config.json", about=about, name=HOSTILE)
@@ -273,10 +281,14 @@ def test_the_schema_finds_planted_faults(run, key, value):
     assert faults(spoilt(facts, key, value)) != []
 
 
+WHOSE = ("source", "patient_group", "tumor_source", "tumor_group")
 ROWS = [
-    {"label": "glioma", "edit": "move", "patient_group": "p1", "tumor_group": "p1", "grade": "recombined"},
-    {"label": "glioma", "edit": "swap", "patient_group": "p1", "tumor_group": "p2", "grade": "recombined"},
-    {"label": "no_tumor", "edit": "remove", "patient_group": "p2", "tumor_group": "", "grade": "recombined"},
+    {"label": label, "edit": edit, "grade": "recombined", **dict(zip(WHOSE, whose, strict=True))}
+    for label, edit, whose in (
+        ("glioma", "move", ("a.png", "p1", "a.png", "p1")),
+        ("glioma", "swap", ("b.png", "p1", "c.png", "p2")),
+        ("no_tumor", "remove", ("c.png", "p2", "", "")),
+    )
 ]
 FOR_TRAINING = {"why": "", "traced": True}
 OPTIONS = {"label": "", "number": 3, "seed": 0, "balance": False, "edit": "mixed", "format": "png"}

@@ -236,6 +236,24 @@ def test_readers_are_judged_each_and_together(wide, tmp_path, monkeypatch):
     assert "taken for real more often" in readers.summary(readers.score(workdir, third))
 
 
+def test_by_slice_the_page_says_so_and_counts_no_patients(wide, tmp_path, monkeypatch):
+    workdir = shutil.copytree(wide, tmp_path / "run")
+    key, config = key_of(workdir), json.loads((workdir / "config.json").read_text())
+    for row in key:
+        row["patient_group"] = row["source"]
+    text = io.StringIO()
+    csv.writer(text).writerows([tuple(key[0]), *(tuple(row.values()) for row in key)])
+    (workdir / "reader" / "key.csv").write_text(text.getvalue())
+    config["data"]["split"]["by"] = "slice"
+    (workdir / "config.json").write_text(json.dumps(config))
+    monkeypatch.setattr(cards, "write", lambda folder: None)
+    result = readers.score(workdir, answered(workdir, tmp_path / "a.csv", [1, 5] * 6))
+    page = (workdir / "report" / "reader.html").read_text()
+    assert result["patients"] is None and "6 real slices of unknown patients" in page
+    assert "whom nothing was trained on" not in page and "the numbers are too good" in page
+    assert "resamples slices, since patients are unknown" in page
+
+
 @pytest.mark.slow
 def test_the_verdict_and_the_card_say_so(study, tmp_path):
     workdir = shutil.copytree(study[0], tmp_path / "run")

@@ -172,6 +172,27 @@ def test_new_and_safe(changes, new, safe):
     assert told("New", evaluation).page == "audit.html"
 
 
+@pytest.mark.parametrize("patients", [{"train": 130, "held_out": 60}, {"train": None, "held_out": None}])
+def test_by_slice_nothing_is_new_or_safe_and_what_is_found_still_is(patients):
+    """Held-out slices are of patients who were trained on: attacks by them fail whatever was learnt."""
+    found = {**SOUND, "split_by": "slice", "patients": patients}
+    for question in ("New", "Safe"):
+        one = told(question, {"memorisation": found})
+        assert one.answer == "not measured"
+        for words in ("the split is by slice", "data.patient_column", "data.split.by=patient"):
+            assert words in one.sentence.lower()
+    one = told("Safe", {"memorisation": {**found, "copies": 1}})
+    assert (one.answer, one.sentence) == ("no", "Training slices can be told from others.")
+    near = {**found, "near_share_interval": (0.011, 0.05)}
+    assert [told(q, {"memorisation": near}).answer for q in ("New", "Safe")] == ["partly", "no"]
+    shown = {**DRAWN, "held_out": {"recognised": 0.9}}
+    one = told("Safe", {"memorisation": {**found, "recognition": shown}})
+    whose = "slice" if patients["train"] is None else "patient"
+    assert one.answer == "no" and f"drawn from a {whose}'s own map show that {whose}" in one.sentence
+    one = told("New", {"memorisation": {**found, "recognition": shown}})
+    assert f"with the {whose}'s own map" in one.sentence
+
+
 def test_refresh_changes_the_verdict_and_nothing_else(tmp_path):
     (tmp_path / "report").mkdir()
     page = tmp_path / "report" / "index.html"

@@ -66,6 +66,10 @@ def audit(
             pairs.Slices(*held_out, maps, slices.files),
         )
         judged = pairs.judge(given, *real, Path(samples).name)
+        sampled = judged.entry.get("sampled", {})
+        for name in ("images", "layouts"):
+            if sampled.get(name):
+                sampled[name] = facts.memorised(sampled[name], config, dataset, split)
         sheets = _of_pairs(judged, given, *real, dataset.classes)
 
     if generator.takes_maps:
@@ -84,14 +88,15 @@ def audit(
         again, others = redrawn(train, train_maps), redrawn(held_out, maps)
         drawn = recognition(again, others, train, held_out)
         told, redrawn_sheet = (
-            {**found.entry, "recognition": drawn},
+            {**facts.memorised(found.entry, config, dataset, split), "recognition": drawn},
             _redrawn(again, train, others.images, others.rows, held_out),
         )
     else:
         labels = np.resize(train_maps[spread_rows(train.groups, number)], number)
         generated = pictures.grey(generator(labels, seed=seed))
         found = measure(generated, None, train, held_out)
-        told, redrawn_sheet = {**found.entry, "recognition": None}, None
+        told, redrawn_sheet = facts.memorised(found.entry, config, dataset, split), None
+        told["recognition"] = None
 
     result = {
         "step": generator.step,

@@ -141,10 +141,11 @@ def of_memorisation(found: Mapping[str, Any]) -> list[Row]:
     rows += row(title, found["auc"], found["auc_interval"], better="less", **chance)
     drawn = found.get("recognition")
     if drawn:
-        title = "the same, with the patient's own map"
+        who = "slice" if found["patients"]["held_out"] is None else "patient"
+        title = f"the same, with the {who}'s own map"
         rows += row(title, drawn["auc"], drawn["auc_interval"], better="less", **chance)
         of = drawn["held_out"]
-        title = "share of slices from a patient's own map that are nearest to that patient"
+        title = f"share of slices from a {who}'s own map that are nearest to that {who}"
         rows += row(title, of["recognised"], of["interval"], better="less", chance=drawn["chance"])
     return rows
 

@@ -223,9 +223,10 @@ def _limits(card: Mapping[str, Any]) -> list[str]:
     if "rows" in results:
         if "train" in results["split"].split("+"):
             told.append("It was evaluated on slices that it was trained on")
+        judged = f"{results['patients']} patients" if results["patients"] else "patients nobody can count,"
         told.append(
-            f"Judged on {results['patients']} patients of the same source, and by one training: other "
-            "scanners, hospitals and seeds were not looked at"
+            f"Judged on {judged} of the same source, and by one training: other scanners, hospitals and "
+            "seeds were not looked at"
         )
     return told
 

@@ -101,7 +101,10 @@ def collect(
 ) -> dict[str, Any]:
     """What data_sheet.json holds."""
     digest, data = configs.digest(config), config["data"]
-    anatomy, tumors = ({row[key] for row in rows} - {""} for key in ("patient_group", "tumor_group"))
+    anatomy, tumors = (
+        {row[whose] for row in rows if row[whose] != row[file]} - {""}  # a slice of its own is no patient
+        for whose, file in (("patient_group", "source"), ("tumor_group", "tumor_source"))
+    )
     origin = provenance.of_data(config, workdir)
     labels = data["condition"] == "label"
     layout = options.get("layout")

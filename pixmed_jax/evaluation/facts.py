@@ -1,7 +1,7 @@
 """On whom a run is judged: the data of its config, and what every evaluation.json and page begins with."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -80,11 +80,10 @@ def check_unseen(workdir: Path, config: Mapping[str, Any], dataset: Dataset, spl
 def of(config: Mapping[str, Any], dataset: Dataset, split: str, step: int) -> dict[str, Any]:
     """Of a run judged on the slices of a split; `n` is how many these are."""
     rows = dataset.of(split)
-    groups, files = ([names[row] for row in rows] for names in (dataset.source.groups, dataset.source.files))
     return {
         "n": len(rows),
-        "patients": len(set(groups)),
-        "patients_known": groups != files,
+        "patients": len({dataset.source.groups[row] for row in rows}),
+        "patients_known": patients_known(dataset, rows),
         "split": split,
         "split_by": config["data"]["split"]["by"],
         "step": step,
@@ -101,6 +100,22 @@ def described(config: Mapping[str, Any]) -> dict[str, Any]:
     known, _ = KNOWN.get(source, (None, None))
     data = config.get("about", {}).get("data") or known or (f"folder {folder}" if folder else source)
     return {"data": data, "phantoms": source == "phantom"}
+
+
+def patients_known(dataset: Dataset, rows: Iterable[int]) -> bool:
+    """Whether the data name the patients of these rows: where they do not, each slice is its own group."""
+    return any(dataset.source.groups[row] != dataset.source.files[row] for row in rows)
+
+
+def memorised(
+    entry: Mapping[str, Any], config: Mapping[str, Any], dataset: Dataset, split: str
+) -> dict[str, Any]:
+    """An entry "memorisation" of slices of `split`, with how the data were split, on which its verdict hangs,
+    and None for the number of patients where nobody knows it.
+    """
+    known = patients_known(dataset, dataset.of(f"train+{split}"))
+    patients = entry["patients"] if known else dict.fromkeys(entry["patients"])
+    return {**entry, "patients": patients, "split_by": config["data"]["split"]["by"]}
 
 
 def whom(result: Mapping[str, Any]) -> str:

@@ -69,7 +69,7 @@ def evaluate(workdir: Path, config: Mapping[str, Any], *, split: str, seed: int,
         }
         if asked.any()
         else None,
-        "memorisation": found.entry,
+        "memorisation": facts.memorised(found.entry, config, dataset, split),
     }
     run_folder.write_json(workdir / run_folder.EVALUATION, result)
     (workdir / "report").mkdir(exist_ok=True)

@@ -12,6 +12,7 @@ Ratings go from 1, surely real, to 5, surely generated. The AUC is the chance th
 higher than a real one, ties half (Mann and Whitney): 0.5 where nobody can tell. Its interval resamples
 patients, the readers being those that there are: it speaks of other slices, not of other readers. With fewer
 than `verdict.ENOUGH` patients of either kind there is none (null): it would leave out 0.5 by chance.
+Where nobody knows the patients ("patients": null) slices stand for them, and intervals are too narrow.
 
 Real slices are of one half of the patients, and generated ones are painted from maps of the other, so that
 nobody's anatomy is shown twice. All are grey, of the network's size, and rounded to 8 bits alike.
@@ -196,18 +197,19 @@ def score(workdir: Path, answers: str) -> dict[str, Any]:
     values, bounds = of(np.ones(len(key))), bootstrap.resampled(groups, of)
     patients = len(np.unique(groups[~generated]))
     enough = min(patients, len(np.unique(groups[generated]))) >= verdict.ENOUGH
+    known = any(row["patient_group"] != row["source"] for row in key if row["is"] == REAL)
 
     def interval(low: float, high: float) -> dict[str, float | None]:
         return {"low": float(low), "high": float(high)} if enough else {"low": None, "high": None}
 
     n_real, n_made = int((~generated).sum()), int(generated.sum())
-    config, step = key[0]["config"], int(key[0]["step"] or -1)
+    config, step, run = key[0]["config"], int(key[0]["step"] or -1), run_folder.read_config(workdir)
     result = {
         "study": study,
         "step": step,
         "config": config,
         "n": {REAL: n_real, GENERATED: n_made},
-        "patients": patients,
+        "patients": patients if known else None,
         "auc": float(values["mean"]),
         **interval(*bounds["mean"]),
         "detectable": detectable(n_real, n_made),
@@ -223,12 +225,12 @@ def score(workdir: Path, answers: str) -> dict[str, Any]:
     }
     run_folder.write_json(workdir / run_folder.READER, result)
     (workdir / "report").mkdir(exist_ok=True)
-    run = run_folder.read_config(workdir)
     page = pages.render(
         "pixmed_jax.evaluation",
         "readers.html.j2",
         name=run["name"],
         **facts.described(run),
+        by=run["data"]["split"]["by"],
         result=result,
         enough=verdict.ENOUGH,
         sentence=summary(result),

@@ -138,7 +138,9 @@ def cell(row: Row, *keys: str, interval: Sequence[str] = ()) -> Cell:
 
 def _whom(row: Row) -> dict[str, Any]:
     """On whom a row's numbers are, and over how many seeds."""
-    return {key: row.first.evaluation[key] for key in ("split", "n", "patients")} | {"seeds": len(row.runs)}
+    told = row.first.evaluation
+    patients = told["patients"] if told.get("patients_known", True) else "unknown"
+    return {"split": told["split"], "n": told["n"], "patients": patients, "seeds": len(row.runs)}
 
 
 def system_numbers(row: Row) -> dict[str, Any]:

@@ -41,6 +41,12 @@ MANY = 3.0
 ENOUGH = 6
 # Recognised in more than half of the slices: who knows the patient is right more often than not.
 RECOGNISED = 0.5
+# Why held-out slices of a split by slice show nothing of strangers, and what to do.
+_BY_SLICE = (
+    "the split is by slice, so held-out slices may be of patients who were trained on, and nobody knows how "
+    "close strangers come; give a table of patients (data.meta, data.patient_column) and train with "
+    "data.split.by=patient"
+)
 
 
 class Answer(NamedTuple):
@@ -249,12 +255,15 @@ def _new(evaluation: Mapping[str, Any]) -> Answer:
     ]
     drawn = found.get("recognition") or {}
     if drawn:
-        told.append(_told_of_auc("with the patient's own map,", drawn))
+        told.append(_told_of_auc(f"with the {_who(found)}'s own map,", drawn))
     least, rate = found["near_share_interval"][0], found["false_positive_rate"]
     if found["copies"] or least > MANY * rate or _leaks(found) or _leaks(drawn):
         grade = "no"
     elif least > rate or _above(found) or _above(drawn):
         grade = "partly"
+    elif _by_slice(found):
+        grade = "not measured"
+        told.append(_BY_SLICE)
     elif (patients := found["patients"]["held_out"]) < ENOUGH:
         grade = "not measured"
         told.append(f"{patients} held-out patients are too few to call it new")
@@ -305,24 +314,36 @@ def _safe(evaluation: Mapping[str, Any]) -> Answer:
             question, "not measured", _sentence(found.get("why") or "not measured; run --mode=audit"), ""
         )
     drawn = found.get("recognition") or {}
-    new = _new(evaluation).answer
+    new, who = _new(evaluation).answer, _who(found)
+    trained = "slices" if _by_slice(found) else "patients"
     told = []
     if new == "no":
-        told.append("training patients can be told from others")
+        told.append(f"training {trained} can be told from others")
     if drawn and drawn["held_out"]["recognised"] > RECOGNISED:
         told.append(
-            f"images drawn from a patient's own map show that patient, who is the nearest of all in "
+            f"images drawn from a {who}'s own map show that {who}, the nearest of all in "
             f"{drawn['held_out']['recognised']:.0%} of the slices (chance {drawn['chance']:.1%}), and "
             "edits hardly hide whose anatomy it is: share only what was drawn from sampled layouts"
         )
     if told:
         return Answer(question, "no", _sentence(*told), "audit.html")
     if new == "partly":
-        return Answer(question, "no", "Training patients are nearer than chance explains.", "audit.html")
+        why = f"training {trained} are nearer than chance explains"
+        return Answer(question, "no", _sentence(why), "audit.html")
     if new == "not measured":
-        return Answer(question, new, "Too few held-out patients to tell.", "audit.html")
+        why = _BY_SLICE if _by_slice(found) else "too few held-out patients to tell"
+        return Answer(question, new, _sentence(why), "audit.html")
     sentence = "No sign of a leak by these attacks, which is no proof that there is none"
     return Answer(question, "partly", _sentence(sentence), "audit.html")
+
+
+def _by_slice(found: Mapping[str, Any]) -> bool:
+    return found.get("split_by") == "slice"
+
+
+def _who(found: Mapping[str, Any]) -> str:
+    """What a held-out slice is of: a patient, or itself where nobody knows the patients."""
+    return "slice" if found["patients"]["held_out"] is None else "patient"
 
 
 def _leaks(found: Mapping[str, Any]) -> bool:
