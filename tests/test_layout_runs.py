@@ -22,7 +22,8 @@ from pixmed_jax.evaluation import rows as rows_of_comparison
 from pixmed_jax.evaluation.evaluate import evaluate, summary
 from pixmed_jax.export.export import export
 from pixmed_jax.sampling import sample
-from pixmed_jax.training.loop import train
+from pixmed_jax.training.dry_run import dry_run
+from pixmed_jax.training.loop import open_data, train
 
 
 @pytest.fixture(scope="module")
@@ -317,6 +318,20 @@ def test_an_exported_model_draws_the_same(run, of_planes, tmp_path, monkeypatch)
     for part in ("images", "masks", "conditions"):
         files = [{p.name: p.read_bytes() for p in (at / part).iterdir()} for at in made.values()]
         assert files[0] == files[1] and len(files[0]) == 5
+
+
+@pytest.mark.parametrize("begin", [train, dry_run])
+def test_masks_of_several_classes_are_refused_before_hours_are_spent(begin, tmp_path, tmp_path_factory):
+    """Each of their maps would be refused as a tumour of another class; of the whole tumour none is."""
+    config = runs.preset(tmp_path_factory, "layout")
+    known = sources.SOURCES["phantom"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sources, "SOURCES", {"phantom": lambda **of: known(**of)._replace(several=True)})
+        with pytest.raises(PixmedError, match=r"channels=true: the masks show several.*=false here and"):
+            begin(config, tmp_path / "run")
+        assert not (tmp_path / "run").exists()
+        config["data"]["class_channels"] = False
+        assert open_data(config).classes == ("tumor", "head")
 
 
 def test_planes_that_no_slice_has(tmp_path_factory):

@@ -106,6 +106,11 @@ def open_data(config: dict[str, Any]) -> Dataset:
             f"data.source={config['data']['source']}: has no masks, and this model is trained on them; "
             "set data.source=folder and data.dir to images with masks"
         )
+    if build.makes_layouts(config) and config["data"]["class_channels"] and dataset.source.several:
+        raise PixmedError(
+            "data.class_channels=true: the masks show several classes in one slice, and a layout has one; "
+            "set data.class_channels=false here and for the generator, which then draw the tumour as a whole"
+        )
     for name in ("train", "val"):
         if not len(dataset.rows[name]):
             cause, remedy = why_empty(config["data"], dataset, name)
