@@ -8,7 +8,8 @@
                                                           256x256, the papers' schedules, DenseNet201: a GPU
 `data` here applies to all parts; `systems.NAME` and `downstream.NAME` are complete configs. Arms are systems
 whose slices are added to real ones to train a classifier (and a segmenter, if the system draws from masks);
-both are tested on unseen patients. The command resumes; the page is WORKDIR/compare/index.html.
+both are tested on unseen patients. Classifiers are left out where the data have one class. The command
+resumes; the page is WORKDIR/compare/index.html.
 """
 
 import runpy

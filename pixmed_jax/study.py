@@ -8,14 +8,17 @@
 It resumes, and several processes may share it: see `parts`.
 """
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pixmed_jax.data.regions import class_names
 from pixmed_jax.defaults import merged
 from pixmed_jax.errors import PixmedError, listing
 from pixmed_jax.evaluation.compare import compare
 from pixmed_jax.parts import Part, finish, prepare
+from pixmed_jax.training import build
 from pixmed_jax.training.dry_run import dry_run
 from pixmed_jax.training.loop import open_data, why_empty
 
@@ -54,8 +57,7 @@ def parts(config: Mapping[str, Any], workdir: Path) -> Iterator[Part]:
 def study(config: dict[str, Any], workdir: Path, *, fresh: bool = False) -> int:
     """Run all parts that are not done. Returns 0, or 128 + the signal that stopped one of them."""
     _check(config)
-    every = list(parts(config, workdir))
-    _check_tested(every)
+    every = _possible(list(parts(config, workdir)))
     prepare(workdir, config, "study", fresh=fresh, contents=("systems", "downstream", "compare"))
     status = finish(every, "study")
     if status == 0:
@@ -66,8 +68,7 @@ def study(config: dict[str, Any], workdir: Path, *, fresh: bool = False) -> int:
 def study_dry_run(config: dict[str, Any], workdir: Path) -> int:
     """The dry run of each part whose data are there before the study; returns 0."""
     _check(config)
-    every = list(parts(config, workdir))
-    _check_tested(every)
+    every = _possible(list(parts(config, workdir)))
     for part in every:
         print(f"\n===== {part.name}")
         if part.config["data"].get("synthetic_dir"):
@@ -100,10 +101,29 @@ def _check(config: Mapping[str, Any]) -> None:
             raise PixmedError(f"{key}: {listing(unknown)} is no system of this study; there are {known}")
 
 
-def _check_tested(every: Sequence[Part]) -> None:
-    """Somebody to test on, of the data that all parts share: told before hours are spent, not after."""
-    for part in every[:1]:
-        dataset = open_data(part.config)
-        if not len(dataset.rows["test"]):
-            cause, remedy = why_empty(part.config["data"], dataset, "test")
-            raise PixmedError(f"{cause}, and a study tests on it; {remedy}")
+def _possible(every: Sequence[Part]) -> list[Part]:
+    """The parts, without the classifiers where the data have one class; before hours are spent, not after.
+
+    PixmedError where nobody is there to test on, or where a part's networks cannot be made.
+    """
+    if not every:
+        return []
+    dataset = open_data(every[0].config)  # the data that all parts share
+    if not len(dataset.rows["test"]):
+        cause, remedy = why_empty(every[0].config["data"], dataset, "test")
+        raise PixmedError(f"{cause}, and a study tests on it; {remedy}")
+    kept, names = [], dataset.source.label_names
+    for part in every:
+        data = part.config["data"]
+        classes = len(class_names(data["condition"], names, data["class_channels"], data["tissues"]))
+        if not build.is_supervised(part.config):
+            build.networks(part.config)
+        elif build.classifies(part.config) and classes < 2:
+            continue
+        else:
+            build.network(part.config, classes)
+        kept.append(part)
+    if left := len(every) - len(kept):
+        told = f"the data have one class ({listing(names)}), and a classifier needs two or more"
+        print(f"{told}: {left} of {len(every)} parts are left out", file=sys.stderr)
+    return kept

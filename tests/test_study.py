@@ -8,6 +8,8 @@ import pytest
 import runs
 
 from pixmed_jax import config as configs
+from pixmed_jax import study as module
+from pixmed_jax.data import sources
 from pixmed_jax.errors import PixmedError
 from pixmed_jax.study import parts, study, study_dry_run
 
@@ -82,6 +84,40 @@ def test_a_study_of_nobody_to_test_on_is_not_begun(begin, tmp_path, tmp_path_fac
     data = {**plain["data"], "dir": str(runs.shared(tmp_path_factory) / "data"), "split": split}
     with pytest.raises(PixmedError, match=r"fractions=\(0\.7, 0\.3, 0\.0\): leaves test empty, and a study"):
         begin(config(data=data), tmp_path / "w")
+    assert not (tmp_path / "w").exists()
+
+
+@pytest.fixture
+def one_class(tmp_path_factory):
+    """The study's config, on phantoms whose tumours are all of one class."""
+    plain = config()
+    plain["data"] = {**plain["data"], "dir": str(runs.shared(tmp_path_factory) / "data")}
+    known = sources.SOURCES["phantom"]
+
+    def opened(**of):
+        source = known(**of)
+        return source._replace(labels=0 * source.labels, label_names=("tumor",))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sources, "SOURCES", {"phantom": opened})
+        yield plain
+
+
+def test_data_of_one_class_are_studied_without_classifiers(one_class, tmp_path, monkeypatch, capsys):
+    begun = []
+    monkeypatch.setattr(module, "finish", lambda every, what: begun.extend(every) or 1)
+    assert study(one_class, tmp_path / "w") == 1
+    names = [part.workdir.name for part in begun]
+    assert {name.split("-")[0] for name in names} == {"ghost", "no_ghost", "dcgan", "segmenter"}
+    assert len(names) == 7
+    told = capsys.readouterr().err
+    assert "one class (tumor), and a classifier needs two or more: 6 of 13 parts are left out" in told
+
+
+def test_a_part_that_cannot_be_is_found_before_the_first_is_trained(one_class, tmp_path):
+    one_class["downstream"]["segmenter"]["model"]["network"]["levels"] = 7
+    with pytest.raises(PixmedError, match=r"data\.size=32 cannot be halved 6 times"):
+        study(one_class, tmp_path / "w")
     assert not (tmp_path / "w").exists()
 
 

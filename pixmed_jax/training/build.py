@@ -69,6 +69,11 @@ def makes_layouts(config: Mapping[str, Any]) -> bool:
     return is_supervised(config) and NETWORKS[config["model"]["network"]["name"]][1] == "layouts"
 
 
+def classifies(config: Mapping[str, Any]) -> bool:
+    """Whether a config is of a network that tells labels."""
+    return is_supervised(config) and NETWORKS[config["model"]["network"]["name"]][1] == "labels"
+
+
 def restores(config: Mapping[str, Any]) -> bool:
     """Whether a config is of a network, supervised or adversarial, that is given a degraded image."""
     return config["data"]["condition"] in degrade.CONDITIONS
