@@ -1,9 +1,55 @@
-"""The mean image and the nearest mask, against loops that follow their definitions."""
+"""Class means, the mean image and the nearest mask, against loops that follow their definitions."""
 
 import numpy as np
 import pytest
+from skimage.metrics import structural_similarity
 
 from pixmed_jax.metrics import baselines
+
+
+def bands(count: int, size: int = 24, seed: int = 0) -> np.ndarray:
+    """Label maps of four classes in blocks of six pixels, 0 the background."""
+    return np.random.default_rng(seed).integers(0, 5, (count, size // 6, size // 6)).repeat(6, 1).repeat(6, 2)
+
+
+def test_class_means_pixel_by_pixel():
+    rng = np.random.default_rng(0)
+    maps = rng.integers(0, 3, (7, 5, 6)).astype(np.uint8)
+    images = rng.integers(0, 65536, (7, 5, 6, 2)).astype(np.uint16)  # two channels: their mean counts
+    images.setflags(write=False)
+    got = baselines.class_means(images, maps, 4)
+    grey = images.astype(float).mean(-1)
+    expected = np.bincount(maps.ravel(), grey.ravel()) / np.bincount(maps.ravel())
+    np.testing.assert_allclose(got[:3], expected, rtol=1e-12)
+    np.testing.assert_allclose(got[3:], grey.mean(), rtol=1e-12)  # nobody has shown them
+
+
+def test_slices_that_are_their_class_means_are_painted_exactly():
+    """On other slices than those that the means are of; and with other means the score falls."""
+    grey = np.array([0, 40, 90, 160, 250], np.uint8)
+    train, test = bands(6), bands(3, seed=1)
+    means = baselines.class_means(grey[train][..., None], train, 4)
+    assert baselines.best_blur(grey[train][..., None], train, means) == 0
+
+    def ssim(painted):
+        return np.mean(
+            [structural_similarity(a, b, data_range=255) for a, b in zip(painted, grey[test], strict=True)]
+        )
+
+    assert ssim(baselines.painted(test, means)) == pytest.approx(1)
+    assert ssim(baselines.painted(test, means[[0, 2, 1, 3, 4]])) < 0.9
+    assert ssim(baselines.painted(test, means, 1.0)) < 0.99
+
+
+@pytest.mark.parametrize("blur", [0.5, 1.0])
+def test_the_blur_is_that_of_the_training_slices(blur):
+    maps = bands(9)
+    means = np.array([0.0, 40, 90, 160, 250])
+    soft = baselines.painted(maps, means, blur)
+    assert baselines.best_blur(soft[..., None], maps, means) == blur
+    # Each slice for itself: none runs into the next.
+    np.testing.assert_array_equal(baselines.painted(maps[3:4], means, blur), soft[3:4])
+    np.testing.assert_allclose(soft.mean((1, 2)), means[maps].mean((1, 2)), rtol=0.05)
 
 
 def likeness(a: np.ndarray, b: np.ndarray) -> float:

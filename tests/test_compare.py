@@ -51,6 +51,12 @@ def test_the_tables_and_the_page_of_two_seeds(pair, tmp_path):
     assert int(line["parameters"]) == evaluation["cost"]["networks"]["generator"]["parameters"]
     assert float(line["cpu_seconds"]) == evaluation["cost"]["inference"][0]["median"]
     assert int(line["step_bytes"]) > 4 * 3 * int(line["parameters"])  # weights and two moments at least
+    # The strongest baseline is the same in both, and so is what lies between.
+    best = max(evaluation["baselines"], key=lambda name: evaluation["baselines"][name]["ssim"]["full"])
+    assert line["baseline"] == best
+    assert float(line["baseline_ssim"]) == evaluation["baselines"][best]["ssim"]["full"]
+    assert float(line["gain"]) == pytest.approx(evaluation["gains"][best]["value"])
+    assert float(line["gain"]) < 0
     losses = table(tmp_path / "out" / "losses.csv")
     records = [json.loads(r) for r in (pair[0] / "metrics.jsonl").read_text().splitlines()]
     expected = {(r["step"], r["generator/1-ssim"]) for r in records if "generator/1-ssim" in r}
@@ -62,6 +68,8 @@ def test_the_tables_and_the_page_of_two_seeds(pair, tmp_path):
     text = page.read_text()
     assert "over 2 seeds" in text and "http://" not in text and "https://" not in text
     assert "0.742" in text and "0.7420" not in text
+    assert f"{evaluation['baselines'][best]['ssim']['full']:.3f}<small>" in text
+    assert "one does not beat the" in text and "no network is needed for its SSIM" in text
     (line,) = table(tmp_path / "out" / "evidence.csv")
     assert float(line["diversity"]) == pytest.approx(evaluation["diversity"]["spread"]["ratio"])
     assert line["kid"] == "" and "too few" in evaluation["kid"]["why"]  # 8 slices of 4 patients are needed

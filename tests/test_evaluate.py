@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import runs
 from PIL import Image
+from scipy import ndimage
 from skimage.metrics import structural_similarity
 from test_cards import faults
 
@@ -92,7 +93,7 @@ def test_what_reads_styles_is_also_given_the_slices_own(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module.inference, "load", lambda *_: generator)
         result = evaluate(workdir)
-    assert list(result["baselines"]) == ["mean_image", "nearest_mask", "own_style"]
+    assert list(result["baselines"]) == ["mean_image", "class_means", "nearest_mask", "own_style"]
     own = result["baselines"]["own_style"]["mse"]["full"]
     assert own == pytest.approx(np.square(made - real).mean(), rel=1e-4)
     assert own != result["mse"]["full"]
@@ -135,12 +136,13 @@ def test_the_keys(evaluated):
         ),
         "judged_by",
         *("ssim", "psnr", "mse", "intervals", "baselines", "cost", "diversity", "memorisation"),
-        *("readers", "utility"),
+        *("readers", "utility", "blur", "gains"),
         *("lpips", "kid", "fid", "precision", "recall", "density", "coverage", "mask_dice", "artefacts"),
     }
     assert set(result["condition"]) == {"name", "classes", "bytes_per_slice"}
-    assert set(result["baselines"]) == {"mean_image", "nearest_mask"}
-    for part in (result, result["intervals"], *result["baselines"].values()):
+    assert set(result["baselines"]) == {"mean_image", "class_means", "nearest_mask"} == set(result["gains"])
+    intervals = [of["intervals"] for of in result["baselines"].values()]
+    for part in (result, result["intervals"], *result["baselines"].values(), *intervals):
         for metric in ("ssim", "psnr", "mse"):
             assert set(part[metric]) == {"full", "head", "tumor"}
 
@@ -202,8 +204,12 @@ def test_the_numbers(evaluated, data):
     nearest = [
         np.argmax([((m == t) & (m > 0)).sum() / ((m > 0) | (t > 0)).sum() for t in train_maps]) for m in maps
     ]
+    grey = [train[train_maps == k].mean() for k in range(5)]  # background, three tumours, head
+    assert result["blur"] in (0, 0.5, 0.7, 1)
+    flat = np.stack([ndimage.gaussian_filter(np.choose(m, grey), result["blur"]) for m in maps])
     contenders = {
         "generated": (generated, result),
+        "classes": (flat, result["baselines"]["class_means"]),
         "mean": (np.broadcast_to(train.mean(axis=0), real.shape), result["baselines"]["mean_image"]),
         "nearest": (train[nearest], result["baselines"]["nearest_mask"]),
     }
@@ -211,6 +217,11 @@ def test_the_numbers(evaluated, data):
         for metric, of_regions in scores(images, real, regions).items():
             for where, value in of_regions.items():
                 assert told[metric][where] == pytest.approx(value, rel=2e-3, abs=2e-4), (name, metric, where)
+                low, high = told["intervals"][metric][where]
+                assert low <= told[metric][where] <= high and low < high
+    for name, of in result["gains"].items():
+        gained = result["ssim"]["full"] - result["baselines"][name]["ssim"]["full"]
+        assert of["value"] == pytest.approx(gained) and of["interval"][0] <= gained <= of["interval"][1]
 
 
 def test_who_judged(evaluated, data):
@@ -251,6 +262,8 @@ def test_one_image_more_closely(evaluated, data, monkeypatch):
     n = len(real)
     expected = ((fake[2] - real[2]) ** 2).mean()
     assert result["mse"]["full"] == pytest.approx(expected / n, rel=1e-4)
+    # All but equal to the real slices: beyond what class means come to, on the same slices.
+    assert result["gains"]["class_means"]["interval"][0] > 0
     assert result["psnr"]["full"] == pytest.approx((100 * (n - 1) - 10 * np.log10(expected)) / n, rel=1e-4)
 
 
@@ -282,7 +295,7 @@ def test_inception_and_lpips_where_they_are_asked_for(evaluated, monkeypatch, tm
     assert result["ssim"] == evaluated[1]["ssim"] and result["mask_dice"] == evaluated[1]["mask_dice"]
     # The distance here is the mean absolute difference, so the order of the contenders is known.
     of = result["lpips"]
-    assert of["n"] == result["n"] and set(of["baselines"]) == {"mean_image", "nearest_mask"}
+    assert of["n"] == result["n"] and set(of["baselines"]) == set(result["baselines"])
     assert of["low"] <= of["value"] <= of["high"]
     assert of["value"] ** 2 <= result["mse"]["full"] + 1e-9  # by Jensen
     same = of["same_condition"]
@@ -357,3 +370,5 @@ def test_the_summary_is_one_line_with_all_contenders(evaluated):
     for part in (result, *result["baselines"].values()):
         assert f"{part['ssim']['full']:.3f}" in line
     assert f"{result['n']} test slices of {result['patients']} patients" in line
+    best = max(result["baselines"], key=lambda name: result["baselines"][name]["ssim"]["full"])
+    assert f"without a network {best.replace('_', ' ')} " in line

@@ -93,12 +93,38 @@ def test_the_numbers_are_there(page, run):
         for metric, form in (("ssim", "{:.3f}"), ("psnr", "{:.2f}"), ("mse", "{:.5f}")):
             for value in part[metric].values():
                 assert form.format(value) in text
-    for low, high in result["intervals"]["ssim"].values():
-        assert f"{low:.3f} to {high:.3f}" in text
+    for part in (result, *result["baselines"].values()):
+        for low, high in part["intervals"]["ssim"].values():
+            assert f"{low:.3f} to {high:.3f}" in text
+    assert "in its mean grey value in the training slices" in text
     assert f"{result['n']} slices of {result['patients']} patients" in text
     assert f"checkpoint of step {result['step']}" in text
     for words in ("meningioma, glioma, pituitary, head", "not for diagnosis", "optimizer.learning_rate"):
         assert words in text
+
+
+@pytest.mark.parametrize(
+    ("gain", "interval", "words"),
+    [
+        (
+            -0.01,
+            (-0.02, 0.0),
+            "<strong>The generator does not beat the strongest baseline, the class means, ",
+        ),
+        (0.02, (-0.01, 0.05), "by 0.020 (-0.010 to 0.050, which does not exclude 0).</strong>"),
+        (0.02, (0.01, 0.03), "by 0.020 (0.010 to 0.030, the same patients for both)."),
+        (0.02, None, "by 0.020 (of too few patients for an interval).</strong>"),
+    ],
+)
+def test_what_the_strongest_baseline_leaves_of_a_score(run, gain, interval, words):
+    """The one that is strongest here, and not the one that is asked first."""
+    evaluation = copy.deepcopy(run[1])
+    evaluation["baselines"]["class_means"]["ssim"]["full"] = 0.999
+    evaluation["gains"]["class_means"] = {"value": gain, "interval": interval}
+    told = written(run, evaluation=evaluation)
+    assert words in told and "class means, painted on the map (0.999)" in told
+    evaluation["condition"]["name"] = "label"  # knows nothing of the slice that it is compared with
+    assert "strongest baseline" not in written(run, evaluation=evaluation)
 
 
 def test_the_history_names_its_steps(page):
@@ -176,8 +202,6 @@ def test_a_region_that_no_slice_has(run):
     evaluation = copy.deepcopy(run[1])
     for part in (evaluation, *evaluation["baselines"].values()):
         for metric in ("ssim", "psnr", "mse"):
-            part[metric]["tumor"] = None
-    for metric in ("ssim", "psnr", "mse"):
-        evaluation["intervals"][metric]["tumor"] = None
+            part[metric]["tumor"] = part["intervals"][metric]["tumor"] = None
     text = Page(written(run, evaluation=evaluation)).text
     assert text.count("–") >= 9 and "nan" not in text.lower()

@@ -10,6 +10,7 @@ from pixmed_jax.evaluation.rows import JUDGED, at
 _REGIONS = {"full": "whole image", "head": "in the head", "tumor": "in the tumour"}
 _CLOSE = {"ssim": "SSIM", "psnr": "PSNR, dB"}
 _BASELINES = {
+    "class_means": "each class of the map in its mean grey value",
     "mean_image": "mean training image",
     "nearest_mask": "nearest-mask training slice",
     "same_label": "a training slice of that class",

@@ -177,6 +177,7 @@ def _results(evaluation: Mapping[str, Any], makes: str, step: int | None) -> dic
         "rows": [row._asdict() for row in rows],
         "artefacts": (evaluation.get("artefacts") or {}).get("found"),
         "bytes_per_slice": evaluation.get("condition", {}).get("bytes_per_slice"),
+        "blur": evaluation.get("blur"),
     }
 
 

@@ -28,7 +28,7 @@ from pixmed_jax import workdir as run_folder
 from pixmed_jax.errors import PixmedError
 from pixmed_jax.evaluation import verdict
 from pixmed_jax.evaluation.evaluate import grey_floats
-from pixmed_jax.evaluation.report import chart, read_metrics
+from pixmed_jax.evaluation.report import TITLES, chart, read_metrics
 from pixmed_jax.evaluation.rows import (
     EVIDENCE,
     JUDGED,
@@ -79,6 +79,7 @@ def compare(paths: Sequence[str | Path], output: Path) -> Path:
         questions={column(answer.question): answer.question for answer in verdict.answers({})},
         judges=_by_network(tables["downstream.csv"]),
         paper=PAPER,
+        titles=TITLES,
         doubts=doubts(runs),
         pairs=ghost_pairs(systems),
         same_masks=pictures.data_uri(shown) if shown else None,

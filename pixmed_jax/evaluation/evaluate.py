@@ -1,4 +1,4 @@
-"""The first evaluation of a run: a checkpoint on patients it was not trained on, beside two baselines.
+"""The first evaluation of a run: a checkpoint on patients it was not trained on, beside baselines.
 
 Writes `evaluation.json`, `report/index.html` and the model card into the run's folder.
 """
@@ -82,16 +82,15 @@ def evaluate(
 
     maps, real = np.asarray(arrays.maps), grey_floats(arrays)
     generated = pictures.grey(generator(maps, seed=seed))
+    contenders = {"generated": generated, "mean_image": np.broadcast_to(mean_of(train), real.shape)}
+    blur = None
     # What a training slice would do in the place of the generated one; a label says no more than its class.
     if generator.takes_maps:
+        contenders["class_means"], blur = class_means_of(train, maps, len(dataset.classes))
         other, rows = "nearest_mask", baselines.nearest_masks(maps, np.asarray(train.maps))
     else:
         other, rows = "same_label", baselines.any_of_label(maps, np.asarray(train.maps), seed)
-    contenders = {
-        "generated": generated,
-        "mean_image": np.broadcast_to(mean_of(train), real.shape),
-        other: grey_floats(train._replace(images=train.images[rows])),
-    }
+    contenders[other] = grey_floats(train._replace(images=train.images[rows]))
     if generator.reads_style:
         contenders["own_style"] = pictures.grey(generator.repaint(maps, np.asarray(arrays.images)))
     regions = {
@@ -124,12 +123,19 @@ def evaluate(
         },
         "judged_by": digest(train_images, real)[:16],  # numbers of other slices' judges do not compare
         **means(scores["generated"]),
-        "intervals": {
-            name: {where: bootstrap.interval(values, groups) for where, values in of_regions.items()}
-            for name, of_regions in scores["generated"].items()
-        },
+        "intervals": intervals(scores["generated"], groups),
         "cost": cost.of(config, len(dataset.classes), generator),
-        "baselines": {name: means(of) for name, of in scores.items() if name != "generated"},
+        "baselines": {
+            name: {**means(of), "intervals": intervals(of, groups)}
+            for name, of in scores.items()
+            if name != "generated"
+        },
+        "blur": blur,
+        "gains": {
+            name: gain(scores["generated"]["ssim"]["full"] - of["ssim"]["full"], groups)
+            for name, of in scores.items()
+            if name not in ("generated", report.OWN_STYLE)
+        },
         **fidelity_of,
         "diversity": diversity.measure(
             generated,
@@ -169,6 +175,21 @@ def means(scores: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, dict[str,
     }
 
 
+def intervals(
+    scores: Mapping[str, Mapping[str, np.ndarray]], groups: np.ndarray
+) -> dict[str, dict[str, tuple[float, float] | None]]:
+    """95 % intervals of the means over patients."""
+    return {
+        name: {where: bootstrap.interval(values, groups) for where, values in of_regions.items()}
+        for name, of_regions in scores.items()
+    }
+
+
+def gain(differences: np.ndarray, groups: np.ndarray) -> dict[str, Any]:
+    """The mean difference on the same slice, and its 95 % interval over patients."""
+    return {"value": float(differences.mean()), "interval": bootstrap.interval(differences, groups)}
+
+
 def judged(images: np.ndarray, slices: Slices, masked: bool) -> fidelity.Slices:
     """Slices as the judges take them; without masks where the condition is no map."""
     return fidelity.Slices(images, slices.masks > 0 if masked else None, np.array(slices.groups))
@@ -186,6 +207,14 @@ def mean_of(arrays: Arrays) -> np.ndarray:
     return baselines.mean_image(images).mean(axis=-1) / np.iinfo(images.dtype).max
 
 
+def class_means_of(train: Arrays, maps: np.ndarray, classes: int) -> tuple[np.ndarray, float]:
+    """(maps painted with the training slices' class means, [N, S, S] float32 in [0, 1]; their blur)"""
+    images, known = np.asarray(train.images), np.asarray(train.maps)
+    grey = baselines.class_means(images, known, classes)
+    blur = baselines.best_blur(images, known, grey)
+    return baselines.painted(maps, grey / np.iinfo(images.dtype).max, blur), blur
+
+
 def condition_bytes(maps: np.ndarray) -> float:
     """Mean size of a label map, losslessly compressed: how much the generator is told of each slice."""
     if maps.ndim == 1:
@@ -198,9 +227,14 @@ def summary(result: Mapping[str, Any]) -> str:
     if "predicts" in result:
         judges = {"images": restoration, "layouts": layouts}
         return judges.get(result["predicts"], supervised).summary(result)
+    without = report.ranked(result)  # the strongest first
     names = {"generated": result, **result["baselines"]}
-    table = ", ".join(f"{name.replace('_', ' ')} {of['ssim']['full']:.3f}" for name, of in names.items())
-    line = f"SSIM on {facts.whom(result)}: {table}"
+    listed = [name for name in names if name not in without]
+    of_network, others = (
+        ", ".join(f"{name.replace('_', ' ')} {names[name]['ssim']['full']:.3f}" for name in part)
+        for part in (listed, without)
+    )
+    line = f"SSIM on {facts.whom(result)}: {of_network}; without a network {others}"
     kid, dice = result["kid"], result["mask_dice"]
     if kid["value"] is not None:
         line += f"; KID {kid['value']:.3g} (real patients {kid['floor']:.3g})"

@@ -23,12 +23,14 @@ _AUGMENTATIONS = {
     "augmentation.png": "What training makes of one of its slices",
     "augmentation_discriminator.png": "What the discriminator sees of a slice, real or generated",
 }
-_ROWS = {
+OWN_STYLE = "own_style"  # the one baseline that is the generator itself
+TITLES = {
     "generated": "generated",
+    "class_means": "class means, painted on the map",
     "mean_image": "mean training image",
     "nearest_mask": "nearest-mask training slice",
     "same_label": "any training slice of that class",
-    "own_style": "same map in the real slice's own style",
+    OWN_STYLE: "same map in the real slice's own style",
 }
 
 
@@ -56,7 +58,8 @@ def write(
         },
         answers=verdict.answers(evaluation),
         regions=REGIONS,
-        titles=_ROWS,
+        titles=TITLES,
+        ahead=_ahead(evaluation),
         tables=[(title, _table(name, form, evaluation)) for name, (title, form) in UNITS.items()],
         grid=data_uri(grid),
         legend=legend(evaluation["condition"]["classes"]),
@@ -68,6 +71,30 @@ def write(
             if (path := workdir / "grids" / file).exists()
         ],
     )
+
+
+def ranked(evaluation: Mapping[str, Any]) -> list[str]:
+    """Names of the baselines that need no network, the highest whole-image SSIM first."""
+    of = evaluation.get("baselines", {})
+    return sorted((name for name in of if name != OWN_STYLE), key=lambda name: -of[name]["ssim"]["full"])
+
+
+def _ahead(evaluation: Mapping[str, Any]) -> tuple[str, bool]:
+    """(whether the generator is closer to the real slice than the strongest baseline, in a sentence; does it
+    beat it)"""
+    best = ranked(evaluation)[0]
+    of, gain = evaluation["baselines"][best], evaluation["gains"][best]
+    form = UNITS["ssim"][1].format
+    against = f"the strongest baseline, the {TITLES[best]} ({form(of['ssim']['full'])})"
+    if gain["value"] <= 0:
+        return f"The generator does not beat {against}: no network is needed for its SSIM.", False
+    bounds = gain["interval"]
+    sure = "of too few patients for an interval"
+    if bounds:
+        sure = f"{form(bounds[0])} to {form(bounds[1])}"
+        sure += ", the same patients for both" if bounds[0] > 0 else ", which does not exclude 0"
+    told = f"The generator is above {against} by {form(gain['value'])} ({sure})."
+    return told, bool(bounds) and bounds[0] > 0
 
 
 def write_page(
@@ -114,11 +141,11 @@ def _table(metric: str, form: str, evaluation: Mapping[str, Any]) -> list[tuple[
     rows = []
     contenders = {"generated": evaluation, **evaluation["baselines"]}
     for key, contender in contenders.items():
-        values, title = contender[metric], _ROWS[key]
+        values, title = contender[metric], TITLES[key]
         cells = []
         for region in REGIONS:
             value = "–" if values[region] is None else form.format(values[region])
-            bounds = evaluation["intervals"][metric][region] if key == "generated" else None
+            bounds = contender["intervals"][metric][region]
             spread = " to ".join(form.format(bound) for bound in bounds) if bounds else ""
             cells.append((value, spread))
         rows.append((title, cells))

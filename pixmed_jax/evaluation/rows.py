@@ -18,7 +18,7 @@ from pixmed_jax import config as configs
 from pixmed_jax import workdir as run_folder
 from pixmed_jax.errors import PixmedError, listing
 from pixmed_jax.evaluation import verdict
-from pixmed_jax.evaluation.report import read_metrics
+from pixmed_jax.evaluation.report import ranked, read_metrics
 from pixmed_jax.metrics import distribution
 
 # What the evidence says of a system: where evaluation.json has the value, its interval, and what real slices
@@ -168,10 +168,24 @@ def system_numbers(row: Row) -> dict[str, Any]:
     for where, value in ssim.items():
         numbers |= {f"ssim_{where}": value.mean, f"ssim_{where}_sd": value.spread}
         numbers |= {f"ssim_{where}_low": value.low, f"ssim_{where}_high": value.high}
+    numbers |= _without_a_network(row)
     for at in cost["inference"]:
         kind = at["device"].partition(":")[0]
         numbers |= {f"{kind}_seconds": at["median"], f"{kind}_bytes": at["bytes"]}
     return numbers
+
+
+def _without_a_network(row: Row) -> dict[str, Any]:
+    """{"baseline": that with the highest SSIM, "baseline_ssim", "gain": the generator's SSIM above it, with
+    its "_sd", "_low" and "_high"}; None where an evaluation has none of it.
+    """
+    best = next(iter(ranked(row.first.evaluation)), "")
+    of = cell(row, "gains", best, "value", interval=("gains", best, "interval"))
+    return {
+        "baseline": best or None,
+        "baseline_ssim": cell(row, "baselines", best, "ssim", "full").mean,
+        **{"gain": of.mean, "gain_sd": of.spread, "gain_low": of.low, "gain_high": of.high},
+    }
 
 
 def judge_numbers(row: Row) -> dict[str, Any]:
