@@ -290,7 +290,7 @@ ROWS = [
         ("no_tumor", "remove", ("c.png", "p2", "", "")),
     )
 ]
-FOR_TRAINING = {"why": "", "traced": True}
+FOR_TRAINING = {"why": "", "traced": True, "contents": "of no audit"}
 OPTIONS = {"label": "", "number": 3, "seed": 0, "balance": False, "edit": "mixed", "format": "png"}
 
 
@@ -317,10 +317,11 @@ def test_a_data_sheet_says_what_is_in_the_folder(run, tmp_path):
     assert facts["privacy"]["audited"]
     assert [answer["answer"] for answer in facts["privacy"]["answers"]] == ["no", "no"]
     (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "manifest.csv").write_text("file\n")
     config = json.loads((run / "config.json").read_text())
     data_sheet.write(
         tmp_path / "out", run, config=config, step=6, rows=ROWS, masks=False, split="train", options=OPTIONS,
-        **FOR_TRAINING,
+        why="", traced=True,
     )  # fmt: skip
     page = (tmp_path / "out" / "data_sheet.md").read_text(encoding="utf-8")
     for words in (

@@ -19,6 +19,7 @@ from pixmed_jax.data.slices import plane_values
 from pixmed_jax.data.sources import open_dataset
 from pixmed_jax.errors import PixmedError
 from pixmed_jax.evaluation import rows as rows_of_comparison
+from pixmed_jax.evaluation.audit import audit
 from pixmed_jax.evaluation.evaluate import evaluate, summary
 from pixmed_jax.export.export import export
 from pixmed_jax.sampling import sample
@@ -130,6 +131,19 @@ def test_a_sampling_of_layouts(run, layout_run, drawing, data, tmp_path, capsys)
     assert images.items() <= runs.tree_bytes(output).items()
     only = sample(run, layout=str(layout_run), number=2, label="glioma", output=str(tmp_path / "only"))
     assert {row["label"] for row in rows(only)} == {"glioma"}
+
+
+def test_a_sheet_quotes_the_audit_of_these_pairs_alone(layout_run, drawing, tmp_path_factory, tmp_path):
+    """Drawn again, the same pairs; other seeds are other pairs of the same model and step."""
+    workdir = runs.copied(tmp_path_factory, tmp_path / "run")
+    given = {"layout": str(layout_run), "number": 4, "output": str(tmp_path / "out")}
+    audit(workdir, number=3, samples=str(sample(workdir, **given)))
+
+    def audited(folder):
+        return json.loads((folder / "data_sheet.json").read_text())["privacy"]["audited"]
+
+    assert audited(sample(workdir, **given))
+    assert not audited(sample(workdir, **{**given, "seed": 1, "output": str(tmp_path / "other")}))
 
 
 def test_both_models_patients_are_behind_it(run, layout_run, drawing, data, tmp_path, monkeypatch):

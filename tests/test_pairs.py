@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,10 @@ from PIL import Image
 from test_cards import faults
 from test_report import Page
 
+from pixmed_jax.data import synthetic
 from pixmed_jax.data.sources import open_dataset
 from pixmed_jax.errors import PixmedError
-from pixmed_jax.evaluation import data_sheet, pairs
+from pixmed_jax.evaluation import data_sheet, pairs, verdict
 from pixmed_jax.evaluation.audit import audit, summary
 from pixmed_jax.evaluation.evaluate import grey_floats
 from pixmed_jax.evaluation.pairs import CLOSENESS, Pairs, Slices, closeness, judge, read
@@ -161,21 +163,53 @@ def test_an_audit_of_sampled_pairs_is_told_on_the_next_sheet(run, real, tmp_path
     config = json.loads((run / "config.json").read_text())
     row = {"label": "glioma", "edit": "none", "patient_group": "", "tumor_group": "", "grade": "sampled"}
 
-    def sheet(layout):
-        options = {"number": 1, "format": "png", "layout": layout}
+    def sheet(contents):
+        options = {"number": 1, "format": "png", "layout": "layout@6"}
         given = {"step": 6, "masks": False, "split": "test", "rows": [row], "options": options}
-        given |= {"why": "", "traced": True}
+        given |= {"why": "", "traced": True, "contents": contents}
         facts = json.loads(json.dumps(data_sheet.collect(run, config=config, **given)))
         assert faults(facts, "data_sheet") == []
         return facts["privacy"]
 
-    told = sheet("layout@6")
+    told = sheet(synthetic.contents(folder))
     assert told["audited"] and [answer["question"] for answer in told["answers"]] == [
         *("New?", "Safe to share?", "Label maps: New?", "Label maps: Safe to share?"),
     ]
     assert "0 of 8 are copies" in told["answers"][2]["sentence"]
-    other = sheet("layout@12")
+    # Of a layout model of the same name and step: one map is another.
+    maps = real["val"].maps.copy()
+    maps[0, :3] = 0
+    another = sampled(tmp_path / "another", real["val"]._replace(maps=maps))
+    assert (another / "manifest.csv").read_bytes() == (folder / "manifest.csv").read_bytes()
+    other = sheet(synthetic.contents(another))
     assert not other["audited"] and {answer["answer"] for answer in other["answers"]} == {"not measured"}
+
+
+def test_a_folder_of_copies_is_told_first_and_in_no_green_word(run, real, tmp_path):
+    """Training slices in the guise of samples, of a generator that copies nothing itself."""
+    result = audit(run, samples=str(sampled(tmp_path / "copies", real["train"])))
+    assert result["memorisation"]["copies"] == 0
+    answers = {a.question: a.answer for a in verdict.of_folder(result["pairs"])}
+    assert answers == dict.fromkeys(
+        ("New?", "Safe to share?", "Label maps: New?", "Label maps: Safe to share?"), "no"
+    )
+    told, own = summary(result).split("The generator itself, not these pairs:\n")
+    assert told.startswith("The pairs in copies:\nNew? no. 8 of 8 are copies of a training slice")
+    assert "Safe to share? no." in told and " yes." not in told and " partly." not in told
+    assert own.startswith("New? ") and "8 of 8" not in own
+    page = (run / "report" / "audit.html").read_text()
+    of_folder, of_generator = page.split("<h2>The generator itself</h2>")
+    assert re.findall(r'<td class="([^"]*)">', of_folder) == ["no"] * 4
+    assert "8 of 8 are copies" in of_folder and "8 of 8" not in of_generator.split("<h2>Copies</h2>")[0]
+
+
+def test_the_verdict_on_edited_pairs_and_on_masks_of_ones_own():
+    close = {"n": 6, "recognised": 0.5, "to_source": 0.1, "to_patient": 0.1, "to_others": 0.2}
+    (one,) = verdict.of_folder({"folder": "x", "n": 6, "of_patients": {"move": close}})
+    assert (one.question, one.answer) == ("Of patients: Safe to share?", "no")
+    assert "in 50% of them that patient is the nearest of all" in one.sentence
+    (none,) = verdict.of_folder({"folder": "x", "n": 6})
+    assert none.answer == "not measured" and "whose they are is not known" in none.sentence
 
 
 def test_folders_that_cannot_be_judged(run, real, tmp_path):

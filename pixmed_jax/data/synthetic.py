@@ -10,6 +10,7 @@ refused where any of these belongs to the validation or test split of the run th
 Errors: PixmedError.
 """
 
+import hashlib
 import json
 import sys
 from collections import Counter
@@ -193,6 +194,16 @@ def trained_on(root: Path, trust: bool) -> dict[str, str]:
         return dict(files)
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise PixmedError(f"{path}: unreadable ({error}); sample again") from None
+
+
+def contents(root: Path) -> str:
+    """A digest of a sampled folder's manifest, images and conditions: the same sampling has the same."""
+    digest = hashlib.sha256()
+    files = (path for folder in ("images", "conditions") for path in (root / folder).glob("*"))
+    for path in (root / MANIFEST, *sorted(files)):
+        of_file = hashlib.sha256(path.read_bytes()).hexdigest()
+        digest.update(f"{path.relative_to(root).as_posix()} {of_file}\n".encode())
+    return digest.hexdigest()
 
 
 def _faults(root: Path, names: Sequence[str], masked: bool) -> list[str]:

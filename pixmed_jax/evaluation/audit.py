@@ -121,7 +121,8 @@ def audit(
         redrawn=redrawn_sheet and pictures.data_uri(redrawn_sheet),
         charts=_charts(found),
         **facts.described(config),
-        answers=[answer._replace(page="") for answer in _answers(told)],
+        of_folder=judged and verdict.of_folder(judged.entry),
+        of_generator=[answer._replace(page="") for answer in _answers(told)],
         sheets=sheets,
     )
     path = workdir / "report" / "audit.html"
@@ -135,9 +136,16 @@ def audit(
 
 
 def summary(result: dict[str, Any]) -> str:
-    """The verdict on what was audited, for the terminal."""
-    lines = [f"{a.question} {a.answer}. {a.sentence}" for a in _answers(result["memorisation"])]
-    return "\n".join([*lines, *([pairs.summary(result["pairs"])] if result["pairs"] else [])])
+    """The verdict on what was audited, for the terminal: the folder's first, which the other is not about."""
+    lines = []
+    if given := result["pairs"]:
+        lines += [f"The pairs in {given['folder']}:", *map(_line, verdict.of_folder(given))]
+        lines += [*pairs.summary(given).splitlines(), "The generator itself, not these pairs:"]
+    return "\n".join([*lines, *map(_line, _answers(result["memorisation"]))])
+
+
+def _line(answer: verdict.Answer) -> str:
+    return f"{answer.question} {answer.answer}. {answer.sentence}"
 
 
 def _answers(found: dict[str, Any]) -> list[verdict.Answer]:

@@ -3,8 +3,9 @@
     data_sheet.json   the facts; `data_sheet.schema.json` says what must be there
     data_sheet.md     the same for people, by the questions of Gebru et al. 2021, "Datasheets for Datasets"
 
-Nothing in it depends on when or where it was made: the same sampling writes the same bytes, as long as the
-generator has not been audited anew.
+Nothing in it depends on when or where it was made: the same sampling writes the same bytes, as long as
+nothing has been audited anew. It quotes the audit of a folder with the very same contents; where no layouts
+were drawn and there is none, that of the generator.
 """
 
 from collections import Counter
@@ -15,6 +16,7 @@ from typing import Any
 from pixmed_jax import config as configs
 from pixmed_jax import pages
 from pixmed_jax import workdir as run_folder
+from pixmed_jax.data import synthetic
 from pixmed_jax.data.synthetic import DATA_SHEET, RECOMBINED, RECONSTRUCTION, SAMPLED, TO_TRAIN_WITH
 from pixmed_jax.evaluation import cards, provenance, verdict
 
@@ -66,6 +68,7 @@ def write(
         options=options,
         why=why,
         traced=traced,
+        contents=synthetic.contents(folder),
     )
     run_folder.write_json(folder / f"{DATA_SHEET}.json", facts)
     page = pages.render(
@@ -98,8 +101,9 @@ def collect(
     options: Mapping[str, Any],
     why: str,
     traced: bool,
+    contents: str,
 ) -> dict[str, Any]:
-    """What data_sheet.json holds."""
+    """What data_sheet.json holds; `contents`: of the folder, which an audit may have judged."""
     digest, data = configs.digest(config), config["data"]
     anatomy, tumors = (
         {row[whose] for row in rows if row[whose] != row[file]} - {""}  # a slice of its own is no patient
@@ -108,17 +112,14 @@ def collect(
     origin = provenance.of_data(config, workdir)
     labels = data["condition"] == "label"
     layout = options.get("layout")
-    if layout:
-        found = verdict.audited_pairs(workdir, step, digest, layout)
-    else:
+    found = verdict.audited_pairs(workdir, contents)
+    if not found and layout:
+        nothing = {"copies": None, "why": "not measured; run --mode=audit --audit.samples=THIS"}
+        found = {"images": nothing, "layouts": nothing}
+    elif not found:
         found = {"images": verdict.audited(workdir, step, digest)}
     known = all(of.get("copies") is not None for of in found.values())
-    told = [
-        answer._replace(question=f"Label maps: {answer.question}" if name == "layouts" else answer.question)
-        for name, of in found.items()
-        for answer in verdict.answers({"memorisation": of})
-        if answer.question in ("New?", "Safe to share?")
-    ]
+    told = verdict.of_samples(found)
     network = options.get("upscaler") if "@" in options.get("upscaler", "") else None  # run@step, or a method
     chosen = settings(masks, split, options)
     places = {"layout": "LAYOUT"} if layout else {}

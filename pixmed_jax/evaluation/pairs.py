@@ -36,12 +36,14 @@ class Pairs(NamedTuple):
     images: np.ndarray
     maps: np.ndarray | None
     trained_on: Mapping[str, str]  # {file: patient}
+    contents: str = ""  # a digest of the folder
 
     def of(self, grades: Sequence[str]) -> "Pairs":
         """Those of some grades."""
         chosen = [i for i, row in enumerate(self.rows) if row["grade"] in grades]
         maps = None if self.maps is None else self.maps[chosen]
-        return Pairs([self.rows[i] for i in chosen], self.images[chosen], maps, self.trained_on)
+        rows = [self.rows[i] for i in chosen]
+        return self._replace(rows=rows, images=self.images[chosen], maps=maps)
 
 
 class Slices(NamedTuple):
@@ -83,7 +85,8 @@ def read(root: Path, label_names: Sequence[str], classes: int, size: int) -> Pai
         if masked:
             maps.append(_map(root / "conditions" / row["file"], classes, size))
     behind = synthetic.trained_on(root, trust=True)
-    return Pairs(rows, np.stack(images), np.stack(maps) if masked else None, behind)
+    stacked = np.stack(maps) if masked else None
+    return Pairs(rows, np.stack(images), stacked, behind, synthetic.contents(root))
 
 
 def _map(path: Path, classes: int, size: int) -> np.ndarray:
@@ -96,7 +99,7 @@ def _map(path: Path, classes: int, size: int) -> np.ndarray:
 
 def judge(pairs: Pairs, train: Slices, held_out: Slices, folder: str) -> Judged:
     """Every grade by its question; `folder` is what the entry calls it."""
-    entry: dict[str, Any] = {"folder": folder, "n": len(pairs.rows)}
+    entry: dict[str, Any] = {"folder": folder, "contents": pairs.contents, "n": len(pairs.rows)}
     sampled = pairs.of((synthetic.SAMPLED,))
     images = layouts = None
     if sampled.rows:

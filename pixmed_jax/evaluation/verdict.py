@@ -81,16 +81,45 @@ def audited(workdir: Path, step: int, config: str) -> dict[str, Any]:
     return dict(told["memorisation"])
 
 
-def audited_pairs(workdir: Path, step: int, config: str, layout: str) -> dict[str, dict[str, Any]]:
-    """{"images": an entry "memorisation", "layouts": one} of pairs whose maps the model `layout` drew."""
+def audited_pairs(workdir: Path, contents: str) -> dict[str, dict[str, Any]]:
+    """{"images": an entry "memorisation", "layouts": one where there are maps}, if the last audit was of a
+    sampled folder with these `contents` (`synthetic.contents`); else {}.
+
+    Names do not do: another layout model may have the same one, and another folder another seed.
+    """
     path = workdir / run_folder.AUDIT
     told = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    sampled = (told.get("pairs") or {}).get("sampled", {})
-    if (told.get("step"), told.get("config"), sampled.get("layout")) != (step, config, layout):
-        why = "not measured; run --mode=audit --audit.samples=THIS"
-        nothing = {"ratio": None, "copies": None, "auc": None, "why": why}
-        return {"images": nothing, "layouts": nothing}
-    return {name: dict(sampled[name]) for name in ("images", "layouts")}
+    pairs = told.get("pairs") or {}
+    if pairs.get("contents") != contents:
+        return {}
+    return {name: dict(of) for name in ("images", "layouts") if (of := pairs.get("sampled", {}).get(name))}
+
+
+def of_samples(found: Mapping[str, Mapping[str, Any]]) -> list[Answer]:
+    """ "New?" and "Safe to share?" of sampled pairs, from `audited_pairs`' entries."""
+    return [
+        answer._replace(question=f"Label maps: {answer.question}" if name == "layouts" else answer.question)
+        for name, of in found.items()
+        for answer in (_new({"memorisation": of}), _safe({"memorisation": of}))
+    ]
+
+
+def of_folder(pairs: Mapping[str, Any]) -> list[Answer]:
+    """The verdict on a sampled folder by audit.json's entry "pairs": each grade by its own question."""
+    sampled = pairs.get("sampled", {})
+    told = of_samples({name: sampled[name] for name in ("images", "layouts") if sampled.get(name)})
+    of_patients = pairs.get("of_patients", {})
+    if of_patients:
+        every = of_patients.get("all") or next(iter(of_patients.values()))
+        words = (
+            f"{every['n']} are of patients' maps, and in {every['recognised']:.0%} of them that patient is "
+            "the nearest of all: to train with, not to share"
+        )
+        told.append(Answer("Of patients: Safe to share?", "no", _sentence(words), ""))
+    if not told:
+        words = "masks of the user's own: whose they are is not known here"
+        told.append(Answer("Safe to share?", "not measured", _sentence(words), ""))
+    return [answer._replace(page="#pairs") for answer in told]
 
 
 def used(workdir: Path, config: str) -> dict[str, Any]:
