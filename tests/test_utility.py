@@ -279,6 +279,12 @@ def test_scores_and_differences_by_hand(finished):
     assert "Not finished" in (workdir / "report" / "utility.html").read_text()
 
 
+def test_an_arms_interval_ends_where_the_measure_does():
+    scores = {arm: np.array([[0.8, 0.99, 0.98]]) + 0.001 * i for i, arm in enumerate(ARMS)}
+    judged = results._judged(scores, 1, "dice")
+    assert all(of["high"] == 1 and of["low"] < of["value"] < 1 for of in judged["scores"].values())
+
+
 def test_a_share_is_judged_by_the_patients_that_all_of_its_seeds_tested(finished):
     """Each seed spares others: q2 is spare in both, q1 and q3 in one. p1 has 0.2, p2 0.6 and q2 0.7, so the
     mean is 0.5; with q1 and q3 it would not be.

@@ -12,7 +12,7 @@ import numpy as np
 
 from pixmed_jax.enhancement.method import Output
 from pixmed_jax.errors import PixmedError
-from pixmed_jax.metrics import bootstrap, quality
+from pixmed_jax.metrics import clustered, quality
 
 BEFORE = "before"  # the contender that does nothing
 _SMALLEST = {"ssim": quality.WINDOW, "ms_ssim": quality.SMALLEST}
@@ -66,7 +66,7 @@ def summary(scores: Sequence[Score], method: str) -> dict[str, dict[str, dict[st
         result[contender] = {}
         for metric in own[0].values:
             values = np.array([score.values[metric] for score in own])
-            told = _mean(values, files)
+            told = _mean(values, files, clustered.RANGES.get(metric, clustered.ANY))
             if told is None:
                 continue
             if contender != method:
@@ -77,11 +77,13 @@ def summary(scores: Sequence[Score], method: str) -> dict[str, dict[str, dict[st
     return result
 
 
-def _mean(values: np.ndarray, files: np.ndarray) -> dict[str, Any] | None:
+def _mean(
+    values: np.ndarray, files: np.ndarray, within: tuple[float, float] = clustered.ANY
+) -> dict[str, Any] | None:
     there = ~np.isnan(values)
     if not there.any():
         return None
-    bounds = bootstrap.interval(values, files)
+    bounds = clustered.interval(values, files, within=within)
     return {"mean": float(values[there].mean()), "interval": bounds, "n": int(there.sum())}
 
 

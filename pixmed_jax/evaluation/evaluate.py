@@ -31,7 +31,7 @@ from pixmed_jax.evaluation import (
 )
 from pixmed_jax.judges import published
 from pixmed_jax.judges.kept import digest
-from pixmed_jax.metrics import baselines, bootstrap, diversity, similarity
+from pixmed_jax.metrics import baselines, clustered, diversity, similarity
 from pixmed_jax.training.build import is_supervised, makes_layouts, restores
 
 FEATURES = ("encoder", "inception")
@@ -180,14 +180,17 @@ def intervals(
 ) -> dict[str, dict[str, tuple[float, float] | None]]:
     """95 % intervals of the means over patients."""
     return {
-        name: {where: bootstrap.interval(values, groups) for where, values in of_regions.items()}
+        name: {
+            where: clustered.interval(values, groups, within=clustered.RANGES[name])
+            for where, values in of_regions.items()
+        }
         for name, of_regions in scores.items()
     }
 
 
 def gain(differences: np.ndarray, groups: np.ndarray) -> dict[str, Any]:
     """The mean difference on the same slice, and its 95 % interval over patients."""
-    return {"value": float(differences.mean()), "interval": bootstrap.interval(differences, groups)}
+    return {"value": float(differences.mean()), "interval": clustered.interval(differences, groups)}
 
 
 def judged(images: np.ndarray, slices: Slices, masked: bool) -> fidelity.Slices:

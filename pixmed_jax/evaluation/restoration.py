@@ -26,7 +26,7 @@ from pixmed_jax.evaluation import cards, cost, facts, report, supervised
 from pixmed_jax.judges import features
 from pixmed_jax.judges.published import NOT_ASKED, Distance
 from pixmed_jax.judges.published import measure as measure_lpips
-from pixmed_jax.metrics import bootstrap, distribution, similarity
+from pixmed_jax.metrics import clustered, distribution, similarity
 
 NETWORK = "network"  # the contender that was trained
 _SHOWN = 6
@@ -144,15 +144,17 @@ def _grid(
 
 
 # ---------------------------------------------------------------- numbers
-def _mean(values: np.ndarray, groups: np.ndarray) -> dict[str, Any]:
+def _mean(
+    values: np.ndarray, groups: np.ndarray, within: tuple[float, float] = clustered.ANY
+) -> dict[str, Any]:
     """The mean over the images that have a value, and its interval by patient; None where none has one."""
     value = None if np.isnan(values).all() else float(np.nanmean(values))
-    return {"value": value, "interval": bootstrap.interval(values, groups)}
+    return {"value": value, "interval": clustered.interval(values, groups, within=within)}
 
 
 def _told(scores: Mapping[str, Mapping[str, np.ndarray]], groups: np.ndarray) -> dict[str, Any]:
     return {
-        metric: {where: _mean(values, groups) for where, values in of.items()}
+        metric: {where: _mean(values, groups, clustered.RANGES[metric]) for where, values in of.items()}
         for metric, of in scores.items()
     }
 

@@ -20,7 +20,7 @@ from pixmed_jax.data.slices import Slices
 from pixmed_jax.data.sources import Dataset
 from pixmed_jax.data.synthetic import PREFIX
 from pixmed_jax.evaluation import cards, cost, facts, report
-from pixmed_jax.metrics import bootstrap, classification, segmentation
+from pixmed_jax.metrics import bootstrap, classification, clustered, segmentation
 
 _SHOWN = 12  # right ones and wrong ones, each
 _RANKS = 8  # masks shown, evenly spaced from the worst to the best
@@ -129,6 +129,7 @@ def _judge_labels(logits: np.ndarray, slices: Slices, dataset: Dataset) -> Judge
         np.array(slices.groups), lambda weights: classification.measure(p, labels, weights)
     )
     said = p.argmax(1)
+    of_means = _intervals_of_means(p, labels, np.array(slices.groups))
     of_training = dataset.source.labels[dataset.rows["train"]]
     usual = int(np.bincount(of_training, minlength=len(names)).argmax())
     table = classification.confusion(labels, said, len(names)).astype(int)
@@ -138,6 +139,8 @@ def _judge_labels(logits: np.ndarray, slices: Slices, dataset: Dataset) -> Judge
     intervals: dict[str, Any] = {name: _or_none(bounds[name]) for name in classification.SCALARS}
     for name in classification.OF_LABELS:
         intervals[name] = {label: _or_none(bounds[name][:, i]) for i, label in enumerate(names)}
+    for name, of in of_means.items():
+        intervals[name] = dict(zip(names, of, strict=True)) if name in classification.OF_LABELS else of[0]
     result |= {
         "intervals": intervals,
         "confusion": {
@@ -169,6 +172,31 @@ def _judge_labels(logits: np.ndarray, slices: Slices, dataset: Dataset) -> Judge
         figures.append(Shown("Right", examples(right), "One of each label in turn.", wide=True))
     cases = {"said": [names[i] for i in said], **{f"p_{name}": p[:, i] for i, name in enumerate(names)}}
     return Judged(result, figures, cases)
+
+
+def _intervals_of_means(
+    p: np.ndarray, labels: np.ndarray, groups: np.ndarray
+) -> dict[str, list[list[float | None]]]:
+    """{name: intervals, of each label or of one} of what is a mean or a share of slices."""
+    said, kinds = p.argmax(1), range(p.shape[1])
+    right = (said == labels).astype(np.float64)
+    loss = classification.losses(p, labels)
+
+    def shares(whose: np.ndarray) -> list[list[float | None]]:
+        """Of the images whose label, or whose answer, is each label; of labels that images have."""
+        of = [np.where((whose == kind) & (labels == kind).any(), right, np.nan) for kind in kinds]
+        return [_pair(clustered.share(hits, groups)) for hits in of]
+
+    return {
+        "accuracy": [_pair(clustered.share(right, groups))],
+        "log_loss": [_pair(clustered.interval(loss, groups, within=clustered.RANGES["log_loss"]))],
+        "recall": shares(labels),
+        "precision": shares(said),
+    }
+
+
+def _pair(bounds: tuple[float, float] | None) -> list[float | None]:
+    return [None, None] if bounds is None else [*bounds]
 
 
 def _in_turn(labels: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -226,7 +254,9 @@ def _judge_masks(logits: np.ndarray, slices: Slices, dataset: Dataset) -> Judged
         },
         "missed": int((true.any((1, 2)) & ~((found > 0) & true).any((1, 2))).sum()),
         "invented": int((~true.any((1, 2)) & (found > 0).any((1, 2))).sum()),
-        "intervals": {name: bootstrap.interval(v, groups) for name, v in values.items()},
+        "intervals": {
+            name: clustered.interval(v, groups, within=clustered.RANGES[name]) for name, v in values.items()
+        },
     }
     order = np.argsort(values["dice"], kind="stable")
     shown = order[np.linspace(0, len(order) - 1, min(_RANKS, len(order))).round().astype(int)]
@@ -280,6 +310,7 @@ def _write_page(
         columns=[TITLES[name] for name in classification.OF_LABELS] if labels else [TITLES["dice"]],
         of_labels=_of_labels(result),
         figures=figures,
+        least=bootstrap.LEAST,
     )
 
 

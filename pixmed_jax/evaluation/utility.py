@@ -20,7 +20,7 @@ from pixmed_jax.data.synthetic import PREFIX
 from pixmed_jax.errors import PixmedError, listing
 from pixmed_jax.evaluation import cards, utility_page, verdict
 from pixmed_jax.evaluation.arms import ARMS, COMPARED, MEASURES, OF_NETWORK, PRIMARY, Experiment
-from pixmed_jax.metrics import paired
+from pixmed_jax.metrics import clustered, paired
 
 _LEAST = 1e-7  # of a probability, as in `classification`
 
@@ -179,6 +179,12 @@ def _value(case: Mapping[str, str], measure: str) -> float:
     return float(case[measure])
 
 
+def _cut_off(of: paired.Bounds, measure: str) -> paired.Bounds:
+    """Where the measure ends."""
+    low, high = clustered.RANGES[measure]
+    return of._replace(low=max(of.low, low), high=min(of.high, high))
+
+
 def _judged(scores: Mapping[str, np.ndarray], comparisons: int, measure: str) -> dict[str, Any]:
     """Scores and differences of one network with one share of the patients."""
     differences, level = {}, 1 - 0.05 / comparisons
@@ -197,7 +203,7 @@ def _judged(scores: Mapping[str, np.ndarray], comparisons: int, measure: str) ->
     of = paired.components(d)
     return {
         "scores": {
-            arm: {**paired.bounds(values)._asdict(), "of_seeds": values.mean(1).tolist()}
+            arm: {**_cut_off(paired.bounds(values), measure)._asdict(), "of_seeds": values.mean(1).tolist()}
             for arm, values in scores.items()
         },
         "differences": differences,

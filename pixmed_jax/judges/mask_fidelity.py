@@ -21,7 +21,7 @@ import optax
 
 from pixmed_jax.data.pipeline import Batch, batch_rows
 from pixmed_jax.judges.kept import digest, kept, newest
-from pixmed_jax.metrics import bootstrap, segmentation
+from pixmed_jax.metrics import clustered, segmentation
 from pixmed_jax.models.segmenter import Segmenter
 from pixmed_jax.progress import watched
 from pixmed_jax.training import supervised
@@ -67,7 +67,9 @@ def measure(
         of = every[ill]
         dice, far = segmentation.dice(of, truth), segmentation.hausdorff95(of, truth)
         entry[name] = float(dice.mean())
-        entry.setdefault("intervals", {})[name] = bootstrap.interval(dice, whose)
+        entry.setdefault("intervals", {})[name] = clustered.interval(
+            dice, whose, within=clustered.RANGES["dice"]
+        )
         entry.setdefault("hausdorff95", {})[name] = None if np.isnan(far).all() else float(np.nanmean(far))
         entry.setdefault("missed", {})[name] = int((~of.any((1, 2))).sum())
         entry.setdefault("invented", {})[name] = int(every[~ill].any((1, 2)).sum())

@@ -17,7 +17,7 @@ import numpy as np
 from pixmed_jax.errors import one_of
 from pixmed_jax.judges import weights
 from pixmed_jax.judges.features import Encode
-from pixmed_jax.metrics import bootstrap
+from pixmed_jax.metrics import clustered
 from pixmed_jax.models.inception import FEATURES as WIDTH
 from pixmed_jax.models.inception import Inception
 from pixmed_jax.models.lpips import LEAST, LPIPS
@@ -97,7 +97,8 @@ def measure(
             "why": f"{NAMES[name]} needs {LEAST[name]} pixels a side, and there are {size}",
         }
     of = {contender: distance(images, real) for contender, images in contenders.items()}
-    low, high = bootstrap.interval(of["generated"].astype(np.float64), groups) or (None, None)
+    values = of["generated"].astype(np.float64)
+    low, high = clustered.interval(values, groups, within=clustered.RANGES["lpips"]) or (None, None)
     pairs = [(i, j) for i in range(len(again)) for j in range(i)]
     apart = [float(distance(again[i], again[j]).mean()) for i, j in pairs]
     return {

@@ -50,13 +50,12 @@ def measure(
         precision = np.where(there > 0, right / np.maximum(named, 1e-300), np.nan)
         f1 = np.where(there > 0, 2 * right / (there + named), np.nan)
     area = np.array([_auroc(probabilities[:, c], labels == c, w) for c in range(count)])
-    surely = np.clip(probabilities[np.arange(len(labels)), labels], _LEAST, 1)
     return {
         "accuracy": right.sum() / w.sum(),
         "balanced_accuracy": _mean(recall),
         "macro_precision": _mean(precision),
         "macro_f1": _mean(f1),
-        "log_loss": -(w * np.log(surely)).sum() / w.sum(),
+        "log_loss": (w * losses(probabilities, labels)).sum() / w.sum(),
         "ece": _calibration_error(probabilities.max(1), said == labels, w),
         "auroc": _mean(area),
         "recall": recall,
@@ -64,6 +63,11 @@ def measure(
         "f1": f1,
         "auroc_of": area,
     }
+
+
+def losses(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """[N]: -ln p(label), whose mean is the log loss."""
+    return -np.log(np.clip(probabilities[np.arange(len(labels)), labels], _LEAST, 1))
 
 
 def reliability(sure: np.ndarray, right: np.ndarray, weights: np.ndarray) -> np.ndarray:

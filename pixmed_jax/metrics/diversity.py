@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pixmed_jax import losses
-from pixmed_jax.metrics import bootstrap
+from pixmed_jax.metrics import clustered
 from pixmed_jax.progress import watched
 
 MOST = 64  # images compared with each other: 2,016 pairs
@@ -58,7 +58,9 @@ def measure(
         apart = [np.mean(pairs(differences(np.stack(one)))) for one in zip(*images, strict=True)]
         entry["same_condition"] = {
             "generated": float(np.mean(apart)),
-            "interval": bootstrap.interval(np.array(apart), whose[spread_rows(whose, len(apart))]),
+            "interval": clustered.interval(
+                np.array(apart), whose[spread_rows(whose, len(apart))], within=(0.0, 2.0)
+            ),
             **_of_labels(matrices["real"], whose[rows], None if labels is None else labels[rows]),
             "conditions": len(apart),
             "seeds": SEEDS,
@@ -109,7 +111,7 @@ def even_rows(groups: np.ndarray, per_group: int, most: int) -> np.ndarray:
 
 
 def _over_set(matrices: dict[str, np.ndarray], groups: np.ndarray) -> dict[str, dict[str, float]]:
-    """Generated, real and their quotient with its bootstrap interval over patients."""
+    """Generated, real and their quotient with its bootstrap interval over patients; see `bootstrap`."""
     names, patient = np.unique(groups, return_inverse=True)
     apart = patient[:, None] != patient[None]
     rng = np.random.default_rng(0)

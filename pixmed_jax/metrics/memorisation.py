@@ -21,7 +21,8 @@ attack of someone who also holds the map: is the redrawn image nearer to its sli
 Label maps that a model drew are asked the same, by another likeness (`overlap.py`).
 
 Arrays: images [N, S, S] float in [0, 1], groups [N] str (patients, or slices where patients are unknown).
-Intervals are 95 % bootstrap intervals that resample whole patients.
+Intervals of 95 % are over patients: binomial ones of shares (`clustered.py`), of AUCs by resampling whole
+patients on both sides, from `bootstrap.LEAST` held-out ones on.
 """
 
 from collections.abc import Callable
@@ -30,7 +31,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import stats
 
-from pixmed_jax.metrics.bootstrap import interval
+from pixmed_jax.metrics import bootstrap, clustered
 from pixmed_jax.metrics.likeness import likeness
 
 RATE = 0.01  # of held-out images that fall below `near`
@@ -97,7 +98,7 @@ def measure(
         near, certain, rate = limits
         whose = groups if groups is not None else np.arange(len(generated)).astype(str)
         below = found.standing < near
-        bounds = interval(below.astype(float), whose) or (0.0, 1.0)
+        bounds = clustered.share(below.astype(float), whose) or (0.0, 1.0)
         entry |= {
             "copies": int((found.standing < certain).sum()),
             "near": int(below.sum()),
@@ -132,7 +133,7 @@ def recognition(of_train: Redrawn, of_held_out: Redrawn, train: Real, held_out: 
         rows = first + drawn.rows
         own[name] = 1 - alike[np.arange(len(rows)), rows]
         hits = everyone.groups[alike.argmax(axis=1)] == everyone.groups[rows]
-        low_high = interval(hits.astype(float), everyone.groups[rows]) or (0.0, 1.0)
+        low_high = clustered.share(hits.astype(float), everyone.groups[rows]) or (0.0, 1.0)
         shares[name] = {
             "recognised": float(hits.mean()),
             "interval": low_high,
@@ -179,7 +180,7 @@ def thresholds(standing: np.ndarray) -> tuple[float, float, float] | None:
 
 def auc(wins: np.ndarray, held_out: np.ndarray, train: np.ndarray, seed: int = 0) -> dict[str, Any]:
     """{"auc", "auc_interval"} of wins [H, M] (1, or 0.5 for a draw), resampling patients on both sides; with
-    one patient on a side it may be anything."""
+    fewer than `bootstrap.LEAST` held-out ones, or one trained on, it may be anything."""
     _, rows = np.unique(held_out, return_inverse=True)
     _, columns = np.unique(train, return_inverse=True)
     sums = np.zeros((rows.max() + 1, columns.max() + 1))
@@ -191,7 +192,9 @@ def auc(wins: np.ndarray, held_out: np.ndarray, train: np.ndarray, seed: int = 0
     a = rng.multinomial(len(sums), np.full(len(sums), 1 / len(sums)), _DRAWS)
     b = rng.multinomial(sums.shape[1], np.full(sums.shape[1], 1 / sums.shape[1]), _DRAWS)
     drawn = ((a @ sums) * b).sum(axis=1) / ((a @ pairs) * b).sum(axis=1)
-    low, high = np.percentile(drawn, [2.5, 97.5]) if min(sums.shape) > 1 else (0.0, 1.0)
+    # Held-out patients stand for all strangers; those trained on are all there are.
+    enough = len(sums) >= bootstrap.LEAST and sums.shape[1] > 1
+    low, high = np.percentile(drawn, [2.5, 97.5]) if enough else (0.0, 1.0)
     return {"auc": float(wins.mean()), "auc_interval": (float(low), float(high))}
 
 
