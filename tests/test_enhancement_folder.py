@@ -165,7 +165,7 @@ def test_results_of_another_input_or_of_other_options_are_replaced_by_fresh_alon
     ):
         with pytest.raises(PixmedError, match=re.escape(f"{target}: holds other results, made {told}")):
             run(place, options=changed)
-    with pytest.raises(PixmedError, match="with --mode=enhance, .*; give another --output, or --fresh to"):
+    with pytest.raises(PixmedError, match=r"with --mode=enhance, .*; give another --output, or --fresh to"):
         folder.process(source, target, TWICE, stage="upscale", options={})
     assert {path: path.read_bytes() for path in target.rglob("*") if path.is_file()} == before
     run(other, options=options, fresh=True)

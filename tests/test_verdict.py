@@ -2,9 +2,11 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from pixmed_jax.evaluation import verdict
+from pixmed_jax.metrics import paired
 
 SOUND = {
     **{"copies": 0, "near": 5, "near_expected": 5.0, "near_share_interval": (0.002, 0.02), "n": 500},
@@ -228,7 +230,7 @@ def gain(value=0.01, low=-0.01, high=0.03, **changes):
     ("found", "answer"),
     [
         ([gain()], "no"),
-        ([gain(low=0.005)], "partly"),  # leaves out 0 alone, but not among all comparisons
+        ([gain(low=0.005)], "no"),  # leaves out 0 alone, but not among all comparisons
         ([gain(low=0.011)], "yes"),
         ([gain(), gain(low=0.011, share=100)], "yes"),
         ([gain(value=-0.03, low=-0.05, high=-0.011), gain(low=0.011, share=100)], "partly"),
@@ -251,6 +253,40 @@ def test_helps(found, answer):
     assert "not finished" in told("Helps", {"utility": {**utility, "complete": False}}).sentence
     unlike = {**utility, "found": [*found, gain(detectable=0.125, share=5)]}
     assert "3 seeds would show 0.040 to 0.125 at the least" in told("Helps", {"utility": unlike}).sentence
+
+
+def test_one_seed_says_nothing_and_what_is_uncorrected_is_called_a_hint():
+    utility = {"patients": 39, "split": "val+test", "complete": True}
+    for found in ([gain(low=0.2, value=0.3, high=0.4)], [gain(value=-0.3, low=-0.4, high=-0.2)], [gain()]):
+        one = told("Helps", {"utility": {**utility, "seeds": 1, "found": found}})
+        assert one.answer == "not measured" and "--utility.seeds=4 adds seeds" in one.sentence
+        assert f"{found[0]['value']:+.3f}" in one.sentence
+        assert (
+            "adds seeds" not in told("Helps", {"utility": {**utility, "seeds": 2, "found": found}}).sentence
+        )
+    hinted = told("Helps", {"utility": {**utility, "seeds": 3, "found": [gain(low=0.005), gain()]}})
+    assert hinted.answer == "no"
+    assert "a hint, no more: 1 gain leaves out 0 alone, but not among all comparisons" in hinted.sentence
+    two = told("Helps", {"utility": {**utility, "seeds": 3, "found": [gain(low=0.005)] * 2}})
+    assert "2 gains leave out 0 alone" in two.sentence
+
+
+@pytest.mark.parametrize("seeds", [1, 2, 3])
+def test_without_an_effect_it_hardly_ever_helps(seeds):
+    """Eight comparisons of 60 patients; seeds, patients and the rest spread as in docs/results.md."""
+    rng = np.random.default_rng(seeds)
+    answers = []
+    for _ in range(150):
+        found = []
+        for share in range(8):
+            parts = ((0.02, (seeds, 1)), (0.08, (1, 60)), (0.12, (seeds, 60)))
+            d = sum(of * rng.normal(size=shape) for of, shape in parts)
+            bounds, wide = paired.bounds(d), paired.bounds(d, level=1 - 0.05 / 8)
+            together = {"low_all": wide.low, "high_all": wide.high}
+            found.append(gain(bounds.value, bounds.low, bounds.high, share=share, **together))
+        utility = {"found": found, "patients": 60, "seeds": seeds, "split": "test", "complete": True}
+        answers.append(told("Helps", {"utility": utility}).answer)
+    assert sum(answer in ("yes", "partly") for answer in answers) <= 0.08 * len(answers)
 
 
 def test_only_the_experiment_of_this_config_counts(tmp_path):

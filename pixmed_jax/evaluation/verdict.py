@@ -302,7 +302,10 @@ def _new(evaluation: Mapping[str, Any]) -> Answer:
 
 
 def helps(utility: Mapping[str, Any]) -> Answer:
-    """By what synthetic slices add to classical augmentation, each comparison held against all of them."""
+    """By what synthetic slices add to classical augmentation, each comparison held against all of them.
+
+    One seed says nothing of how another would come out, so its intervals leave out 0 too often.
+    """
     question, found = "Helps?", utility.get("found")
     if not found:
         return Answer(
@@ -311,7 +314,7 @@ def helps(utility: Mapping[str, Any]) -> Answer:
     better = [f for f in found if f["low_all"] > 0]
     worse = [f for f in found if f["high_all"] < 0]
     hints = [f for f in found if f["low"] > 0 and f not in better]
-    grade = ("partly" if worse else "yes") if better else "partly" if hints and not worse else "no"
+    grade = ("partly" if worse else "yes") if better else "no"
     told = []
     for network in dict.fromkeys(f["network"] for f in found):
         own = [f for f in found if f["network"] == network]
@@ -332,7 +335,15 @@ def helps(utility: Mapping[str, Any]) -> Answer:
     seeds = f"{utility['seeds']} seed{'s' if utility['seeds'] != 1 else ''}"
     power = f"{' to '.join(patients)} patients and {seeds} would show {' to '.join(limits)} at the least"
     unfinished = "" if utility["complete"] else "the experiment is not finished"
-    return Answer(question, grade, _sentence(sentence, seen, power, unfinished), "utility.html")
+    hint = ""
+    if hints:
+        its = "gain leaves" if len(hints) == 1 else "gains leave"
+        hint = f"a hint, no more: {len(hints)} {its} out 0 alone, but not among all comparisons"
+    few = ""
+    if utility["seeds"] < 2:
+        grade = "not measured"
+        few = "one seed cannot tell a gain from luck; the same command with --utility.seeds=4 adds seeds"
+    return Answer(question, grade, _sentence(few, sentence, seen, hint, power, unfinished), "utility.html")
 
 
 def _safe(evaluation: Mapping[str, Any]) -> Answer:
