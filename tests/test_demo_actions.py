@@ -15,7 +15,7 @@ from PIL import Image
 from pixmed_jax import pages
 from pixmed_jax.data import volumes
 from pixmed_jax.demo import view
-from pixmed_jax.demo.actions import Actions, Asked
+from pixmed_jax.demo.actions import Actions, Asked, with_seed
 from pixmed_jax.demo.scene import AS_DRAWN, pack, room, unpack
 from pixmed_jax.errors import PixmedError
 
@@ -183,8 +183,10 @@ def test_of_a_volume_the_slice_with_most_tumour(actions, asked, tmp_path):
     ("name", "data", "told"),
     [
         ("a.png", b"\x89PNG\r\n\x1a\n" + b"x" * 500, "a.png: cannot be decoded"),
-        ("a.png", b"", "a.png: 0 bytes"),
-        ("a.svg", b"<svg xmlns='http://www.w3.org/2000/svg'/>", "a.svg: "),
+        ("a.png", b"", "a.png: 0 bytes, an empty file;"),
+        ("a.npy", b"", "a.npy: 0 bytes, an empty file;"),
+        ("a.svg", b"<svg xmlns='http://www.w3.org/2000/svg'/>", "a.svg: is no mask; give a picture or a"),
+        ("a.txt", b"a mask", "a.txt: is no mask; give a picture or a volume (.bmp, .dcm"),
         ("a.npy", b"\x93NUMPY\x01\x00" + b"\xff" * 200, "a.npy: "),
         ("a.nii.gz", b"\x1f\x8b" + b"\x00" * 100, "a.nii.gz: "),
         ("a", b"\x80\x04cos\nsystem\n", "a: "),
@@ -224,6 +226,15 @@ def test_a_model_that_is_told_the_class_alone():
 def test_what_no_canvas_sends(actions, asked, mask):
     with pytest.raises(PixmedError, match="reload the page"):
         actions.answer(asked._replace(mask=mask))
+
+
+@pytest.mark.parametrize(("typed", "taken"), [(-5, 0), (99999999999, 2**32 - 1)])
+def test_a_seed_that_there_is_not(asked, typed, taken):
+    corrected, changes, line = with_seed(asked._replace(seed=typed))
+    assert (corrected.seed, changes) == (taken, {"seed": taken})
+    assert line == f"seed: {typed} is not from 0 to 4294967295; {taken} is taken"
+    for seed in (0, 2**32 - 1, None):  # and an empty field is 0
+        assert with_seed(asked._replace(seed=seed)) == (asked._replace(seed=seed), {}, "")
 
 
 def test_a_class_that_there_is_not(actions, asked):

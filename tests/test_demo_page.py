@@ -15,7 +15,7 @@ import urllib.request
 import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -34,11 +34,19 @@ if importlib.util.find_spec("gradio") is None:
 
 
 @contextmanager
-def served(folder: Path, port: int = 0, largest: str = "32mb") -> Iterator[str]:
-    """The address of a page, served by another process whose temporary files lie in `folder`."""
+def served(folder: Path, port: int = 0, largest: str = "32mb", told: Path | None = None) -> Iterator[str]:
+    """The address of a page, served by another process whose temporary files lie in `folder`.
+
+    told: a file for what it prints beside that.
+    """
     environment = {**os.environ, "TMPDIR": str(folder), "PYTHONPATH": str(runs.ROOT), "PYTHONWARNINGS": ""}
     command = [sys.executable, str(runs.ROOT / "tests" / "demo_models.py"), str(port), largest]
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+    with (
+        told.open("w") if told else nullcontext() as errors,
+        subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True
+        ) as process,
+    ):
         try:
             yield process.stdout.readline().strip()
         finally:
@@ -51,9 +59,22 @@ def temporary(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def address(temporary):
-    with served(temporary) as address:
+def told(tmp_path_factory):
+    """What the server of `address` prints."""
+    return tmp_path_factory.mktemp("told") / "stderr"
+
+
+@pytest.fixture(scope="module")
+def address(temporary, told):
+    with served(temporary, told=told) as address:
         yield address
+
+
+@pytest.fixture
+def printed(address, told):
+    """What the server has printed since the test began."""
+    before = len(told.read_text())
+    return lambda: told.read_text()[before:]
 
 
 def files(folder: Path) -> list[Path]:
@@ -299,6 +320,49 @@ def test_a_slider_moves_the_tumour(open_page):
     assert one(browser, "#right input[type=number]").get_attribute("value") == "0"
     kept = browser.execute_script("return JSON.stringify(localStorage) + JSON.stringify(sessionStorage)")
     assert "stroke" not in kept and "data:image" not in kept  # no mask and no image stays in the browser
+
+
+@pytest.mark.parametrize(("typed", "taken"), [("-5", "0"), ("99999999999", "4294967295")])
+def test_a_mistyped_seed_is_put_right_in_a_line(open_page, printed, typed, taken):
+    browser = open_page()
+    seed, keys = one(browser, "#seed input"), pytest.importorskip("selenium.webdriver").Keys
+    seed.send_keys(keys.CONTROL, "a")
+    seed.send_keys(typed, keys.TAB)
+    wait(lambda: seed.get_attribute("value") == taken)
+    assert wait(lambda: find(browser, "#note .fault"))[0].text.endswith(f"4294967295; {taken} is taken")
+    find(browser, "#number label")[1].click()  # all else goes on
+    wait(lambda: len(find(browser, ".tiles img")) == 4 and not find(browser, "#note .fault"))
+    assert not find(browser, ".toast-body") and "Traceback" not in printed()
+
+
+def test_a_number_half_typed_beside_a_slider_is_no_fault(open_page, printed):
+    browser = open_page()
+    before = image(browser)
+    size, keys = one(browser, "#size input[type=number]"), pytest.importorskip("selenium.webdriver").Keys
+    size.send_keys(keys.CONTROL, "a")
+    size.send_keys("9")  # of 90, and below the least
+    wait(lambda: image(browser) != before)
+    assert tumor(browser).sum() < scene().tumor.sum() / 4
+    assert not find(browser, ".toast-body") and "Traceback" not in printed()
+
+
+def test_gradio_s_own_messages_can_be_read(open_page):
+    """On dark ground, also in a browser that asks for light pages."""
+    browser = open_page()
+    light = [{"name": "prefers-color-scheme", "value": "light"}]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": light})
+    try:
+        browser.refresh()
+        wait(lambda: find(browser, "canvas.board"))
+        ground = browser.execute_script(
+            """const box = document.body.appendChild(document.createElement("div"));
+               box.style.background = "var(--background-fill-secondary)";
+               return getComputedStyle(document.querySelector(".gradio-container")
+                 .appendChild(box)).backgroundColor;"""
+        )
+    finally:
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+    assert max(map(int, re.findall(r"\d+", ground))) < 64, ground
 
 
 def test_what_is_saved_is_what_is_seen(open_page):

@@ -20,7 +20,7 @@ from pixmed_jax.demo import serve
 from pixmed_jax.demo.painter import open_painter
 from pixmed_jax.demo.scene import Placement, placed
 from pixmed_jax.demo.serve import WEIGHTS
-from pixmed_jax.errors import PixmedError
+from pixmed_jax.errors import OptionError, PixmedError
 from pixmed_jax.training import checkpoint
 
 PATIENTS = range(2000, 2006)  # the weights know 0 to 479
@@ -110,3 +110,10 @@ def test_gradio_missing_is_one_line(monkeypatch):
     monkeypatch.setattr(serve.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(PixmedError, match=r'pip install "pixmed-jax\[demo\]"'):
         serve.demo(None)
+
+
+def test_a_step_without_a_run_is_refused(monkeypatch):
+    """The weights that come with the project are of one, and are not opened."""
+    monkeypatch.setattr(serve, "open_painter", None)
+    with pytest.raises(OptionError, match=r"demo\.step=77: .* one step; leave it out, or give --workdir"):
+        serve.demo(None, step="77")

@@ -96,8 +96,10 @@ def opened(path: Path, reader: Callable[[Path, str], Array], wanted: str = "imag
         if not path.is_file():
             raise PixmedError(f"{path}: not a file; check data.dir")
         size = path.stat().st_size
-        if not 0 < size <= MAX_FILE:
-            raise PixmedError(f"{path}: {size} bytes, not 1 to {MAX_FILE}; export it again")
+        if not size:
+            raise PixmedError(f"{path}: 0 bytes, an empty file; export it again")
+        if size > MAX_FILE:
+            raise PixmedError(f"{path}: {size} bytes, over {MAX_FILE}; export it again")
         array = reader(path, wanted)
         check(str(path), array.shape, array.dtype)
         return array._replace(read=lambda: _guarded_read(path, array))

@@ -130,8 +130,10 @@ def _checked(path: Path) -> Iterator[Image.Image]:
         if not path.is_file():  # a pipe or a device would block or never end
             raise PixmedError(f"{path}: not a file; check data.dir")
         size = path.stat().st_size
-        if not 0 < size <= MAX_BYTES:
-            raise PixmedError(f"{path}: {size} bytes, not 1 to {MAX_BYTES}; export the slice again")
+        if not size:
+            raise PixmedError(f"{path}: 0 bytes, an empty file; export the slice again")
+        if size > MAX_BYTES:
+            raise PixmedError(f"{path}: {size} bytes, over {MAX_BYTES}; export the slice again")
         # By handle: of a path pillow maps plain TIFFs into memory, and mixes up the pixels of those that lie.
         with path.open("rb") as file, Image.open(file, formats=FORMATS) as image:
             _check_header(path, image)

@@ -30,6 +30,8 @@ def slices(path: Path, axis: str, tumors: int) -> list[tuple[str, str, np.ndarra
     """
     if path.suffix.lower() in decode.SUFFIXES:
         return [(path.name, "", decode.read_mask(path))]
+    if not volumes.is_volume(path):
+        raise PixmedError(f"{path}: is no mask; give a picture or a volume ({', '.join(SUFFIXES)})")
     array = volumes.open_array(path, "mask")
     pictures = volumes.stack(array, array.read(), axis)
     deep = len(pictures) > 1

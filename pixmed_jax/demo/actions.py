@@ -17,6 +17,7 @@ from pixmed_jax.demo.scene import AS_DRAWN, Placement, Scene, advice, placed
 from pixmed_jax.errors import PixmedError
 
 Changes = dict[str, Any]
+SEEDS = 2**32
 # What `data/edits.py` refuses is drawn here, with a word about it.
 _ADVICE = {
     "too small": "Smaller than any tumour it has learnt from.",
@@ -38,6 +39,16 @@ class Asked(NamedTuple):
     down: float
     number: int
     seed: int | None
+
+
+def with_seed(asked: Asked) -> tuple[Asked, Changes, str]:
+    """The page with a seed that there is, what changes by that, and a line about it."""
+    typed = asked.seed or 0
+    seed = min(max(typed, 0), SEEDS - 1)
+    if seed == typed:
+        return asked, {}, ""
+    line = f"seed: {typed} is not from 0 to {SEEDS - 1}; {seed} is taken"
+    return asked._replace(seed=seed), {"seed": seed}, line
 
 
 class Actions:
@@ -62,7 +73,7 @@ class Actions:
 
     def again(self, asked: Asked) -> Changes:
         """The same with the next seed."""
-        seed = ((asked.seed or 0) + 1) % 2**32
+        seed = ((asked.seed or 0) + 1) % SEEDS
         return self.answer(asked._replace(seed=seed)) | {"seed": seed}
 
     def uploaded(self, asked: Asked, file: Path) -> Changes:

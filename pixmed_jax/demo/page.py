@@ -13,7 +13,7 @@ import gradio as gr
 
 from pixmed_jax import pages
 from pixmed_jax.demo import view
-from pixmed_jax.demo.actions import Actions, Asked, Changes
+from pixmed_jax.demo.actions import Actions, Asked, Changes, with_seed
 from pixmed_jax.demo.painter import NUMBERS, Painter
 from pixmed_jax.demo.scene import SHIFTS, SIZES
 from pixmed_jax.errors import PixmedError
@@ -33,6 +33,16 @@ _TOLD = {  # what a model knows of a slice, by its condition
     "anatomy": "tumour, head and kinds of tissue",
     "label": "the class of the tumour alone",
 }
+_SLIDERS = (("size", "Size", SIZES), ("right", "Left, right", SHIFTS), ("down", "Up, down", SHIFTS))
+# What is half typed beside a slider, such as the 9 of 90; the last of what is sent are the fields of `Asked`.
+_WITHIN = """(...sent) => {
+  for (const [i, low, high] of LIMITS)
+    sent[sent.length + i] = Math.min(Math.max(sent[sent.length + i], low), high);
+  return sent;
+}""".replace(
+    "LIMITS",
+    str([[Asked._fields.index(name) - len(Asked._fields), *limits] for name, _, limits in _SLIDERS]),
+)
 _KEEP = """(file) => {
   if (!file) return;
   const link = document.createElement("a");
@@ -67,23 +77,18 @@ def page(painter: Painter) -> gr.Blocks:
             with gr.Column(elem_id="controls", min_width=240):
                 parts["note"] = gr.HTML("", apply_default_css=False, elem_id="note")
                 parts["label"] = _radio("label", "Tumour", painter.tumors, asked.label)
-                for name, told, limits in (
-                    ("size", "Size", SIZES),
-                    ("right", "Left, right", SHIFTS),
-                    ("down", "Up, down", SHIFTS),
-                ):
+                for name, told, limits in _SLIDERS:
                     value = getattr(asked, name)
                     parts[name] = gr.Slider(
                         *limits, value, step=1, label=told, elem_id=name, visible=maps, buttons=[]
                     )
                 parts["number"] = _radio("number", "Images", NUMBERS, asked.number)
                 with gr.Row(elem_id="seeds"):
+                    # Without bounds: gradio would answer nothing while the seed lies beyond them.
                     parts["seed"] = gr.Number(
                         asked.seed,
                         label="Seed",
                         precision=0,
-                        minimum=0,
-                        maximum=2**32 - 1,
                         elem_id="seed",
                         min_width=80,
                     )
@@ -98,9 +103,8 @@ def page(painter: Painter) -> gr.Blocks:
         inputs = [parts[name] for name in Asked._fields]
 
         def on(event: Callable, action: Callable[..., Changes], name: str, *more: Any) -> Any:
-            return event(
-                _handler(action, parts, len(more)), [*more, *inputs], [*parts.values()], api_name=name, **_ONE
-            )
+            handler = _handler(action, parts, len(more))
+            return event(handler, [*more, *inputs], [*parts.values()], api_name=name, js=_WITHIN, **_ONE)
 
         for name in ("label", "size", "right", "down", "number", "seed"):
             on(parts[name].input, actions.answer, name)
@@ -120,10 +124,12 @@ def _handler(action: Callable[..., Changes], parts: dict[str, Any], more: int) -
 
     def handle(*values: Any) -> list[Any]:
         first, asked = values[:more], Asked(*values[more:])
+        asked, changes, line = with_seed(asked)
         try:
-            changes = action(asked, *first) | {"note": ""}
+            changes |= action(asked, *first)
         except PixmedError as error:
-            changes = {"note": pages.render("pixmed_jax.demo", "fault.html.j2", line=str(error))}
+            line = str(error)
+        changes["note"] = pages.render("pixmed_jax.demo", "fault.html.j2", line=line) if line else ""
         return [changes.get(name, gr.skip()) for name in parts]
 
     return handle

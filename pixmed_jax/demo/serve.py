@@ -16,7 +16,7 @@ from threading import Event
 from typing import Any
 
 from pixmed_jax.demo.painter import Painter, open_painter
-from pixmed_jax.errors import PixmedError
+from pixmed_jax.errors import OptionError, PixmedError
 
 WEIGHTS = Path(__file__).parents[1] / "weights" / "demo"
 HOST = "127.0.0.1"
@@ -42,6 +42,11 @@ def demo(
     port: 0 takes any that is free. browser: open the page in one. layout: the folder of a run of
     configs/layout.py, or of its export, which then draws the heads.
     """
+    if workdir is None and step != "newest":
+        raise OptionError(
+            f"demo.step={step}: the weights that come with the project are of one step; leave it out, or "
+            "give --workdir, the folder of a run"
+        )
     if importlib.util.find_spec("gradio") is None:
         raise PixmedError('--mode=demo needs gradio; pip install "pixmed-jax[demo]", or -e ".[demo]"')
     painter = open_painter(workdir or WEIGHTS, step, layout)
