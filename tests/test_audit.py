@@ -134,7 +134,7 @@ def test_by_slice_the_page_and_the_card_know_no_patients(evaluated, tmp_path, mo
         f"{len(dataset.rows['train'])} training slices of unknown patients",
         f"{len(dataset.rows['test'])} real slices of unknown patients",
         "the numbers are too good",
-        "bootstrap over slices",
+        "over slices",
     ):
         assert words in text
     assert "whom nobody can have copied" not in text and not re.search(r"\d patients", text)

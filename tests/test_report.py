@@ -12,6 +12,7 @@ import pytest
 import runs
 from PIL import Image
 
+from pixmed_jax import pages, pictures
 from pixmed_jax.evaluation import evaluate, report
 
 HOSTILE = "<script>alert('x')</script>&\"><img src=http://evil.example/x onerror=alert(1)>"
@@ -196,6 +197,32 @@ def test_the_head_says_what_the_data_are(run, source, folder, about, head):
     drawn = source == "phantom"
     assert ("mean such a phantom" in text) == drawn
     assert ("keeps that patient recognisable" in text) != drawn
+
+
+def test_words_are_explained_and_units_named(run, page):
+    text = Page(page).text
+    config = json.loads((run[0] / "config.json").read_text())
+    assert f"<title>{config['name']} ({config['preset']}) on drawn phantoms: evaluation</title>" in page
+    for words in ("KID: how far generated slices as a whole are from real ones; less is", "Dice: how much"):
+        assert words in text
+    assert f"python launch.py --workdir={run[0]} --mode=audit" in text
+    assert "on cpu" in text and "cpu: cpu" not in text
+    charts = [base64.b64decode(data).decode() for data in re.findall(r'svg\+xml;base64,([^"]+)', page)]
+    (held_out,) = [svg for svg in charts if "score on held-out patients" in svg]
+    assert "<!-- SSIM -->" in held_out  # which score it is
+    figures = [attributes for tag, attributes in Page(page).tags if tag == "figure"]
+    assert sum("tabindex" in attributes for attributes in figures) == 3  # those over time can be enlarged
+
+
+def test_tissues_are_explained():
+    """What the classes of a map of the anatomy are, where it has them."""
+    explained = "tissue_1 to tissue_4: the rest of the head by its brightness"
+    for classes, there in (
+        (("glioma", "tissue_1", "tissue_2", "tissue_3", "tissue_4"), True),
+        (("glioma", "head"), False),
+    ):
+        legend = pages.render("pixmed_jax.evaluation", "legend.html.j2", legend=pictures.legend(classes))
+        assert (explained in legend) == there
 
 
 def test_a_region_that_no_slice_has(run):

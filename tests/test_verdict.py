@@ -195,6 +195,19 @@ def test_by_slice_nothing_is_new_or_safe_and_what_is_found_still_is(patients):
     assert f"with the {whose}'s own map" in one.sentence
 
 
+def test_the_page_has_the_whole_command(tmp_path):
+    """With the folder of the run, and no full stop inside of what is copied."""
+    of = {one["question"]: one for one in verdict.shown(verdict.answers({}), tmp_path / "my run")}
+    new = of["New?"]
+    assert (new["words"], new["rest"]) == ("Not measured; run ", ".")
+    assert new["command"] == f"python launch.py '--workdir={tmp_path}/my run' --mode=audit"
+    utility = {"utility": {"why": "of another config; run --mode=utility --fresh"}}
+    found = {one["question"]: one for one in verdict.shown(verdict.answers(utility), tmp_path)}
+    assert found["Helps?"]["command"].endswith(" --mode=utility --fresh")
+    (said,) = verdict.shown([verdict.Answer("New?", "yes", "0 of 5 are copies.", "")], tmp_path)
+    assert (said["words"], said["command"], said["rest"]) == ("0 of 5 are copies.", "", "")
+
+
 def test_refresh_changes_the_verdict_and_nothing_else(tmp_path):
     (tmp_path / "report").mkdir()
     page = tmp_path / "report" / "index.html"
@@ -205,6 +218,7 @@ def test_refresh_changes_the_verdict_and_nothing_else(tmp_path):
     page.write_text(f"before\n{verdict.START}old{verdict.END}\nafter é")
     assert verdict.refresh(tmp_path)
     first = page.read_text()
+    assert f"<code>python launch.py --workdir={tmp_path} --mode=utility</code>." in first
     assert first.startswith("before\n<!-- verdict -->") and first.endswith(
         "<!-- end of the verdict -->\nafter é"
     )

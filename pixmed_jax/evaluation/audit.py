@@ -121,8 +121,8 @@ def audit(
         redrawn=redrawn_sheet and pictures.data_uri(redrawn_sheet),
         charts=_charts(found),
         **facts.described(config),
-        of_folder=judged and verdict.of_folder(judged.entry),
-        of_generator=[answer._replace(page="") for answer in _answers(told)],
+        of_folder=judged and verdict.shown(verdict.of_folder(judged.entry), workdir),
+        of_generator=verdict.shown([answer._replace(page="") for answer in _answers(told)], workdir),
         sheets=sheets,
     )
     path = workdir / "report" / "audit.html"

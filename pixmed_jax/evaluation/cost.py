@@ -50,7 +50,7 @@ def _on(device: jax.Device, model: Generator | Network | Restorer) -> dict[str, 
         times.append(time.perf_counter() - started)
     low, median, high = np.percentile(times[_WARM:], [5, 50, 95])
     return {
-        "device": f"{device.platform}: {device.device_kind}",
+        "device": device.platform + f": {device.device_kind}" * (device.device_kind != device.platform),
         "median": float(median),
         "low": float(low),
         "high": float(high),

@@ -93,13 +93,15 @@ def of(config: Mapping[str, Any], dataset: Dataset, split: str, step: int) -> di
 
 
 def described(config: Mapping[str, Any]) -> dict[str, Any]:
-    """For a page's head: "data", what these are as the config or the project says, else the folder's name;
-    "phantoms", whether they are drawn, so that "real" and "patient" do not mean what they say.
+    """For a page's head: "title"; "data", what these are as the config or the project says, else the folder's
+    name; "phantoms", whether they are drawn, so that "real" and "patient" do not mean what they say.
     """
     source, folder = config["data"]["source"], Path(config["data"]["dir"]).name
     known, _ = KNOWN.get(source, (None, None))
     data = config.get("about", {}).get("data") or known or (f"folder {folder}" if folder else source)
-    return {"data": data, "phantoms": source == "phantom"}
+    on = "drawn phantoms" if source == "phantom" else folder if source == "folder" and folder else source
+    title = f"{config['name']} ({config['preset']}) on {on}"
+    return {"title": title, "data": data, "phantoms": source == "phantom"}
 
 
 def patients_known(dataset: Dataset, rows: Iterable[int]) -> bool:

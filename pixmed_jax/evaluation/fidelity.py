@@ -186,7 +186,7 @@ def _odd(generated: np.ndarray, of_generated: np.ndarray, real: np.ndarray, of_r
     apart = distribution.distances(of_generated, of_real)
     rows = np.argsort(-apart.min(1), kind="stable")[:_ODD]
     columns = {"generated": generated[rows], "nearest real": real[apart[rows].argmin(1)]}
-    return pictures.data_uri(pictures.grid(columns, [f"{apart[row].min():.1f} away" for row in rows]))
+    return pictures.data_uri(pictures.grid(columns, [f"distance\n{apart[row].min():.1f}" for row in rows]))
 
 
 def _masks(generated: np.ndarray, real: Slices, found: mask_fidelity.Found) -> str:

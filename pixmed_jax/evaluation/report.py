@@ -18,6 +18,7 @@ from pixmed_jax.evaluation import facts, fidelity, verdict
 from pixmed_jax.pictures import data_uri, legend
 
 UNITS = {"ssim": ("SSIM", "{:.3f}"), "psnr": ("PSNR, dB", "{:.2f}"), "mse": ("MSE", "{:.5f}")}
+_SCORES = {"ssim": "SSIM", "1-ssim": "1 − SSIM", "psnr": "PSNR, dB", "dice": "Dice"}
 REGIONS = {"full": "whole image", "head": "inside the head", "tumor": "inside the mask"}
 _AUGMENTATIONS = {
     "augmentation.png": "What training makes of one of its slices",
@@ -56,7 +57,7 @@ def write(
             "discriminator losses": "discriminator/",
             "score on held-out patients": "held_out/",
         },
-        answers=verdict.answers(evaluation),
+        answers=verdict.shown(verdict.answers(evaluation), workdir),
         regions=REGIONS,
         titles=TITLES,
         ahead=_ahead(evaluation),
@@ -156,21 +157,26 @@ def _curves(records: Sequence[Mapping[str, float]], charts: Mapping[str, str]) -
     """Charts that have any curve, as data URIs of SVG pictures; norms of gradients are left out."""
     known = sorted({name for record in records for name in record if not name.endswith("norm")})
     labels = {
-        title: {name: name.split("/")[1] for name in known if name.startswith(begin)}
+        title: {name: _label(name.split("/")[1]) for name in known if name.startswith(begin)}
         for title, begin in charts.items()
     }
     return [chart(title, records, names) for title, names in labels.items() if names]
 
 
+def _label(score: str) -> str:
+    return _SCORES.get(score, score)
+
+
 def chart(title: str, records: Sequence[Mapping[str, float]], labels: Mapping[str, str]) -> str:
-    """Curves over the steps: {name in the records: its label}."""
+    """Curves over the steps: {name in the records: its label}; a single one is named at its axis."""
     figure = Figure(figsize=(4.6, 2.8), layout="constrained")
     axes = figure.subplots()
     for name, label in labels.items():
         points = [(r["step"], r[name]) for r in records if r.get(name) is not None]
         if points:
             axes.plot(*zip(*points, strict=True), label=label, linewidth=1.4)
-    styled(axes, title, x="step", grid=True, legend="upper right" if len(labels) > 1 else None)
+    one = next(iter(labels.values())) if len(labels) == 1 else ""
+    styled(axes, title, x="step", y=one, grid=True, legend=None if one else "upper right")
     return chart_uri(figure)
 
 

@@ -6,7 +6,9 @@ writes its part of report/index.html again when a later stage has measured more.
 """
 
 import json
-from collections.abc import Mapping
+import re
+import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +19,7 @@ from pixmed_jax import workdir as run_folder
 from pixmed_jax.errors import listing
 from pixmed_jax.metrics import artefacts
 
+_MODE = re.compile(r"(--mode=\w+(?: --fresh)?)")
 START, END = "<!-- verdict -->", "<!-- end of the verdict -->"
 
 # KID in units of the distance between two sets of real patients, its floor or half of that of two halves of
@@ -69,6 +72,16 @@ def answers(evaluation: Mapping[str, Any]) -> list[Answer]:
     ]
 
 
+def shown(told: Sequence[Answer], workdir: Path) -> list[dict[str, str]]:
+    """Answers as pages show them: where a sentence names a mode to run, "command" is the whole command."""
+    rows = []
+    for one in told:
+        words, mode, rest = (*_MODE.split(one.sentence, maxsplit=1), "", "")[:3]
+        command = shlex.join(["python", "launch.py", f"--workdir={workdir}", *mode.split()]) if mode else ""
+        rows.append({**one._asdict(), "words": words, "command": command, "rest": rest})
+    return rows
+
+
 def audited(workdir: Path, step: int, config: str) -> dict[str, Any]:
     """The entry "memorisation": the last audit's, if it was of this step, else why there is none."""
     path = workdir / run_folder.AUDIT
@@ -76,7 +89,7 @@ def audited(workdir: Path, step: int, config: str) -> dict[str, Any]:
     if not told:
         return {"ratio": None, "copies": None, "auc": None, "why": "not measured; run --mode=audit"}
     if (told["step"], told["config"]) != (step, config):
-        why = f"the audit was of step {told['step']}; run --mode=audit again"
+        why = f"the audit was of step {told['step']}; for this one run --mode=audit"
         return {"ratio": None, "copies": None, "auc": None, "why": why}
     return dict(told["memorisation"])
 
@@ -192,7 +205,7 @@ def refresh(workdir: Path) -> bool:
     if not start or not end:
         return False
     told = answers(json.loads(path.read_text(encoding="utf-8")))
-    part = pages.render("pixmed_jax.evaluation", "verdict.html.j2", answers=told)
+    part = pages.render("pixmed_jax.evaluation", "verdict.html.j2", answers=shown(told, workdir))
     run_folder.write_text(page, f"{before}{part.strip()}{after}")
     return True
 
