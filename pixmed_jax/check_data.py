@@ -16,6 +16,7 @@ The output appears whole or not at all. Errors: PixmedError if a folder has noth
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from pixmed_jax import workdir as run_folder
 from pixmed_jax.data import duplicates, intensity
 from pixmed_jax.data.duplicates import Copy
 from pixmed_jax.data.survey import NO_LABELS, survey
+from pixmed_jax.data.survey_masks import label_by_masks
 from pixmed_jax.data.survey_records import Record, Survey
 from pixmed_jax.errors import PixmedError
 
@@ -56,7 +58,8 @@ def check_data(
     between = duplicates.copies(found.textures, second.textures) if second else []
     _flag_copies(found, within)
     _flag_dark(found)
-    if class_name:
+    meaning = label_by_masks(found)
+    if class_name or (meaning and options.get("label_column") == ""):
         found.faults[:] = [fault for fault in found.faults if fault.what != NO_LABELS]
 
     tables = {"files.csv": [FILE_COLUMNS, *(_row(record) for record in found.records)]}
@@ -68,7 +71,7 @@ def check_data(
         tables["duplicates_within.csv"] = [COPY_COLUMNS, *_named(within, names, names)]
     else:
         tables["duplicates.csv"] = [COPY_COLUMNS, *_named(within, names, names)]
-    page = check_data_page.page(found, second, within, between, target, class_name)
+    page = check_data_page.page(found, second, within, between, target, class_name, meaning)
 
     with run_folder.replaced(target, "give another --workdir") as draft:
         for name, rows in tables.items():
@@ -76,13 +79,20 @@ def check_data(
             csv.writer(text, lineterminator="\n").writerows(rows)
             _write(draft / name, text.getvalue())
         _write(draft / "report.html", page)
-    return "\n".join(_summary(found, second, within, between, target))
+    return "\n".join(_summary(found, second, within, between, target, meaning))
 
 
 def _summary(
-    found: Survey, second: Survey | None, within: Sequence[Copy], between: Sequence[Copy], target: Path
+    found: Survey,
+    second: Survey | None,
+    within: Sequence[Copy],
+    between: Sequence[Copy],
+    target: Path,
+    meaning: str,
 ) -> Iterable[str]:
-    counts = {fault.what: len(fault.names) or 1 for fault in found.faults}
+    counts = Counter[str]()
+    for fault in found.faults:  # one name may come with several remedies
+        counts[fault.what] += len(fault.names) or 1
     copied, known = len({c.file for c in within}), len({c.file for c in between})
     volumes = len({record.item for record in found.records if record.is_slice})
     yield (
@@ -95,6 +105,8 @@ def _summary(
         + f"; {copied:,} are copies of others in it"
         + (f", {known:,} of images in {second.root}" if second else "")
     )
+    if meaning:
+        yield f"masks: {meaning}"
     yield f"written: {target / 'report.html'} and the tables beside it"
     listed = ": " + "; ".join(f"{what} ({count:,})" for what, count in counts.items()) if counts else ""
     yield f"defects: {sum(counts.values()):,}{listed}"

@@ -28,6 +28,7 @@ def page(
     between: Sequence[Copy],
     target: Path,
     class_name: str,
+    meaning: str,
 ) -> str:
     records = found.records
     readable = [record for record in records if record.height]
@@ -38,6 +39,7 @@ def page(
         other=second.root.name if second else "",
         n=len(records),
         thing=class_name or "tumour",
+        meaning=meaning,
         unreadable=len(records) - len(readable),
         bytes=found.bytes,
         volumes=len({r.item for r in records if r.is_slice}),

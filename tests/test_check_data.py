@@ -326,6 +326,62 @@ def test_masks_whose_values_are_not_their_labels(tmp_path, slices):
         assert "data.label_column=''" in fault.remedy and "smoothing" not in fault.remedy
 
 
+def test_the_classes_of_masks_are_named_where_no_table_labels_slices(tmp_path, slices):
+    """By value, by colour and by file; each slice is labelled as training labels it."""
+    root = pairs(tmp_path / "data", slices)
+    ring = np.zeros_like(slices[0].mask)
+    ring[0] = 1
+    colours = np.array([(0, 0, 0), (255, 0, 0), (0, 255, 0)], np.uint8)
+
+    def check(told: str, classes: set[str]) -> None:
+        text = check_data(str(root), str(tmp_path / "run"), label_column="")
+        assert f"masks: 0 = background, {told}" in text.splitlines()
+        assert text.splitlines()[-1] == "defects: 0"
+        page = Page((tmp_path / "run" / "check_data" / "report.html").read_text(encoding="utf-8")).text
+        assert f"masks: 0 = background, {told}" in page and "no label" not in page
+        labels = {
+            row["file"][7:]: row["label"] for row in table(tmp_path / "run" / "check_data" / "files.csv")
+        }
+        source = folder.source(root, label_column="")
+        assert labels == dict(zip(source.files, (source.label_names[i] for i in source.labels), strict=True))
+        assert set(labels.values()) == classes
+
+    masks = [s.mask * np.uint8((1, 2, 4)[i % 3]) for i, s in enumerate(slices)]
+    for i, mask in enumerate(masks):
+        put(root / "masks" / f"{i:02}.png", np.maximum(mask, ring))
+    check("1 = class 1, 2 = class 2, 4 = class 4", {"class 1", "class 2", "class 4"})
+    for i, s in enumerate(slices):
+        put(root / "masks" / f"{i:02}.png", colours[s.mask * (1 + i % 2) | ring])
+    check("1 = red, 2 = green", {"red", "green"})
+    for i, s in enumerate(slices):
+        (root / "masks" / f"{i:02}.png").unlink()
+        put(root / "masks" / f"{i:02}_core.png", s.mask * np.uint8(255))
+        put(root / "masks" / f"{i:02}_edema.png", ring * np.uint8(255))
+    source = folder.source(root, label_column="")
+    check("1 = core, 2 = edema", {source.label_names[i] for i in source.labels})
+
+
+def test_sizes_without_a_usual_one_are_one_defect(tmp_path, slices):
+    root = pairs(tmp_path, slices)
+    for i, s in enumerate(slices[:-2]):  # the last two agree
+        put(root / "images" / f"{i:02}.png", s.image[i:])
+        put(root / "masks" / f"{i:02}.png", s.mask[i:] * np.uint8(255))
+    assert kinds(root) == {"images have 10 sizes": []}
+
+
+def test_terminal_and_page_count_alike(tmp_path, slices):
+    """One name of a defect in both folders."""
+    root = pairs(tmp_path / "data", slices)
+    for kind, twice in (("images", (0, 1)), ("masks", (2,))):
+        for i in twice:
+            Image.open(root / kind / f"{i:02}.png").save(root / kind / f"{i:02}.tif")
+    assert [fault.what for fault in survey(root).faults] == ["files share their stem with another"] * 2
+    last = check_data(str(root), str(tmp_path / "run")).splitlines()[-1]
+    assert last == "defects: 3: files share their stem with another (3)"
+    page = Page((tmp_path / "run" / "check_data" / "report.html").read_text(encoding="utf-8")).text
+    assert " 3 defects" in " ".join(page.split())
+
+
 def test_pictures_in_colour_need_a_setting(tmp_path, slices):
     root = pairs(tmp_path, slices)
     for i, s in enumerate(slices):

@@ -8,6 +8,7 @@ from PIL import Image
 
 from pixmed_jax.data import folder, tables
 from pixmed_jax.data.splits import split
+from pixmed_jax.data.survey import survey
 from pixmed_jax.errors import PixmedError
 
 REAL = Path(__file__).parents[2] / "shared" / "data" / "brain-tumor-segmentation-256"
@@ -342,6 +343,21 @@ def test_a_space_behind_a_name_is_no_other_patient_and_no_other_label(root):
     assert set(source.groups) == {"p1"}
     (root / "meta.csv").write_text(META.replace("p2", " "))
     assert "1 rows with an empty label, patient or split (c.png)" in fault(root)
+
+
+def test_names_of_two_systems_meet(tmp_path):
+    """macOS writes an accent as a character of its own; table, images and masks may come from two systems."""
+    apart, joined = "Mu\u0308ller", "M\u00fcller"
+    for image_name, mask_name, row in ((apart, joined, joined), (joined, apart, apart + ".png")):
+        root = tmp_path / str(image_name == apart)
+        put(root / "images" / f"{image_name}.png", image())
+        put(root / "masks" / f"{mask_name}_mask.png", mask())
+        (root / "meta.csv").write_text(f"file,label,patient_group\n{row},glioma,p1\n", encoding="utf-8")
+        source = folder.source(root)
+        assert (source.files, source.groups) == ((f"{image_name}.png",), ("p1",))
+        assert survey(root).faults == []
+    put(root / "images" / f"{apart}.png", image())
+    assert "files share their stem with another" in fault(root)
 
 
 def test_masks_of_one_class_each_are_in_doubt(tmp_path):

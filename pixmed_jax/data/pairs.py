@@ -5,6 +5,7 @@ where the mask is one volume with the folder's name, and single slices where eac
 No pixel is decoded. Faults are returned, with all their names.
 """
 
+import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -55,7 +56,7 @@ def path_of(thing: Path | arrays.Array) -> str:
 
 
 def scan(folder: Path, key: str) -> tuple[dict[str, Paths], list[Fault]]:
-    """{relative path without suffix: path} of the images in a folder, and what is wrong with it."""
+    """{relative path without suffix, composed: path} of the images in a folder, and what is wrong with it."""
     if not folder.is_dir():
         return {}, [Fault(f"no folder {folder.name}", [], f"set {key}")]
     paths: dict[str, Paths] = {}
@@ -67,7 +68,7 @@ def scan(folder: Path, key: str) -> tuple[dict[str, Paths], list[Fault]]:
         suffix = arrays.suffix(path)
         if suffix not in decode.SUFFIXES and not volumes.is_volume(path):
             others.add(path.suffix or path.name)
-        elif (stem := stem_of(name)) in paths:
+        elif (stem := composed(stem_of(name))) in paths:
             twice.append(f"{folder.name}/{name}")
         else:
             paths[stem] = (path,)
@@ -76,6 +77,11 @@ def scan(folder: Path, key: str) -> tuple[dict[str, Paths], list[Fault]]:
         seen = f" but files of {listing(sorted(others))}" if others else ""
         faults.append(Fault(f"no {FORMATS} files in {folder.name}{seen}", [], f"set {key}"))
     return paths, faults
+
+
+def composed(name: str) -> str:
+    """A name with its accents in one character each (NFC): macOS parts them, and other systems do not."""
+    return unicodedata.normalize("NFC", name)
 
 
 def stem_of(name: str) -> str:

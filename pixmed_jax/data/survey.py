@@ -32,6 +32,7 @@ from pixmed_jax.data.survey_index import (
     read_table,
     reason_of,
 )
+from pixmed_jax.data.survey_masks import flag_values
 from pixmed_jax.data.survey_records import Record, Survey
 from pixmed_jax.errors import PixmedError, listing
 from pixmed_jax.progress import watched
@@ -58,8 +59,9 @@ def survey(
         raise PixmedError(f"{root}: no such folder; set --data or --against")
     index = Index(root, axis, [], [], [], {}, [])
     two_folders = (root / images).is_dir()
+    classes: tuple[str, ...] = ()
     if two_folders:
-        index_pairs(index, images, masks)
+        classes = index_pairs(index, images, masks)
     else:
         index_classes(index)
     records, faults = index.records, index.faults
@@ -88,7 +90,7 @@ def survey(
         )
     blank = duplicates.Texture(*(np.zeros_like(part) for part in readable[0]))
     textures = duplicates.stack([blank if texture is None else texture for texture, _ in results])
-    found = Survey(root, records, textures, faults, reader, sum(index.sizes))
+    found = Survey(root, records, textures, faults, reader, sum(index.sizes), classes)
     notes: dict[tuple[str, str], dict[int, str]] = {}
     for row, (_, faults_of_row) in enumerate(results):
         for what, name, remedy in faults_of_row:
@@ -96,7 +98,7 @@ def survey(
     for (what, remedy), names in notes.items():
         found.flag(what, remedy, names)
     _flag_volumes(found)
-    _flag_values(found)
+    flag_values(found)
     _flag_odd_ones(found)
     if two_folders:  # a folder of classes is read in grey where that is asked for
         _flag_colour(found)
@@ -146,7 +148,7 @@ def _read_mask(root: Path, reader: Reader, record: Record) -> list[tuple[str, st
     if record.height and mask.shape != (record.height, record.width):
         name = f"{record.mask}: {_by(*mask.shape)} for an image of {_by(record.height, record.width)}"
         notes.append((OTHER_SIZE, name, "export both at one size"))
-    record.mask_values = frozenset(encodings.counts(mask))
+    record.mask_counts = encodings.counts(mask)
     if not mask.any() and not record.is_slice:
         notes.append(("masks are empty", record.mask, _EMPTY))
     elif mask.all():
@@ -178,50 +180,6 @@ def _by(height: int, width: int) -> str:
     return f"{width} x {height}"
 
 
-def _flag_values(found: Survey) -> None:
-    """Masks that `masks` cannot decode, by the values of all."""
-    names = sorted({record.label for record in found.records} - {""})
-    held_by: dict[str, set[int]] = {}  # of all slices of a volume together
-    for record in found.records:
-        held_by.setdefault(record.mask, set()).update(record.mask_values)
-    values = [held_by[record.mask] for record in found.records]
-    several = [v for record, v in zip(found.records, values, strict=True) if len(record.masks) > 1]
-    try:
-        coloured = bool(encodings.colours(values, names))
-    except PixmedError as error:
-        what, _, remedy = str(error).partition("; ")
-        found.flag(
-            what, remedy, {r: found.records[r].mask for r, v in enumerate(values) if max(v, default=0) > 255}
-        )
-        return
-    if coloured:
-        return
-    classes = [f"class {v}" for v in range(1, max((max(v, default=0) for v in several), default=0) + 1)]
-    encoding = encodings.recognise(values, names, classes)
-    known = {0, *encoding.values}
-    odd = {
-        row: f"{found.records[row].mask}: values {listing([str(v) for v in sorted(held)], 8)}"
-        for row, held in enumerate(values)
-        if not (held <= {0, 1} or held <= {0, 255} or held <= known)
-    }
-    if odd and names and encodings.recognise(values, ()).own:  # without the labels each value is a class
-        found.flag("masks hold values that no label names", encodings.MISREAD, odd)
-        return
-    remedy = f"save them without smoothing, as 0 and 255 or 0 to {max(1, len(names))}"
-    found.flag("masks hold values that are no class (interpolated?)", remedy, odd)
-    told = {
-        row: (set(record.mask_values), names.index(record.label))
-        for row, record in enumerate(found.records)
-        if record.label and len(record.masks) == 1
-    }
-    held_here, labels = zip(*told.values(), strict=True) if told else ((), ())
-    odd = {}
-    for place in encodings.misread(held_here, labels, encoding):
-        row = list(told)[place]
-        odd[row] = f"{found.records[row].file}: {encodings.told_misread(*told[row], encoding)}"
-    found.flag("masks do not hold the value of their label", encodings.MISREAD, odd)
-
-
 def _flag_odd_ones(found: Survey) -> None:
     """Images of another size or kind than most."""
     readable = {row: record for row, record in enumerate(found.records) if record.height}
@@ -231,7 +189,10 @@ def _flag_odd_ones(found: Survey) -> None:
         (sizes, "size", "they are padded to a square and resized in training; check that this is meant"),
         (kinds, "kind", "training refuses a mixture: convert them"),
     ):
-        usual = Counter(values.values()).most_common(1)[0][0]
+        usual, count = Counter(values.values()).most_common(1)[0]
+        if thing == "size" and 2 * count <= len(values):  # cut-outs, each of its own size
+            found.faults.append(Fault(f"images have {len(set(values.values()))} sizes", [], remedy))
+            continue
         odd = {r: f"{found.records[r].whole}: {value}" for r, value in values.items() if value != usual}
         found.flag(f"images of another {thing} than most, {usual}", remedy, odd)
 

@@ -76,11 +76,12 @@ def _one(paths: pairs.Paths) -> Path:
     return paths[0] if len(paths) == 1 else paths[0].parent
 
 
-def index_pairs(index: Index, images: str, masks: str) -> None:
+def index_pairs(index: Index, images: str, masks: str) -> tuple[str, ...]:
+    """Fill in the index; returns the classes that the masks' files name."""
     root = index.root
     image_paths, faults = pairs.scan(root / images, "check_data.images")
     mask_paths, mask_faults = pairs.scan(root / masks, "check_data.masks")
-    entries, _, pair_faults = pairs.pair(image_paths, mask_paths)
+    entries, classes, pair_faults = pairs.pair(image_paths, mask_paths)
     masks_of = {entry.stem: entry.masks for entry in entries}
     lone = []
     in_order = sorted(image_paths.items(), key=lambda entry: entry[1])
@@ -92,6 +93,7 @@ def index_pairs(index: Index, images: str, masks: str) -> None:
         index.add(record, paths, masks_of.get(stem, ()))
     pair_faults = [f._replace(names=lone) if f.what == pairs.NO_MASK else f for f in pair_faults]
     index.faults.extend([*faults, *mask_faults, *pair_faults])
+    return classes
 
 
 def index_classes(index: Index) -> None:

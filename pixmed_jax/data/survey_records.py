@@ -1,5 +1,6 @@
 """What a survey of a folder finds: a record for each image or slice, and the faults of all."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -30,8 +31,12 @@ class Record:
     maximum: float = 0
     mean: float = 0.0
     tumour_pixels: int = -1  # -1: no mask, or none that can be read
-    mask_values: frozenset[int] = frozenset()
+    mask_counts: Mapping[int, int] = field(default_factory=dict)  # pixels of each value in the mask
     defects: list[str] = field(default_factory=list)
+
+    @property
+    def mask_values(self) -> set[int]:
+        return set(self.mask_counts)
 
     @property
     def mask(self) -> str:
@@ -72,6 +77,7 @@ class Survey(NamedTuple):
     faults: list[Fault]  # each with all its names
     reader: Reader  # decodes the records by item and index
     bytes: int  # of the images' files
+    classes: tuple[str, ...] = ()  # that the masks' files name
 
     def flag(self, what: str, remedy: str, names: dict[int, str]) -> None:
         """Note a fault of records, given as {row: the name with what there is to say}."""

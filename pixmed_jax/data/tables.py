@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from pixmed_jax.data.faults import Fault, named, raise_all
-from pixmed_jax.data.pairs import stem_of
+from pixmed_jax.data.pairs import composed, stem_of
 from pixmed_jax.errors import PixmedError, listing
 
 _MAX_TABLE = 2**27
@@ -96,11 +96,13 @@ def match(
     by_file: dict[str, dict[str, str | None]] = {}
     escaping, unknown, twice, blank = [], [], [], []
     known = set(files)
-    stems = Counter(map(stem_of, files))
-    by_stem = {stem_of(name): name for name in files if stems[stem_of(name)] == 1}
+    # By the name composed, with and without the suffix, where that is in no doubt.
+    called = {name: {composed(name), composed(stem_of(name))} for name in files}
+    times = Counter(each for names in called.values() for each in names)
+    meant = {each: name for name, names in called.items() for each in names if times[each] == 1}
     for row in rows:
         written = row[file_column] or ""
-        name = written if written in known else by_stem.get(written, written)
+        name = written if written in known else meant.get(composed(written), written)
         if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts or "\\" in name:
             escaping.append(repr(name))
         elif name not in known:
