@@ -24,6 +24,7 @@ from PIL import Image
 
 import launch
 from pixmed_jax import config as configs
+from pixmed_jax.data import folder as folders
 from pixmed_jax.data.phantom import LABEL_NAMES, patient_slices
 from pixmed_jax.sampling import sample
 
@@ -218,6 +219,18 @@ def test_python_runs_as_written(page, folder, tmp_path, tmp_path_factory, monkey
         sample(run, output="runs/heads", number=3, split="train", edit="remove")
         slices_of_phantoms(tmp_path / "data")
         (tmp_path / "data" / "masks").rename("MASKS")
+    medical = bool(importlib.util.find_spec("nibabel"))
+    if page.name == "your-data.md" and medical:
+        from volume_files import nifti
+
+        for name in ("p1_visit1", "p1_visit2", "p2"):
+            for part, value in (("t1ce", 9), ("flair", 5), ("seg", 4)):
+                path = tmp_path / "BRATS" / name / f"{name}_{part}.nii.gz"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                volume = np.zeros((12, 10, 4), np.uint8)
+                volume[3:6, 3:7, 1:3] = value
+                volume[3, 3, 1:3] = 1
+                nifti(path, volume, np.eye(4))
     for text in blocks(page, "python"):
         code = compile(text, page.name, "exec")
         if page.name in ELSEWHERE:
@@ -235,6 +248,12 @@ def test_python_runs_as_written(page, folder, tmp_path, tmp_path_factory, monkey
                 assert row["source"] == mask.name and row["grade"] == ""
                 np.testing.assert_array_equal(runs.pixels(painted / "masks" / row["mask"]) > 0, inside)
                 assert inside.any()
+        if "brats" in names and medical:
+            found = folders.source("DIR", label_column="")
+            assert found.files == tuple(
+                f"{n}.nii.gz#00{k}" for n in ("p1_visit1", "p1_visit2", "p2") for k in (1, 2)
+            )
+            assert found.read(0)[0].max() > 0 and found.label_names == ("class 1", "class 4")
         if "loaders" in names and importlib.util.find_spec("torch"):
             for_pytorch, for_keras, for_tfds = names["loaders"](folder)
             assert next(iter(for_pytorch))["image"].shape == (4, 1, 32, 32)

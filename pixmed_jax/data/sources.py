@@ -82,15 +82,12 @@ class Dataset(NamedTuple):
     def check(self) -> None:
         """Read every slice of every split once; PixmedError with all that cannot be used."""
         masked = self.source.masked and self.masked
-        faults = usable.faults(
+        usable.check(
             self.source._replace(masked=masked),
             _sizes(self.size, self.load_size),
             channels=self.channels,
             class_channels=self.class_channels,
         )
-        if faults:
-            told = usable.told(self.source, faults)
-            raise PixmedError(f"{told}; repair or remove them, or set data.faulty=skip")
 
     def spread(self, name: str, count: int) -> np.ndarray:
         """Up to `count` rows of a split, to look at: labels in turn, and patients in turn in each."""

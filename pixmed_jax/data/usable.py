@@ -76,17 +76,21 @@ def faults(
     return found
 
 
-def told(source: Source, found: Mapping[int, str]) -> str:
-    """`faults` in a line."""
-    return (
-        f"{len(found)} of {len(source.files)} slices cannot be used: {listing(list(found.values()), NAMED)}"
-    )
+def check(source: Source, sizes: Sequence[int], *, channels: int, class_channels: bool = False) -> None:
+    """PixmedError with all `faults`, if there are any."""
+    found = faults(source, sizes, channels=channels, class_channels=class_channels)
+    if found:
+        raise PixmedError(
+            f"{len(found)} of {len(source.files)} slices cannot be used: "
+            f"{listing(list(found.values()), NAMED)}; repair or remove them, or set data.faulty=skip"
+        )
 
 
 def check_share(source: Source, found: Mapping[int, str], most: float) -> None:
     """Say what is left out; PixmedError where it is more than this share of all slices."""
-    line = told(source, found)
-    if len(found) > most * len(source.files):
+    count, reasons = len(source.files), listing(list(found.values()), NAMED)
+    line = f"{len(found)} of {count} slices cannot be used: {reasons}"
+    if len(found) > most * count:
         raise PixmedError(f"{line}; more than data.faulty_most={most:g} of them, so repair or remove some")
     if found:
         tell(f"{line}; left out, as data.faulty=skip says")
