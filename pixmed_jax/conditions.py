@@ -32,7 +32,8 @@ class Conditions(NamedTuple):
 
     `limits` [N, 2] are the values that 0 and 1 stand for in the images. `suffixes` go into the names of what
     is drawn from each: the volume and the slice. `scene` takes one of the maps apart for an edit; masks
-    without their slices have none. `grade` is that of what is drawn from them as they are,
+    without their slices have none. `tumors` are the classes of which a label is the one that its map has
+    most of; empty where labels are named. `grade` is that of what is drawn from them as they are,
     `parameters` what else the manifest says of each.
     """
 
@@ -45,6 +46,12 @@ class Conditions(NamedTuple):
     scene: Callable[[int], edits.Scene] | None = None
     suffixes: tuple[str, ...] = ()
     parameters: tuple[str, ...] = ()
+    tumors: tuple[str, ...] = ()
+
+    def label_of(self, label_map: np.ndarray, row: int) -> str:
+        """The label of a map that was drawn from the tumour of `row`."""
+        counts = np.bincount(label_map.ravel(), minlength=1 + len(self.tumors))[1 : 1 + len(self.tumors)]
+        return self.tumors[counts.argmax()] if counts.any() else self.labels[row]
 
 
 def of_split(workdir: Path, split: str, generator: inference.Generator) -> Conditions:
@@ -65,7 +72,17 @@ def of_split(workdir: Path, split: str, generator: inference.Generator) -> Condi
         where = survey(slices.images[i].mean(axis=-1), head, slices.masks[i] > 0)
         return edits.take_apart(maps[i], tumors, where, planes[i])
 
-    return Conditions(maps, labels, slices.groups, slices.files, slices.limits, RECONSTRUCTION, scene)
+    counted = dataset.source.counted and dataset.class_channels
+    return Conditions(
+        maps,
+        labels,
+        slices.groups,
+        slices.files,
+        slices.limits,
+        RECONSTRUCTION,
+        scene,
+        tumors=dataset.classes[:tumors] if counted else (),
+    )
 
 
 def of_labels(labels: Sequence[str], generator: inference.Generator) -> Conditions:

@@ -65,7 +65,7 @@ def told(drawn: edits.Edited, given: conditions.Conditions) -> tuple[str, ...]:
     """What the manifest says of an edit: label, patient_group, source, and EDIT_COLUMNS."""
     removed = drawn.edit == "remove"
     return (
-        NO_TUMOR if removed else given.labels[drawn.tumor_row],
+        NO_TUMOR if removed else given.label_of(drawn.map, drawn.tumor_row),
         given.groups[drawn.row],
         given.files[drawn.row],
         drawn.edit,

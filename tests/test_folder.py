@@ -53,7 +53,7 @@ def test_index_is_sorted_and_follows_the_table(root):
     source = folder.source(root)
     assert source.files == ("a.png", "b.png", "c.png")
     assert source.label_names == ("glioma", "meningioma")
-    assert source.labels.tolist() == [0, 1, 0]
+    assert source.labels.tolist() == [0, 1, 0] and not source.counted
     assert source.groups == ("p1", "p1", "p2")
     assert source.planes == ("", "", "")
 

@@ -273,6 +273,35 @@ def test_an_edited_slice_has_the_limits_and_the_format_of_its_anatomy(run, tmp_p
         assert pixels(output / "images" / row["file"]).dtype == np.uint16
 
 
+@pytest.mark.parametrize("counted", [True, False])
+def test_labels_that_were_counted_are_counted_on_the_map_that_was_painted(
+    run, generator, tmp_path, monkeypatch, counted
+):
+    """Labels contradict the maps here, as counts of a full-sized mask may after a resize or an edit."""
+    opened = conditions.open_of_run
+
+    def contradicting(workdir, config):
+        dataset = opened(workdir, config)
+        labels = (dataset.source.labels + 1) % 3
+        return dataset._replace(source=dataset.source._replace(labels=labels, counted=counted))
+
+    monkeypatch.setattr(conditions, "open_of_run", contradicting)
+    output = sample(run, output=str(tmp_path / "out"), edit="scale", number=4)
+    for row in rows(output):
+        values = pixels(output / "conditions" / row["file"])
+        tumor = values[(values > 0) & (values <= 3)]  # of one class
+        assert (row["label"] == generator.classes[tumor[0] - 1]) is counted
+
+
+def test_the_class_with_most_pixels_of_a_map():
+    blank = np.zeros((1, 3, 4))
+    given = conditions.Conditions(blank, ("b",), ("",), ("",), np.zeros((1, 2)), tumors=("a", "b"))
+    shown = np.array([[0, 2, 2, 3], [1, 1, 1, 3], [3, 3, 3, 3]], np.uint8)  # 3 is the head
+    assert given.label_of(shown, 0) == "a"
+    assert given.label_of(np.where(shown < 3, 0, shown), 0) == "b"  # no tumour: what the slice is called
+    assert given._replace(tumors=()).label_of(shown, 0) == "b"
+
+
 def test_a_removed_tumour(run, tmp_path):
     output = sample(run, split="train", edit="remove", number=4, output=str(tmp_path / "out"))
     for row in rows(output):

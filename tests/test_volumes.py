@@ -225,7 +225,7 @@ def test_classes_without_a_table(tmp_path, capsys):
     assert source.label_names == ("class 1", "class 2", "class 4")
     np.testing.assert_array_equal(source.read(0)[1], field(1, 2, 3))
     np.testing.assert_array_equal(source.read(1)[1], field(3, 1))
-    assert source.labels.tolist() == [2, 0]  # the class with most pixels
+    assert source.labels.tolist() == [2, 0] and source.counted  # the class with most pixels
     assert "0 = background, 1 = class 1, 2 = class 2, 4 = class 4" in capsys.readouterr().err
 
 

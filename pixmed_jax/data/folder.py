@@ -121,6 +121,7 @@ def source(
         tumorless=frozenset(
             slice_name(item, k) for i, item in enumerate(items) for k in range(item.shape[0])
         ).difference(files),
+        counted=own is None and bool(reader.encoding.own),
     )
 
 

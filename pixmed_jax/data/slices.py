@@ -40,6 +40,7 @@ class Source(NamedTuple):
     masked:      false for data that have no masks: `read` then gives masks of zeros.
     tumorless:   names of the slices that the index passed over since they show no tumour.
     several:     whether a slice's mask shows several classes, so that its label does not say what is in it.
+    counted:     whether nobody named the labels, and each is the class that its slice's mask has most of.
     read:        row -> (image [H, W] or [H, W, C] uint8 | uint16, mask [H, W] uint8 as above).
                  Raises PixmedError for a slice that cannot be used.
     """
@@ -55,6 +56,7 @@ class Source(NamedTuple):
     masked: bool = True
     several: bool = False
     tumorless: frozenset[str] = frozenset()
+    counted: bool = False
 
     def take(self, rows: Sequence[int]) -> "Source":
         """The source of these rows alone, in their order."""
