@@ -7,6 +7,7 @@ import pytest
 from volume_files import PLACES, decoded, dicom, nibabel, nifti, series
 
 from pixmed_jax.data import folder, intensity, volumes
+from pixmed_jax.data.nifti import nifti_bytes
 from pixmed_jax.data.slices import load
 from pixmed_jax.errors import PixmedError
 
@@ -130,6 +131,13 @@ def test_a_window_and_inverted_greys(tmp_path):
     np.testing.assert_array_equal(source.read(0)[0], np.rint(unit.clip(0, 1) * 65535))
     np.testing.assert_array_equal(source.read(1)[0], np.rint((1 - unit).clip(0, 1) * 65535))
     assert source.limits(0) == (49.5, 149.5) and source.limits(1) == (149.5, 49.5)
+    # What is made of either is in one polarity, the one that is shown.
+    assert load(source, [0, 1], 6).limits.tolist() == [[49.5, 149.5]] * 2
+    written = [nifti_bytes(source.read(row)[0], source.limits(row)) for row in (0, 1)]
+    for data, shown in zip(written, (unit, 1 - unit), strict=True):
+        (tmp_path / "a.nii.gz").write_bytes(data)
+        back = np.asarray(nibabel.load(tmp_path / "a.nii.gz").dataobj)[..., 0].T
+        np.testing.assert_allclose(back, 49.5 + 100 * shown.clip(0, 1), atol=0.01)
 
 
 def test_full_range_is_that_of_the_bits(tmp_path):

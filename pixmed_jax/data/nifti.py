@@ -78,10 +78,11 @@ def volume_bytes(values: np.ndarray, affine: np.ndarray, limits: Limits = (0.0, 
     """A .nii of an array with the axes of its file.
 
     Of uint16, 0 and 65535 stand for the limits, by the file's own slope and intercept; other types keep
-    their values.
+    their values. Limits of a file that was stored inverted, high before low, give its pictures as they are
+    shown: NIfTI has nothing that would say inverted.
     """
     image = library("nibabel").Nifti1Image(values, affine)
     if values.dtype == np.uint16:
-        low, high = limits
+        low, high = sorted(limits)
         image.header.set_slope_inter((high - low) / TOP, low)
     return image.to_bytes()

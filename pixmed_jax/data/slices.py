@@ -86,7 +86,9 @@ class Slices(NamedTuple):
     label_names: tuple[str, ...]
     groups: tuple[str, ...]
     files: tuple[str, ...]
-    limits: np.ndarray  # [N, 2] float64, the values in the files' units that stand for 0 and 1
+    # [N, 2] float64, low < high: the values in the files' units that black and white stand for; where a file
+    # is stored inverted, its range as it is shown, since what is made of it is not.
+    limits: np.ndarray
 
 
 def load(
@@ -143,11 +145,11 @@ def load(
 
 def _prepare(source: Source, row: int, size: int, class_channels: bool) -> Prepared:
     image, mask = source.read(row)
-    limits = source.limits(row) if source.limits else (0.0, float(np.iinfo(image.dtype).max))
+    low, high = sorted(source.limits(row)) if source.limits else (0.0, float(np.iinfo(image.dtype).max))
     image, whole = squared(grey_if_equal(image)), squared(mask)
     mask = resized(whole, size)
     gone, _ = lost(whole, mask, int(source.labels[row]) + 1 if class_channels else 0)
-    return image if image.shape[0] == size else bicubic(image, size, size), mask, gone, limits
+    return image if image.shape[0] == size else bicubic(image, size, size), mask, gone, (low, high)
 
 
 def grey_if_equal(image: np.ndarray) -> np.ndarray:
