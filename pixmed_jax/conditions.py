@@ -15,15 +15,17 @@ import numpy as np
 from pixmed_jax import inference, layouts
 from pixmed_jax import workdir as run_folder
 from pixmed_jax.data import edits, mask_files
+from pixmed_jax.data.plausible import surveyed
 from pixmed_jax.data.regions import is_tumor, known_heads
 from pixmed_jax.data.slices import plane_values
 from pixmed_jax.data.synthetic import RECONSTRUCTION, SAMPLED
-from pixmed_jax.data.tissues import survey
+from pixmed_jax.data.tissues import Survey, survey
 from pixmed_jax.errors import PixmedError, listing, one_of
 from pixmed_jax.evaluation.facts import check_unseen
 from pixmed_jax.progress import watched
 from pixmed_jax.same_data import open_of_run
 
+_LOOKED = 20  # slices, for whether there are brains
 _SCENES = 1024  # slices kept taken apart: 80 kB each at 128 x 128
 
 
@@ -66,10 +68,22 @@ def of_split(workdir: Path, split: str, generator: inference.Generator) -> Condi
         return of_labels(labels, generator)
     planes = [dataset.source.planes[row] for row in dataset.rows[split]]
 
+    def found(i: int) -> Survey:
+        (head,) = known_heads(maps[i : i + 1], slices.images[i : i + 1], dataset.condition)
+        return survey(slices.images[i].mean(axis=-1), head, slices.masks[i] > 0)
+
+    @lru_cache(1)
+    def brainless() -> bool:
+        """Whether the slices are of something else, whose masks are edited without a brain around them."""
+        if dataset.condition != "tumor":  # the map shows a head, so that it has to be one
+            return False
+        some = np.unique(np.linspace(0, len(maps) - 1, _LOOKED).astype(int))
+        without = [edits.refusal(maps[i], found(i)) == edits.NO_BRAIN for i in some]
+        return sum(without) > len(some) / 2
+
     @lru_cache(_SCENES)
     def scene(i: int) -> edits.Scene:
-        (head,) = known_heads(maps[i : i + 1], slices.images[i : i + 1], dataset.condition)
-        where = survey(slices.images[i].mean(axis=-1), head, slices.masks[i] > 0)
+        where = surveyed(maps[i], dataset.classes) if brainless() else found(i)
         return edits.take_apart(maps[i], tumors, where, planes[i])
 
     counted = dataset.source.counted and dataset.class_channels

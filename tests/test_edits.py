@@ -10,6 +10,7 @@ from scipy import ndimage
 
 from pixmed_jax.data import edits
 from pixmed_jax.data.edits import Scene, draw, moved, refusal, scaled, take_apart, warped, without
+from pixmed_jax.data.plausible import surveyed
 from pixmed_jax.data.tissues import Survey
 from pixmed_jax.errors import PixmedError
 
@@ -228,6 +229,43 @@ def test_a_tumour_without_anatomy(scenes):
     assert not drawn("remove", bare)[0].map.any()
 
 
+def bare(tumor, value=2):
+    """A slice that shows no head, and a map that shows the tumour alone."""
+    map_ = np.where(tumor, value, 0).astype(np.uint8)
+    return take_apart(map_, TUMORS, surveyed(map_, ("a", "b")))
+
+
+def test_a_tumour_without_a_head_goes_anywhere_in_the_image():
+    """Two parts, at opposite ends of a square of 40 pixels: it can be 24 rows lower and no more."""
+    tumor = disc(5, 5, 3) | disc(39, 39, 3)
+    moves = set()
+    for seed in range(40):
+        got, _ = drawn("move", [bare(tumor)], labels=("m",), groups=("a",), seed=seed)
+        rows, columns = (int(part.split("=")[1]) for part in got.parameters.split())
+        assert -2 <= rows <= 21 and -2 <= columns <= 21 and (got.map > 0).sum() == tumor.sum()
+        moves.add(rows)
+    assert len(moves) > 10 and max(moves) > 15
+    kinds = set()
+    for seed in range(40):
+        got, _ = drawn("mixed", [bare(tumor)] * 2, labels=("m", "m"), groups=("a", "b"), seed=seed)
+        assert set(np.unique(got.map)) == {0, 2} and got.row == got.tumor_row
+        kinds.add(got.edit)
+    assert kinds == {"move", "scale", "warp", "deform"}  # a swap would be somebody's mask as it is
+    with pytest.raises(PixmedError, match=r"swap: nothing plausible .* no anatomy on the map to set it into"):
+        drawn("swap", [bare(tumor)] * 2, labels=("m", "m"), groups=("a", "b"))
+    assert not drawn("remove", [bare(tumor)], labels=("m",), groups=("a",))[0].map.any()
+
+
+def test_a_mixed_edit_that_no_slice_bears_is_another_one():
+    """A tumour from edge to edge can be moved nowhere."""
+    wide = np.zeros((SIZE, SIZE), bool)
+    wide[:2], wide[-2:], wide[:, :2], wide[:, -2:] = True, True, True, True
+    kinds = [drawn("mixed", [bare(wide)], labels=("m",), groups=("a",), seed=s)[0].edit for s in range(12)]
+    assert "move" not in kinds and len(kinds) == 12
+    with pytest.raises(PixmedError, match=r"edit=move: nothing plausible .*nothing changed"):
+        drawn("move", [bare(wide)], labels=("m",), groups=("a",))
+
+
 # ---------------------------------------------------------------- what a tumour leaves
 def test_a_hole_is_filled_from_the_brain_around_it():
     map_ = np.zeros((20, 40), np.uint8)
@@ -306,6 +344,7 @@ def test_impossible_edits_say_why_in_one_line(scene, edit, reason):
     with pytest.raises(PixmedError, match=rf"sample\.edit={edit}: nothing plausible .*{reason}") as error:
         drawn(edit, [scene, scene], labels=("m", "m"), groups=("a", "b"))
     assert "\n" not in str(error.value)
+    assert ("train with that" in str(error.value)) is (reason == "no brain found")
 
 
 @pytest.mark.parametrize(

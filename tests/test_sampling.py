@@ -302,6 +302,28 @@ def test_the_class_with_most_pixels_of_a_map():
     assert given._replace(tumors=()).label_of(shown, 0) == "b"
 
 
+@pytest.mark.parametrize("heads", [True, False])
+def test_slices_of_no_heads_are_edited_without_a_brain(run, monkeypatch, heads):
+    """Condition "tumor": whether there are brains to stay in is asked of the slices, all together."""
+    config = json.loads((run / "config.json").read_text())
+    dataset = open_dataset(**{**config["data"], "condition": "tumor"}, seed=config["seed"])
+    known = dataset.source.read
+
+    def cells(row):
+        """Bright discs on a dark ground, all of them in the mask."""
+        y, x = np.mgrid[:64, :64]
+        where = np.random.default_rng(row).integers(8, 56, (6, 2))
+        shown = np.any([np.hypot(y - a, x - b) < 4 for a, b in where], axis=0)
+        return np.where(shown, 200, 5).astype(np.uint8), shown.astype(np.uint8)
+
+    source = dataset.source._replace(read=known if heads else cells)
+    monkeypatch.setattr(conditions, "open_of_run", lambda *_: dataset._replace(source=source))
+    given = conditions.of_split(run, "test", None)
+    scenes = [given.scene(i) for i in range(len(given.maps))]
+    assert [bool(len(scene.where.look)) for scene in scenes] == [heads] * len(scenes)
+    assert [scene.where.brain.all() for scene in scenes] == [not heads] * len(scenes)
+
+
 def test_a_removed_tumour(run, tmp_path):
     output = sample(run, split="train", edit="remove", number=4, output=str(tmp_path / "out"))
     for row in rows(output):

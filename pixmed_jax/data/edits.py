@@ -4,6 +4,8 @@ that healthy or not; or the whole slice, anatomy and tumour together, smoothly d
 Everything works on label maps (see `regions.py`): the generator then paints what the edited map asks for.
 An edit is tried, judged by `refusal`, and drawn again where it is not plausible; a tumour never leaves the
 brain.
+Where slices show no heads and maps no more than the tumour, the whole image stands for the brain; there is no
+other anatomy then to set a tumour into.
 What no rule here knows is medicine: a pituitary tumour may be moved to where none grows, and brain is not
 pushed aside by a tumour that moved in.
 
@@ -14,6 +16,7 @@ Errors: PixmedError when no plausible edit is found.
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
@@ -24,6 +27,7 @@ from pixmed_jax.errors import PixmedError
 
 MIXED = ("swap", "move", "scale", "warp", "deform")
 EDITS = ("none", *MIXED, "remove", "mixed")
+NO_BRAIN = "no brain found"
 # 98 % of Cheng's tumours cover 0.4 to 11 % of the head in their slice, and 0.9 to 28 % of the brain found.
 SMALLEST, LARGEST = 0.003, 0.3  # of the head, of the brain
 _LEAST_BRAIN = 0.1  # of the head
@@ -90,7 +94,7 @@ def refusal(tumor: np.ndarray, where: Survey) -> str:
     """Why this tumour cannot be at this place, in a few words; "" if it can."""
     region, head, brain = tumor > 0, where.head.sum(), where.brain.sum()
     if not brain or brain < _LEAST_BRAIN * head:
-        return "no brain found"
+        return NO_BRAIN
     if region.sum() < max(1, SMALLEST * head):
         return "too small"
     if region.sum() > LARGEST * brain:
@@ -176,6 +180,8 @@ Outcome = tuple[Scene, str] | str  # the edited scene and the parameters, or why
 
 def _move(scene: Scene, rng: np.random.Generator) -> Outcome:
     """To a place as deep in the brain: a tumour of the meninges stays near them."""
+    if not len(scene.where.look):
+        return _placed(scene, rng)
     here = np.rint(_middle(scene.tumor)).astype(int)
     depth = ndimage.distance_transform_edt(np.pad(scene.where.brain, 1))[1:-1, 1:-1]
     level = depth[tuple(here)]
@@ -189,6 +195,14 @@ def _move(scene: Scene, rng: np.random.Generator) -> Outcome:
     if np.count_nonzero(tumor) < np.count_nonzero(scene.tumor):
         return "outside of the image"
     return scene._replace(tumor=tumor), f"rows={rows} columns={columns}"
+
+
+def _placed(scene: Scene, rng: np.random.Generator) -> Outcome:
+    """To any place at which all of it lies in the image."""
+    points = np.argwhere(scene.tumor)
+    least, most = -points.min(axis=0), np.array(scene.tumor.shape) - 1 - points.max(axis=0)
+    rows, columns = (int(step) for step in rng.integers(least, most + 1))
+    return scene._replace(tumor=moved(scene.tumor, rows, columns)), f"rows={rows} columns={columns}"
 
 
 def _scale(scene: Scene, rng: np.random.Generator) -> Outcome:
@@ -224,7 +238,9 @@ def _deform(scene: Scene, rng: np.random.Generator) -> Outcome:
 def _swap(anatomy: Scene, donor: Scene) -> Outcome:
     """To the place that the tumour has in its own head, in the frame in which the looks are alike."""
     if not anatomy.where.brain.any() or not donor.where.head.any():
-        return "no brain found"
+        return NO_BRAIN
+    if not len(anatomy.where.look):
+        return "no anatomy on the map to set it into"
     known = anatomy.plane and donor.plane
     if known and anatomy.plane != donor.plane:
         return "wrong plane"
@@ -252,14 +268,13 @@ def draw(
     """A plausible edit of the tumour of slice `row`; `scene(i)` has slice i of label and patient group i.
 
     A slice without a tumour can only be given one, by a swap. After many refusals, which are counted by
-    reason, another slice of the same label takes its place.
+    reason, another slice of the same label takes its place, and of mixed edits then another.
     """
-    kind = MIXED[rng.integers(len(MIXED))] if edit == "mixed" else edit
-    if edit == "mixed" and not scene(row).tumor.any():
-        kind = "swap"
+    kinds = _kinds(scene(row), rng) if edit == "mixed" else (edit,)
     alike = np.flatnonzero((np.array(labels) == labels[row]) & (np.arange(len(labels)) != row))
     here: Counter[str] = Counter()
-    for candidate in [row, *rng.permutation(alike)[: _SLICES - 1].tolist()]:
+    candidates = [row, *rng.permutation(alike)[: _SLICES - 1].tolist()]
+    for kind, candidate in product(kinds, candidates):
         for outcome, anatomy_row, tumor_row in _outcomes(kind, candidate, scene, groups, rng):
             if not isinstance(outcome, str):
                 edited, parameters = outcome
@@ -269,8 +284,20 @@ def draw(
                     return Edited(map_, anatomy_row, tumor_row, kind, parameters)
             here[f"{kind}: {outcome}"] += 1
             refused[f"{kind}: {outcome}"] += 1
-    told = ", ".join(f"{count} {reason}" for reason, count in here.most_common())
-    raise PixmedError(f"sample.edit={edit}: nothing plausible in {here.total()} draws ({told}); give another")
+    reasons, remedy = here.most_common(), "give another"
+    told = ", ".join(f"{count} {reason}" for reason, count in reasons)
+    if reasons and reasons[0][0].endswith(NO_BRAIN):
+        remedy = "slices that are not of heads are edited with data.condition=tumor, so train with that"
+    raise PixmedError(f"sample.edit={edit}: nothing plausible in {here.total()} draws ({told}); {remedy}")
+
+
+def _kinds(scene: Scene, rng: np.random.Generator) -> tuple[str, ...]:
+    """The edits that mixed ones are of: one drawn, and the others in case that no slice bears it."""
+    kinds = list(MIXED)
+    if not len(scene.where.look):
+        kinds.remove("swap")
+    first = kinds.pop(rng.integers(len(kinds)) if scene.tumor.any() else 0)
+    return (first, *kinds)
 
 
 def _outcomes(
@@ -283,7 +310,7 @@ def _outcomes(
     """(edited scene or why not, row of its anatomy, row of its tumour) of one draw after the other."""
     own = scene(row)
     if not own.where.brain.any():
-        yield "no brain found", row, row
+        yield NO_BRAIN, row, row
     elif kind == "swap":
         others = np.flatnonzero(np.array(groups) != groups[row])
         if not len(others):
