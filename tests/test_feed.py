@@ -1,9 +1,12 @@
 """Batches of slices that live on the device and of slices decoded when needed are the same, bit for bit."""
 
+import types
+
 import jax
 import numpy as np
 import pytest
 import runs
+import test_loop
 
 from pixmed_jax.data.pipeline import batch_rows, make_batch
 from pixmed_jax.data.sources import open_dataset
@@ -88,6 +91,34 @@ def test_a_streamed_run_ends_where_a_resident_one_does(tmp_path, tmp_path_factor
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
     assert checkpoint.finished(tmp_path / "streamed" / "checkpoints")[-1].step == 6
+
+
+def test_a_streamed_run_decodes_each_batch_once(tmp_path, tmp_path_factory, monkeypatch):
+    """The batch by which the step is compiled is the first step's own."""
+    test_loop.use_toy(monkeypatch)
+    decoded, read = [], Feed._read
+    monkeypatch.setattr(Feed, "_read", lambda self, step: decoded.append(step) or read(self, step))
+    config = runs.config(tmp_path_factory, train__resident_gb=0.0, train__steps=2)
+    assert train(config, tmp_path / "run") == 0
+    assert {0, 1} <= set(decoded) and len(decoded) == len(set(decoded))
+
+
+def test_batches_that_are_no_longer_wanted_are_given_up(dataset):
+    feed = Feed(dataset, meshes.make_mesh(4), seed=5, batch_size=4, resident=0)
+    feed._pool.shutdown()
+    given_up = []
+
+    class Lazy:
+        """A pool that does what is asked for when it is fetched."""
+
+        def submit(self, function, step):
+            return types.SimpleNamespace(result=lambda: function(step), cancel=lambda: given_up.append(step))
+
+    feed._pool = Lazy()
+    feed(0)
+    assert given_up == []
+    feed(7)
+    assert given_up == [1, 2, 3]
 
 
 def test_what_part_of_a_batch_is_this_process():

@@ -62,6 +62,8 @@ class Feed:
         if not self.streamed:
             return self._arrays, meshes.shard(self._order(step), self._mesh)
         if not self._pending or self._pending[0][0] != step:
+            for _, future in self._pending:
+                future.cancel()
             self._pending.clear()
         while len(self._pending) <= _AHEAD:
             ahead = step + len(self._pending)

@@ -227,7 +227,8 @@ def _run(run: Run, state: Any, steps: int, interrupt: Interrupt) -> int:
     _tell(f"compiling the step for {jax.device_count()} {jax.default_backend()} device(s) ...")
     started = time.monotonic()
     step_function = jit_step(run.task, config, len(dataset.classes), run.mesh, streamed=feed.streamed)
-    step_function = step_function.lower(state, *feed(first)).compile()
+    given: Any = feed(first)  # once: where they are streamed, asking again would decode them again
+    step_function = step_function.lower(state, *given).compile()
     _tell(f"compiled in {time.monotonic() - started:.0f} s")
 
     first_process = meshes.is_first()
@@ -262,7 +263,8 @@ def _run(run: Run, state: Any, steps: int, interrupt: Interrupt) -> int:
                 _show_augmentation(config, dataset, workdir / "grids", records)
         for step in range(first + 1, steps + 1):
             began = time.monotonic()
-            state, metrics = step_function(state, *feed(step - 1))
+            state, metrics = step_function(state, *(given or feed(step - 1)))
+            given = None
             stopped_by = interrupt.signal  # read once: one that arrives below is for the next step
             if jax.process_count() > 1:  # all must stop at the same step, and asking has its price
                 stopped_by = (meshes.agree(stopped_by or 0) or None) if step % log["every"] == 0 else None
