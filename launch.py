@@ -203,11 +203,13 @@ def _dispatch() -> int:
             return dry_run(config, workdir)
         if FLAGS.distributed:
             _join(FLAGS.distributed)
+        from pixmed_jax.training import mesh
         from pixmed_jax.training.loop import train
 
         status = train(config, workdir, fresh=FLAGS.fresh)
         if status == 0 and FLAGS.distributed:  # evaluation needs one process, and those here are joined
-            print(f"next: python launch.py --workdir={workdir} --mode=evaluate")
+            if mesh.is_first():
+                print(f"next: python launch.py --workdir={workdir} --mode=evaluate")
         elif status == 0:
             if _is_empty(workdir, split := FLAGS.evaluate.split):
                 print(f"not evaluated: {split} is empty; --mode=evaluate takes --evaluate.split=val")

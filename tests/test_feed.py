@@ -121,5 +121,11 @@ def test_batches_that_are_no_longer_wanted_are_given_up(dataset):
     assert given_up == [1, 2, 3]
 
 
+def test_of_several_processes_one_tells_that_batches_are_streamed(dataset, monkeypatch, capsys):
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
+    Feed(dataset, meshes.make_mesh(4), seed=5, batch_size=4, resident=0).close()
+    assert capsys.readouterr().out == ""
+
+
 def test_what_part_of_a_batch_is_this_process():
     assert meshes.local_part(meshes.make_mesh(6), 6) == slice(0, 6)

@@ -37,11 +37,12 @@ class Feed:
         size = len(self._train) / len(some) * sum(np.asarray(x).nbytes for x in arrays)
         self.streamed = size > resident
         if self.streamed:
-            print(
-                f"{size / 2**30:.1f} GiB of training slices exceed train.resident_gb={resident / 2**30:g}: "
-                "each batch is decoded when it is needed",
-                flush=True,
-            )
+            if meshes.is_first():
+                print(
+                    f"{size / 2**30:.1f} GiB of training slices exceed "
+                    f"train.resident_gb={resident / 2**30:g}: each batch is decoded when it is needed",
+                    flush=True,
+                )
             self._pool = ThreadPoolExecutor(_AHEAD)
             self._pending: deque[tuple[int, Future[Arrays]]] = deque()
         else:

@@ -163,7 +163,8 @@ def test_two_processes_equal_two_devices_and_one_goes_on_alone(child, tmp_path, 
     assert one.code() == 0, one.err
     assert [process.code() for process in both] == [0, 0], [process.err for process in both]
     assert "trained 6 steps" in both[0].out
-    assert "step" not in both[1].out  # only one of them tells
+    assert "next: " in both[0].out
+    assert "step" not in both[1].out and "next: " not in both[1].out  # only one of them tells
 
     found, expected = metrics(tmp_path / "two"), metrics(tmp_path / "one")
     assert [line["step"] for line in found] == [line["step"] for line in expected]
