@@ -19,6 +19,7 @@ from skimage.metrics import structural_similarity
 
 from pixmed_jax import inference, losses
 from pixmed_jax.data import classes, phantom
+from pixmed_jax.data.pipeline import Arrays, Batch
 from pixmed_jax.data.sources import Dataset, open_dataset
 from pixmed_jax.errors import PixmedError
 from pixmed_jax.evaluation import facts
@@ -313,6 +314,40 @@ def test_a_run_that_starts_again_at_0_tells_step_0_once(run, tmp_path, tmp_path_
     assert saved_steps(tmp_path / "run") == []
     assert train(config, tmp_path / "run") == 0
     assert [line["step"] for line in records(tmp_path / "run") if "held_out/ssim" in line] == [0, 4]
+
+
+def test_steps_over_equal_rows_crop_anew_and_a_resumed_one_as_before(tmp_path_factory):
+    """The crops of a step follow from the seed and the step's number, and from nothing else."""
+    config = runs.config(tmp_path_factory)
+    size = config["data"]["size"]
+
+    def show(state: Toy, batch: Batch) -> tuple[Toy, dict[str, jax.Array]]:
+        return state._replace(step=state.step + 1), {"seen": batch.images}
+
+    task = toy_task()._replace(step=show)
+    step = loop.jit_step(task, config, 1, loop.meshes.make_mesh(4))
+    images = np.random.default_rng(0).integers(0, 256, (6, size + 9, size + 9, 1), np.uint8)
+    arrays = Arrays(images, np.ones(images.shape[:3], np.uint8), np.zeros(6, np.int32))
+    rows = np.array([0, 1, 2, 3], np.int32)
+
+    def crops(state: Toy, steps: int) -> tuple[Toy, list[np.ndarray]]:
+        found = []
+        for _ in range(steps):
+            state, metrics = step(state, arrays, rows)
+            found.append(np.asarray(metrics["seen"]))
+        return state, found
+
+    start = toy_task().init(jax.random.PRNGKey(0), None)
+    start = jax.tree.map(np.asarray, start)  # the step donates its state
+    _, three = crops(start, 3)
+    for a, b in ((0, 1), (1, 2), (0, 2)):
+        assert all((three[a][i] != three[b][i]).any() for i in range(len(rows)))
+    state, first = crops(start, 2)
+    kept = jax.tree.map(np.asarray, state)  # as a checkpoint would hold it
+    _, last = crops(kept, 1)
+    np.testing.assert_array_equal([*first, *last], three)
+    other = loop.jit_step(task, {**config, "seed": 1}, 1, loop.meshes.make_mesh(4))
+    assert (np.asarray(other(start, arrays, rows)[1]["seen"]) != three[0]).any()
 
 
 def test_images_per_second_count_what_grids_and_saves_wait_for(tmp_path, tmp_path_factory, monkeypatch):
