@@ -52,6 +52,37 @@ def test_logits_at_the_papers_size():
     assert logits.dtype == jnp.float32
 
 
+def convolved(x: np.ndarray, layer: dict, stride: int) -> np.ndarray:
+    """A 4x4 convolution of [N, H, W, C] with a border of one zero, by its definition."""
+    x = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    high, wide = ((side - 4) // stride + 1 for side in x.shape[1:3])
+    y = sum(
+        x[:, i : i + stride * high : stride, j : j + stride * wide : stride] @ layer["kernel"][i, j]
+        for i in range(4)
+        for j in range(4)
+    )
+    return y + layer.get("bias", 0)
+
+
+def test_logits_by_numpy(draw):
+    """pix2pix, Section 6.1.2: condition beside image, leaky ReLU of 0.2, batch norm of the middle layers."""
+    network = PatchGAN(width=3, layers=2)
+    condition, image = np.random.default_rng(0).uniform(size=(2, 3, 16, 16, 2)).astype(np.float32)
+    params = draw(lambda: network.init(jax.random.key(0), condition, image))["params"]
+    logits, _ = network.apply({"params": params}, condition, image, mutable=["batch_stats"])
+
+    x = np.concatenate([condition, image], axis=-1).astype(np.float64)
+    for i, stride in ((1, 2), (2, 2), (3, 1)):
+        x = convolved(x, params[f"conv_{i}"], stride)
+        if i > 1:
+            norm = params[f"norm_{i}"]["batch"]
+            x = (x - x.mean((0, 1, 2))) / np.sqrt(x.var((0, 1, 2)) + 1e-5) * norm["scale"] + norm["bias"]
+        x = np.where(x > 0, x, 0.2 * x)
+    expected = convolved(x, params["logits"], 1)
+    assert logits.shape == (3, 2, 2, 1) and np.ptp(expected) > 0.1
+    np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4)
+
+
 def test_batch_norm_takes_the_batchs_own_statistics(draw):
     network = PatchGAN(width=2, layers=1)
     condition, image = np.random.default_rng(0).uniform(size=(2, 4, 16, 16, 1)).astype(np.float32)
