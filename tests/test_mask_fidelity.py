@@ -58,6 +58,7 @@ def test_the_numbers_of_known_masks():
     )
     assert entry["generated"] == pytest.approx(2 / 3) and entry["real"] == 1 and entry["n"] == 4
     assert entry["intervals"] == {"generated": pytest.approx((2 / 3, 2 / 3)), "real": (1, 1)}
+    assert entry["share"] == pytest.approx({"value": 2 / 3, "low": 2 / 3, "high": 2 / 3})
     assert entry["hausdorff95"] == {"generated": 2, "real": 0}  # the lowest row is two pixels off
     assert entry["missed"] == {"generated": 0, "real": 0}
     assert entry["other_mask"] == pytest.approx(2 / 3)  # all masks are equal here

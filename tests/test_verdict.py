@@ -126,7 +126,9 @@ def test_what_is_null_says_why():
     ("dice", "answer"), [(0.73, "yes"), (0.71, "partly"), (0.57, "partly"), (0.55, "no")]
 )
 def test_follows_the_mask(dice, answer):
-    one = told("Follows", {"mask_dice": {"generated": dice, "real": 0.8}})
+    share = {"value": dice / 0.8, "low": dice / 0.8 - 0.1, "high": dice / 0.8 + 0.1}
+    one = told("Follows", {"mask_dice": {"generated": dice, "real": 0.8, "share": share}})
+    assert f"{dice / 0.8:.2f} times that ({share['low']:.2f} to {share['high']:.2f} over" in one.sentence
     assert one.answer == answer and f"{dice:.3f}" in one.sentence and "0.800" in one.sentence
 
 
@@ -139,7 +141,26 @@ def test_follows_the_mask(dice, answer):
     ],
 )
 def test_a_segmenter_that_finds_nothing_is_no_judge(generated, real, other, answer, words):
-    one = told("Follows", {"mask_dice": {"generated": generated, "real": real, "other_mask": other}})
+    share = {"value": generated / real, "low": 0.9 * generated / real, "high": 1.1 * generated / real}
+    found = {"generated": generated, "real": real, "other_mask": other, "share": share}
+    one = told("Follows", {"mask_dice": found})
+    assert one.answer == answer and words in one.sentence
+
+
+@pytest.mark.parametrize(
+    ("dice", "low", "answer", "words"),
+    [
+        (0.8, 0.71, "yes", "1.00 times that (0.71 to 1.30 over patients)"),
+        (0.8, 0.69, "partly", "too few patients for a yes"),
+        (0.8, None, "not measured", "no interval over patients"),
+        (0.6, 0.1, "partly", "0.75 times that (0.10 to 1.30 over patients)."),
+        (0.6, None, "partly", "0.600 on generated images"),
+        (0.5, None, "no", "0.500 on generated images"),
+    ],
+)
+def test_follows_is_a_yes_only_where_its_interval_leaves_out_that_a_third_is_lost(dice, low, answer, words):
+    share = None if low is None else {"value": dice / 0.8, "low": low, "high": 1.3}
+    one = told("Follows", {"mask_dice": {"generated": dice, "real": 0.8, "share": share}})
     assert one.answer == answer and words in one.sentence
 
 

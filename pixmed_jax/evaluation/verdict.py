@@ -31,7 +31,8 @@ REAL, REAL_PARTLY = 2.0, 10.0
 # Recall in units of its floor: below it a third of what real patients show of each other is never drawn.
 VARIED = 0.7
 # A segmenter's Dice on generated images in units of its Dice on real ones: a tenth less is little beside what
-# the segmenter itself gets wrong on real ones; below 0.7 nearly a third of the overlap is lost.
+# the segmenter itself gets wrong on real ones; below 0.7 nearly a third of the overlap is lost. A yes needs
+# an interval over patients that leaves that out: few patients whose tumours happen to be found are none.
 FOLLOWS, FOLLOWS_PARTLY = 0.9, 0.7
 SEGMENTS = 0.3  # Dice on real slices, below which a segmenter is no judge
 # AUC of an attack whose interval excludes 0.5: up to 0.6 a guesser who may guess on ten images is right once
@@ -281,6 +282,15 @@ def _follows(evaluation: Mapping[str, Any]) -> Answer:
     by_chance = dice.get("other_mask")
     if by_chance is not None and dice["generated"] <= by_chance:
         return Answer(question, "no", _sentence(told, f"{by_chance:.3f} with other patients' masks"), "")
+    between = dice.get("share")
+    if between:
+        times = f"{share:.2f} times that ({between['low']:.2f} to {between['high']:.2f} over patients)"
+        told = f"{told}, {times}"
+    if grade == "yes" and not between:
+        why = "no interval over patients: it takes two with a tumour, and run --mode=evaluate once more"
+        return Answer(question, "not measured", _sentence(told, why), "")
+    if grade == "yes" and between["low"] < FOLLOWS_PARTLY:
+        told, grade = f"{told}; too few patients for a yes", "partly"
     return Answer(question, grade, _sentence(told), "")
 
 

@@ -63,6 +63,7 @@ def measure(
         return no_masks("no slice has a tumour"), found
     truth, whose = masks[ill], groups[ill]
     entry: dict[str, Any] = {"n": int(ill.sum())}
+    scores = {}
     for name, every in found._asdict().items():
         of = every[ill]
         dice, far = segmentation.dice(of, truth), segmentation.hausdorff95(of, truth)
@@ -70,9 +71,13 @@ def measure(
         entry.setdefault("intervals", {})[name] = clustered.interval(
             dice, whose, within=clustered.RANGES["dice"]
         )
+        scores[name] = dice
         entry.setdefault("hausdorff95", {})[name] = None if np.isnan(far).all() else float(np.nanmean(far))
         entry.setdefault("missed", {})[name] = int((~of.any((1, 2))).sum())
         entry.setdefault("invented", {})[name] = int(every[~ill].any((1, 2)).sum())
+    # What a patient's tumours are hard to find by falls out of the quotient.
+    share = clustered.ratio(scores["generated"], scores["real"], whose)
+    entry["share"] = share and dict(zip(("value", "low", "high"), share, strict=True))
     other = other_patients(whose)
     entry["other_mask"] = (
         None if other is None else float(segmentation.dice(found.generated[ill], truth[other]).mean())
