@@ -66,6 +66,7 @@ def test_the_tables_and_the_page_of_two_seeds(pair, tmp_path):
         if (r["run"], r["loss"]) == ("one", "generator/1-ssim")
     } == expected
     text = page.read_text()
+    assert "1 system ·" in Page(text).text and "one standard deviation over seeds" in text
     assert "over 2 seeds" in text and "http://" not in text and "https://" not in text
     assert "0.742" in text and "0.7420" not in text
     assert f"{evaluation['baselines'][best]['ssim']['full']:.3f}<small>" in text

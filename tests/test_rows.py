@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from pixmed_jax.evaluation.rows import (
     Row,
@@ -160,7 +161,10 @@ def test_the_evidence_of_several_seeds():
 
 
 def test_how_far_a_system_is_above_the_lowest():
-    """Draw by draw, of the means over seeds: a's are 0.3 or 0.5 above b's, however both vary together."""
+    """Draw by draw, of the means over seeds: a's are 0.3 or 0.5 above b's, however both vary together.
+
+    The largest difference of all pairs is 0.1 from its mean in every draw, one standard deviation.
+    """
     shared = np.tile([-1.0, 0.0, 1.0, 2.0], 25)  # of patients
     apart = np.repeat([0.3, 0.5], 50)
 
@@ -174,13 +178,41 @@ def test_how_far_a_system_is_above_the_lowest():
 
     b = row("b", [0.1, 0.3], [shared - 0.1, shared + 0.1])
     a = row("a", [0.7], [shared + apart])
-    above = {"kid_above": 0.5, "kid_above_low": 0.4, "kid_above_high": 0.6}
+    reach = 0.1 * stats.t.ppf(0.975, 9) / 1.959964 * np.sqrt(10 / 9)  # of ten patients
+    above = {"kid_above": 0.5, "kid_above_low": 0.5 - reach, "kid_above_high": 0.5 + reach}
     assert above_the_lowest([a, b]) == [pytest.approx(above), {}]
     assert above_the_lowest([b, a]) == [{}, pytest.approx(above)]
     # Not where others were drawn, or nobody.
     assert above_the_lowest([a, row("b", [0.1], [shared], seed=1)]) == [{}, {}]
     assert above_the_lowest([a, row("b", [0.1], [shared[:50]])]) == [{}, {}]
     assert above_the_lowest([a, Row("c", (judged("c"),))]) == [{}, {}]
+
+
+def test_of_equal_systems_none_is_shown_to_lie_above_the_lowest():
+    """Six whose KIDs are of one law; the lowest is chosen for that, so the difference to it is large."""
+    rng = np.random.default_rng(0)
+    shown = {2: 0, 6: 0}
+    for _ in range(150):
+        kids, noise = rng.normal(size=6), rng.normal(size=(6, 300))
+        for count in shown:
+            rows = []
+            for i in range(count):
+                of = judged(str(i), kid=kids[i], patients=16, seed=0)
+                of.evaluation["kid"]["draws"] = (kids[i] + noise[i]).tolist()
+                rows.append(Row(str(i), (of._replace(evaluation={**of.evaluation, "seed": 0}),)))
+            shown[count] += any(line.get("kid_above_low", -1) > 0 for line in above_the_lowest(rows))
+    assert max(shown.values()) <= 0.08 * 150  # each pair at 95 % by itself: 30 % of six
+
+
+def test_a_system_that_is_worse_is_still_shown_to_be():
+    noise = np.random.default_rng(1).normal(size=(6, 300))
+    rows = []
+    for i in range(6):
+        of = judged(str(i), kid=8.0 * (i == 3), patients=16)
+        of.evaluation["kid"]["draws"] = (8.0 * (i == 3) + noise[i]).tolist()
+        rows.append(Row(str(i), (of._replace(evaluation={**of.evaluation, "seed": 0}),)))
+    shown = [line.get("kid_above_low", 0) > 0 for line in above_the_lowest(rows)]
+    assert shown == [i == 3 for i in range(6)]
 
 
 def test_what_was_not_measured():
