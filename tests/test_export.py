@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -73,6 +74,16 @@ def test_what_an_export_holds(run):
     assert model.opset_import[0].version == forms["generator.onnx"]["opset"] == 18
 
 
+def test_no_file_holds_the_paths_of_its_maker(run):
+    """Of the project or of the interpreter and its packages."""
+    for path in sorted((run[0] / "export").iterdir()):
+        places = re.findall(rb"/[\w./-]+\.py\b", data := path.read_bytes())
+        assert places == [], path.name
+        for folder in (runs.ROOT, Path(sys.prefix), Path(jax.__file__).parent):
+            assert str(folder).encode() not in data, path.name
+    assert jax.config.jax_traceback_in_locations_limit != 0  # faults elsewhere say where they are
+
+
 def test_stablehlo_runs_where_there_is_jax_alone(loud, tmp_path):
     """In a fresh process that imports neither this project nor Flax, for batches of 1 and 5."""
     stablehlo.write(tmp_path / "g.stablehlo", loud)
@@ -82,6 +93,7 @@ def test_stablehlo_runs_where_there_is_jax_alone(loud, tmp_path):
         np.savez(tmp_path / f"{count}.npz", stored=stored, seeds=seeds, expected=expected)
     program = f"""
 import sys
+from pathlib import Path
 import jax, numpy as np
 from jax import export
 network = export.deserialize(bytearray(open({str(tmp_path / "g.stablehlo")!r}, "rb").read()))
