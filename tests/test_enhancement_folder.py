@@ -108,6 +108,23 @@ def test_a_faulty_file_is_told_and_the_others_go_on(source, capsys):
     assert "bad.png" in (target / "report.html").read_text()
 
 
+def test_the_page_names_folders_without_what_they_lie_in(source, tmp_path, capsys):
+    """It is handed on; the terminal has the whole path."""
+    (source / "bad.png").write_bytes(b"no picture")
+    bright = tmp_path / "bright"
+    bright.mkdir()
+    Image.fromarray(PICTURES["grey.png"]).save(bright / "grey.png")
+    (bright / "colour.png").write_bytes(b"no picture either")
+    network = Method("network", Output, {"run": str(tmp_path / "a run"), "step": 3})
+    status, target = run(source, network, reference=bright)
+    assert status == 1 and {"bad.png", "colour.png"} == set(settings(target)["faults"])
+    assert f"{source / 'bad.png'}: " in capsys.readouterr().err
+    page = (target / "report.html").read_text()
+    assert str(tmp_path) not in page
+    for told in ("6 files of in,", "<td>bright</td>", "<td>a run</td>", "<li>bad.png: ", "<li>colour.png: "):
+        assert told in page, told
+
+
 def test_what_a_method_refuses_is_told_with_the_file(source, capsys):
     def refuses(image):
         if image.shape[-1] == 3:

@@ -139,6 +139,7 @@ def process(
     if reference and degrade:
         raise PixmedError(f"{stage}.degrade: makes references of its own; leave {stage}.reference out")
     source, target = source.absolute(), target.absolute()
+    reference = reference.absolute() if reference else None
     _check_places(source, target, reference, stage)
     asked = {name: _place(value) if name in _PLACES else value for name, value in (options or {}).items()}
     if not fresh:
@@ -168,8 +169,11 @@ def process(
                     raise PixmedError(f"another file is written as {name}; rename one of the two")
                 write(draft, item, [done.image for done in slices], folder.limits(rows[-1]))
             except PixmedError as error:
-                faults[item.name] = str(error) if item.name in str(error) else f"{item.name}: {error}"
-                print(faults[item.name], file=sys.stderr)
+                told = str(error) if item.name in str(error) else f"{item.name}: {error}"
+                print(told, file=sys.stderr)
+                for root in filter(None, (source, reference)):  # the report is handed on
+                    told = told.replace(f"{root}/", "")
+                faults[item.name] = told
                 for _ in rows[len(slices) :]:
                     next(progress)
                 continue

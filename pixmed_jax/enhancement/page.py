@@ -1,6 +1,7 @@
 """The report of a folder that was enhanced or upscaled: pictures before and after, scores, settings."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,7 +28,7 @@ class Shown(NamedTuple):
 
 
 def render(about: Mapping[str, Any], shown: Sequence[Shown]) -> str:
-    """The page of what `folder.process` records and shows."""
+    """The page of what `folder.process` records and shows, which names folders without what they lie in."""
     scores = about["scores"]
     metrics = [name for name in _FORMS if any(name in of for of in scores.values())]
     return pages.render(
@@ -35,7 +36,13 @@ def render(about: Mapping[str, Any], shown: Sequence[Shown]) -> str:
         "enhancement/folder.html.j2",
         about=about,
         method=about["method"]["name"],
-        settings={name: value for name, value in about["method"].items() if name != "name"},
+        settings={
+            name: Path(value).name if name == "run" else value
+            for name, value in about["method"].items()
+            if name != "name"
+        },
+        source=Path(about["input"]).name,
+        reference=Path(about["reference"]).name,
         headings=[_FORMS[name][0] for name in metrics],
         rows=[
             (contender, [_cell(name, of.get(name)) for name in metrics]) for contender, of in scores.items()
