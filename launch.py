@@ -338,6 +338,7 @@ def _is_empty(workdir: Path, split: str) -> bool:
 def _evaluate(workdir: Path) -> None:
     from pixmed_jax.evaluation.evaluate import evaluate, summary
 
+    print(f"evaluating on the {FLAGS.evaluate.split} split ...", flush=True)  # which takes a while
     print(summary(evaluate(workdir, **FLAGS.evaluate.to_dict())))
     print(f"written: {workdir / 'evaluation.json'} and {workdir / 'report' / 'index.html'}")
 

@@ -20,6 +20,8 @@ from pixmed_jax.errors import PixmedError, listing, one_of
 from pixmed_jax.evaluation import data_sheet
 from pixmed_jax.progress import watched
 
+_REASONS = 3  # why draws were refused: as many are printed
+
 
 def sample(
     workdir: Path,
@@ -154,12 +156,19 @@ def sample(
             traced=None not in behind,
         )
     if refused:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in refused.most_common())
-        what = "layouts" if layout else "edits"
-        print(f"{len(order)} {what}, and {refused.total()} refused and drawn again: {reasons}")
+        print(_told_of_refused(len(order), "layouts" if layout else "edits", refused))
     if not quiet:
         print(_purpose(workdir, target, {row["grade"] for row in table_rows}, why))
     return target
+
+
+def _told_of_refused(number: int, what: str, refused: Counter[str]) -> str:
+    """How many were refused, and the commonest reasons, each over all kinds of edits."""
+    reasons: Counter[str] = Counter()
+    for reason, count in refused.items():
+        reasons[reason.partition(": ")[2]] += count
+    shown = ", ".join(f"{reason} ({count})" for reason, count in reasons.most_common(_REASONS))
+    return f"{number} {what}; {refused.total()} draws were implausible and drawn again, most often: {shown}"
 
 
 def _check_options(

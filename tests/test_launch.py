@@ -124,6 +124,7 @@ def test_a_run_goes_through_all_modes(tmp_path, tmp_path_factory):
     assert len((workdir / "samples" / "manifest.csv").read_text().splitlines()) == 3
     process = launch(f"--workdir={workdir}", "--mode=evaluate", "--evaluate.split=val")
     assert process.returncode == 0, process.stderr
+    assert process.stdout.startswith("evaluating on the val split ...\nSSIM on ")
     assert '"split": "val"' in (workdir / "evaluation.json").read_text()
     assert (workdir / "report" / "index.html").exists()
     process = launch(f"--workdir={workdir}", "--mode=export", "--export.dtype=float16", "--export.step=4")

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 from pathlib import Path
 from typing import ClassVar
 
@@ -254,9 +255,23 @@ def test_edited_masks_are_what_is_written(run, generator, tmp_path, edit, capsys
         new += not np.array_equal(condition, pixels(plain / "conditions" / before[row["source"]]["file"]))
         assert i == int(row["file"][:5])
     assert new == 10
-    refused = sum(map(int, re.findall(r"[:,] ([0-9]+) [a-z]+:", told)))
-    assert not refused or f"10 edits, and {refused} refused" in told
+    line = r"^10 edits; (\d+) draws were implausible and drawn again, most often: (.+)$"
+    refused = re.search(line, told, re.MULTILINE)
     assert refused or edit == "deform"
+    if refused:
+        counts = [int(count) for count in re.findall(r"\((\d+)\)", refused[2])]
+        assert counts == sorted(counts, reverse=True) and 1 <= len(counts) <= 3
+        assert sum(counts) == int(refused[1]) or len(counts) == 3
+
+
+def test_refusals_are_a_total_and_three_reasons():
+    """A reason is one, whichever edit gave it."""
+    refused = Counter({"swap: wrong plane": 4, "move: torn apart": 3, "warp: torn apart": 2})
+    refused |= Counter({"swap: too small": 2, "scale: too large": 1})
+    assert sampling._told_of_refused(7, "edits", refused) == (
+        "7 edits; 12 draws were implausible and drawn again, most often: torn apart (5), wrong plane (4), "
+        "too small (2)"
+    )
 
 
 def test_an_edited_slice_has_the_limits_and_the_format_of_its_anatomy(run, tmp_path, monkeypatch):

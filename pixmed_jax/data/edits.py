@@ -245,7 +245,7 @@ def _swap(anatomy: Scene, donor: Scene) -> Outcome:
     if known and anatomy.plane != donor.plane:
         return "wrong plane"
     if anatomy.where.look @ donor.where.look < _SAME_PLANE:
-        return "another plane or level, by its look"
+        return "another plane or level of the head"
     here = _middle(donor.tumor)
     ratio = np.sqrt(anatomy.where.head.sum() / donor.where.head.sum())
     there = _middle(anatomy.where.head) + (here - _middle(donor.where.head)) * ratio

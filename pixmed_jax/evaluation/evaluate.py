@@ -240,7 +240,7 @@ def summary(result: Mapping[str, Any]) -> str:
     line = f"SSIM on {facts.whom(result)}: {of_network}; without a network {others}"
     kid, dice = result["kid"], result["mask_dice"]
     if kid["value"] is not None:
-        line += f"; KID {kid['value']:.3g} (real patients {kid['floor']:.3g})"
+        line += f"; KID {kid['value']:.3g}, less is better ({kid['floor']:.3g} between real patients)"
     if dice["generated"] is not None:
         line += f"; mask Dice {dice['generated']:.3f} (real {dice['real']:.3f})"
     return line
