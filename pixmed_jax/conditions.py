@@ -20,7 +20,7 @@ from pixmed_jax.data.regions import is_tumor, known_heads
 from pixmed_jax.data.slices import plane_values
 from pixmed_jax.data.synthetic import RECONSTRUCTION, SAMPLED
 from pixmed_jax.data.tissues import Survey, survey
-from pixmed_jax.errors import PixmedError, listing, one_of
+from pixmed_jax.errors import OptionError, PixmedError, listing, one_of
 from pixmed_jax.evaluation.facts import check_unseen
 from pixmed_jax.progress import watched
 from pixmed_jax.same_data import open_of_run
@@ -103,7 +103,7 @@ def of_labels(labels: Sequence[str], generator: inference.Generator) -> Conditio
     """Labels alone."""
     unknown = [name for name in labels if name not in generator.classes]
     if unknown:
-        raise PixmedError(f"sample.label={unknown[0]!r} is not one of {', '.join(generator.classes)}")
+        raise OptionError(f"sample.label={unknown[0]!r} is not one of {', '.join(generator.classes)}")
     values = np.array([1 + generator.classes.index(name) for name in labels], np.uint8)
     return Conditions(values, tuple(labels), *_nobodys(len(values), generator))
 
@@ -125,12 +125,12 @@ def of_layouts(
             "train both on the same data"
         )
     if label and label not in model.tumors:
-        raise PixmedError(f"sample.label={label!r} is not one of {', '.join(model.tumors)}")
+        raise OptionError(f"sample.label={label!r} is not one of {', '.join(model.tumors)}")
     if plane and plane not in model.planes:
         known = f"is not one of {', '.join(model.planes)}" if model.planes else "is not known to this model"
-        raise PixmedError(f"sample.plane={plane!r} {known}; leave it out, or train with data.planes=true")
+        raise OptionError(f"sample.plane={plane!r} {known}; leave it out, or train with data.planes=true")
     if not number:
-        raise PixmedError("sample.number=0: say how many layouts to draw")
+        raise OptionError("sample.number=0: say how many layouts to draw")
     labels = (label,) if label else model.tumors
     planes = (plane,) if plane else model.planes or ("",)
     kinds = [(name, of) for of in planes for name in labels]
@@ -158,7 +158,7 @@ def of_folder(folder: Path, label: str, generator: inference.Generator) -> Condi
         raise PixmedError(f"sample.masks={folder}: no such folder; give one with masks")
     tumors = [name for name in generator.classes if is_tumor(name)]
     if label and label not in tumors:
-        raise PixmedError(f"sample.label={label!r} is not one of {', '.join(tumors)}")
+        raise OptionError(f"sample.label={label!r} is not one of {', '.join(tumors)}")
     paths = sorted(filter(mask_files.is_mask, folder.iterdir()))
     if not paths:
         raise PixmedError(f"{folder}: holds no mask pictures or volumes ({', '.join(mask_files.SUFFIXES)})")

@@ -20,7 +20,7 @@ from pixmed_jax import memory
 from pixmed_jax.data.degrade import degradation
 from pixmed_jax.data.pipeline import Arrays, Batch, one_hot, to_float, whole_batch, with_channels
 from pixmed_jax.data.regions import MAPS
-from pixmed_jax.errors import PixmedError
+from pixmed_jax.errors import OptionError, PixmedError
 from pixmed_jax.export import folder
 from pixmed_jax.training import checkpoint, mesh
 from pixmed_jax.training.build import is_supervised, make_task, makes_layouts, restorer, restores
@@ -356,7 +356,7 @@ def find(path: str | Path, step: int | str = "newest") -> checkpoint.Saved:
             raise PixmedError(f"{directory}: no finished step {step}; give {names}, newest or best as step")
         return checkpoint.open_step(directory / str(step))
     if step not in ("newest", "best"):
-        raise PixmedError(f"step={step!r}: give newest, best or a number")
+        raise OptionError(f"step={step!r}: give newest, best or a number")
     saved = checkpoint.best(directory) if step == "best" else checkpoint.newest_intact(directory)
     if saved is None:
         raise PixmedError(

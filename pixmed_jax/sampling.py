@@ -14,9 +14,10 @@ from pixmed_jax import conditions, inference, layouts, sample_files
 from pixmed_jax import config as configs
 from pixmed_jax import workdir as run_folder
 from pixmed_jax.data import arrays, edits
+from pixmed_jax.data.degrade import SCALES
 from pixmed_jax.data.synthetic import RECOMBINED, SAMPLED, TO_TRAIN_WITH, TRAINED_ON, not_for_training
 from pixmed_jax.enhancement import upscaler as upscalers
-from pixmed_jax.errors import PixmedError, listing, one_of
+from pixmed_jax.errors import OptionError, PixmedError, listing, one_of
 from pixmed_jax.evaluation import data_sheet
 from pixmed_jax.progress import watched
 
@@ -183,25 +184,26 @@ def _check_options(
     upscale: int,
     upscaler: str,
 ) -> None:
-    """PixmedError for what no model could do."""
+    """OptionError for what no model could do."""
     one_of("sample.format", format, sample_files.FORMATS)
     if format == "nifti":
         arrays.library("nibabel")
     for name, value, least in (("number", number, 0), ("seed", seed, 0), ("batch_size", batch_size, 1)):
         if value < least:
-            raise PixmedError(f"sample.{name}={value}: give {least} or more")
+            raise OptionError(f"sample.{name}={value}: give {least} or more")
     one_of("sample.edit", edit, edits.EDITS)
+    one_of("sample.upscale", upscale, (1, *SCALES))
     if layout and masks:
-        raise PixmedError("sample.layout draws the masks itself; leave sample.masks out")
+        raise OptionError("sample.layout draws the masks itself; leave sample.masks out")
     if (masks or layout) and edit != "none":
         option = "masks" if masks else "layout"
-        raise PixmedError(
+        raise OptionError(
             f"sample.edit={edit} looks for the brain in the slices of the run; leave sample.{option} out"
         )
     if upscale == 1 and upscaler != "bicubic":
-        raise PixmedError(f"sample.upscaler={upscaler}: enlarges nothing by sample.upscale=1; give 2, 3 or 4")
+        raise OptionError(f"sample.upscaler={upscaler}: enlarges nothing by sample.upscale=1; give 2, 3 or 4")
     if plane and not layout:
-        raise PixmedError("sample.plane is for what sample.layout draws; leave it out")
+        raise OptionError("sample.plane is for what sample.layout draws; leave it out")
 
 
 def _check_model(generator: inference.Generator, masks: str, layout: str, edit: str, format: str) -> None:

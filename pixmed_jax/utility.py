@@ -22,7 +22,7 @@ from typing import Any
 from pixmed_jax import workdir as run_folder
 from pixmed_jax.data.sources import Dataset
 from pixmed_jax.defaults import HEADS, OFF, VIEW, merged
-from pixmed_jax.errors import PixmedError, listing
+from pixmed_jax.errors import OptionError, PixmedError, listing
 from pixmed_jax.evaluation import utility as results
 from pixmed_jax.evaluation.arms import ARMS, Experiment
 from pixmed_jax.parts import Part, finish, prepare
@@ -90,15 +90,15 @@ def plan(
     workdir: Path, *, networks: Mapping[str, Mapping[str, Any]], edit: str, steps: int, **options: Any
 ) -> tuple[Experiment, list[str]]:
     """The experiment that these options mean for the generator of `workdir`, and what to tell about it."""
+    shares = tuple(sorted(set(options["shares"])))
+    if not shares or not all(0 < share <= 100 for share in shares):
+        raise OptionError(f"utility.shares={tuple(options['shares'])}: give per cents above 0 and up to 100")
+    for name, least in (("seeds", 1), ("number", 1)):
+        if options[name] < least:
+            raise OptionError(f"utility.{name}={options[name]}: give {least} or more")
     config = run_folder.read_config(workdir)
     if is_supervised(config):
         raise PixmedError(f"{workdir}: trains no generator; give the folder of one as --workdir")
-    shares = tuple(sorted(set(options["shares"])))
-    if not shares or not all(0 < share <= 100 for share in shares):
-        raise PixmedError(f"utility.shares={tuple(options['shares'])}: give per cents above 0 and up to 100")
-    for name, least in (("seeds", 1), ("number", 1)):
-        if options[name] < least:
-            raise PixmedError(f"utility.{name}={options[name]}: give {least} or more")
     condition, told = config["data"]["condition"], []
     chosen = dict(networks)
     if condition == "label" and "segmenter" in chosen:

@@ -16,6 +16,7 @@ from test_inference import label_maps
 import pixmed_jax
 from pixmed_jax import inference
 from pixmed_jax.errors import PixmedError
+from pixmed_jax.export import export as stage
 from pixmed_jax.export import folder
 from pixmed_jax.training import checkpoint
 
@@ -67,8 +68,8 @@ def test_float16_is_half_the_size_and_computes_in_float32(generate, run, exporte
 def test_weights_that_float16_cannot_hold_are_refused(tmp_path):
     with pytest.raises(PixmedError, match=r"params\.a hold NaN or infinity; export another step, or with"):
         folder.write_weights(tmp_path / WEIGHTS, {"params": {"a": np.float32([1, 7e4])}}, "float16")
-    with pytest.raises(PixmedError, match="give float32 or float16"):
-        folder.write_weights(tmp_path / WEIGHTS, {"params": {}}, "int8")
+    with pytest.raises(PixmedError, match=r"export\.dtype='int8' is not one of float32, float16"):
+        stage.export(tmp_path / "run", dtype="int8")
     assert not list(tmp_path.iterdir())
 
 

@@ -13,6 +13,7 @@ from pixmed_jax.check_data import check_data
 from pixmed_jax.data import survey
 from pixmed_jax.demo import serve
 from pixmed_jax.enhancement import enhance, upscale
+from pixmed_jax.errors import OptionError
 from pixmed_jax.evaluation import audit, evaluate, readers
 from pixmed_jax.export import export
 from pixmed_jax.sampling import sample
@@ -71,3 +72,45 @@ def test_help_of_a_mode_and_of_a_config():
     for line in ("--config.train.batch_size=64 ", "--config.model.generator.width=64", "images a step"):
         assert line in told
     assert max(map(len, told.splitlines())) <= 100
+
+
+@pytest.mark.parametrize(
+    ("mode", "name", "value"),
+    [
+        ("sample", "number", -1),
+        ("sample", "seed", -1),
+        ("sample", "upscale", 5),
+        ("sample", "upscaler", "lanczos"),  # which enlarges nothing
+        ("sample", "plane", "axial"),
+        ("sample", "step", "newst"),
+        ("evaluate", "features", "vgg"),
+        ("evaluate", "seed", -1),
+        ("audit", "split", "train"),
+        ("audit", "number", 0),
+        ("utility", "shares", (0,)),
+        ("utility", "seeds", 0),
+        ("reader", "number", 1),
+        ("reader", "split", "train"),
+        ("enhance", "gamma", -1.0),
+        ("enhance", "noise", 2.0),
+        ("enhance", "method", "zero_dce"),  # without a network
+        ("enhance", "intensity", "bright"),
+        ("upscale", "scale", 5),
+        ("upscale", "intensity", "4,3"),
+        ("export", "dtype", "float64"),
+        ("export", "step", "last"),
+        ("demo", "step", "last"),
+        ("check_data", "axis", "coronall"),
+    ],
+)
+def test_values_that_no_option_has_are_mistakes_in_the_command_line(tmp_path, mode, name, value):
+    """Status 2, whichever mode it is of, and before anything is looked for that is not there either."""
+    given = options.defaults(mode) | {name: value}
+    folders = ("nowhere", str(tmp_path / "to"))
+    places = {"demo": (None,), **dict.fromkeys(("check_data", "enhance", "upscale"), folders)}
+    if mode == "utility":
+        given = {**{key: given[key] for key in given if key not in OF_LAUNCH[mode]}, "networks": {}}
+    given.pop("answers", None)
+    with pytest.raises(OptionError, match=rf"\b{name}\b|enhance\.workdir: missing") as error:
+        FUNCTIONS[mode][0](*places.get(mode, (tmp_path / "nowhere",)), **given)
+    assert "nowhere" not in str(error.value) and not list(tmp_path.iterdir())

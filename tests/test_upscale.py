@@ -152,5 +152,5 @@ def test_samples_are_enlarged_and_their_masks_by_the_nearest_pixel(
     files = json.loads((large / "trained_on.json").read_text())["files"]
     for trained in (generating, run):  # whoever the upscaler has seen may be in the slices too
         assert files.items() >= json.loads((trained / "split.json").read_text())["train"].items()
-    with pytest.raises(PixmedError, match=r"sample\.upscale=5: give 2, 3, 4"):
+    with pytest.raises(PixmedError, match=r"sample\.upscale=5 is not one of 1, 2, 3, 4"):
         sampling.sample(generating, output=str(tmp_path / "x"), upscale=5)

@@ -34,7 +34,7 @@ from pixmed_jax.data.survey_index import (
 )
 from pixmed_jax.data.survey_masks import flag_values
 from pixmed_jax.data.survey_records import Record, Survey
-from pixmed_jax.errors import PixmedError, listing
+from pixmed_jax.errors import PixmedError, listing, one_of
 from pixmed_jax.progress import watched
 
 NO_LABELS = "no labels"
@@ -54,7 +54,7 @@ def survey(
     axis: str = "stored",
 ) -> Survey:
     """Read a folder. The options are those of `folder.source`; for classes only the table's are used."""
-    volumes.check_axis(axis)
+    one_of("check_data.axis", axis, volumes.AXES)
     if not root.is_dir():
         raise PixmedError(f"{root}: no such folder; set --data or --against")
     index = Index(root, axis, [], [], [], {}, [])

@@ -39,6 +39,7 @@ READERS: Mapping[str, Callable[[Path, str], Array]] = {
 }
 SUFFIXES = frozenset(READERS)
 PLANES = {"sagittal": 0, "coronal": 1, "axial": 2}  # the axis of right-anterior-superior that a plane cuts
+AXES = ("stored", "0", "1", "2", *PLANES)  # what volumes can be cut along
 
 
 class Cache:
@@ -194,7 +195,7 @@ def unstack(array: Array, pictures: np.ndarray) -> np.ndarray:
 
 
 def check_axis(axis: str) -> None:
-    if axis not in ("stored", "0", "1", "2", *PLANES):
+    if axis not in AXES:
         raise PixmedError(f"data.axis={axis!r}: give stored, 0, 1, 2, axial, coronal or sagittal")
 
 

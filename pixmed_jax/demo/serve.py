@@ -62,7 +62,7 @@ def demo(
 def served(painter: Painter, port: int) -> Iterator[str]:
     """The address of the page, for as long as the block lasts."""
     if not 0 <= port < 2**16:
-        raise PixmedError(f"demo.port={port}: give 1 to 65535, or 0 for any that is free")
+        raise OptionError(f"demo.port={port}: give 1 to 65535, or 0 for any that is free")
     with tempfile.TemporaryDirectory(prefix="pixmed-demo-") as uploads:
         settings = {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": uploads, "HF_HUB_OFFLINE": "1"}
         # Else each answer is kept in the browser: nobody's business, and each slower than the one before.

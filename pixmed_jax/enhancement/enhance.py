@@ -20,7 +20,7 @@ from pixmed_jax.enhancement.baselines import BASELINES
 from pixmed_jax.enhancement.method import Degrade, Method, Output
 from pixmed_jax.enhancement.methods import lime_method
 from pixmed_jax.enhancement.tiles import tiled
-from pixmed_jax.errors import PixmedError, one_of
+from pixmed_jax.errors import OptionError, PixmedError, one_of
 
 METHODS = ("lime", "zero_dce", *BASELINES)
 
@@ -74,9 +74,9 @@ def enhance(
     least = {"gamma": gamma, "strength": strength, "alpha": alpha, "clip_limit": clip_limit, "seed": seed}
     for name, value in least.items():
         if not 0 <= value < math.inf:
-            raise PixmedError(f"enhance.{name}={value}: give 0 or more")
+            raise OptionError(f"enhance.{name}={value}: give 0 or more")
     if not 0 < darkest <= brightest <= 1 or not 0 <= noise <= 1:
-        raise PixmedError(
+        raise OptionError(
             f"enhance.darkest={darkest}, brightest={brightest}, noise={noise}: give shares of the grey "
             "range, 0 < darkest <= brightest <= 1"
         )
@@ -112,7 +112,7 @@ def enhance(
 
 def _zero_dce(workdir: str, step: str) -> Method:
     if not workdir:
-        raise PixmedError(
+        raise OptionError(
             "enhance.workdir: missing; give a run's folder, of python launch.py --config=configs/zero_dce.py"
         )
     network = inference.load_restorer(workdir, step)

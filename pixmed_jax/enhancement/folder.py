@@ -31,7 +31,7 @@ from pixmed_jax.enhancement.files import Folder, output_name, write
 from pixmed_jax.enhancement.method import Degrade, Method, Output
 from pixmed_jax.enhancement.scores import BEFORE, Score, compared, summary, table
 from pixmed_jax.enhancement.values import stored, unit
-from pixmed_jax.errors import PixmedError, listing
+from pixmed_jax.errors import OptionError, PixmedError, listing
 from pixmed_jax.progress import watched
 
 SETTINGS, SCORES, REPORT = "settings.json", "scores.csv", "report.html"
@@ -137,7 +137,11 @@ def process(
     options: those of the mode as they were given; an earlier `target` of others is replaced only if `fresh`.
     """
     if reference and degrade:
-        raise PixmedError(f"{stage}.degrade: makes references of its own; leave {stage}.reference out")
+        raise OptionError(f"{stage}.degrade: makes references of its own; leave {stage}.reference out")
+    try:
+        intensities.parse(intensity)
+    except PixmedError as error:
+        raise OptionError(str(error).replace("data.", f"{stage}.", 1)) from error
     source, target = source.absolute(), target.absolute()
     reference = reference.absolute() if reference else None
     _check_places(source, target, reference, stage)

@@ -16,7 +16,7 @@ from pixmed_jax import inference
 from pixmed_jax.data.degrade import SCALES
 from pixmed_jax.enhancement.interpolation import METHODS, enlarge
 from pixmed_jax.enhancement.tiles import tiled
-from pixmed_jax.errors import PixmedError
+from pixmed_jax.errors import OptionError, PixmedError
 
 
 class Upscaler(NamedTuple):
@@ -39,7 +39,7 @@ def upscaler(name: str, scale: int, *, stage: str, step: str = "newest") -> Upsc
     stage: whose options `stage`.scale and so on messages are about.
     """
     if scale not in SCALES:
-        raise PixmedError(f"{stage}={scale}: give {', '.join(map(str, SCALES))}")
+        raise OptionError(f"{stage}={scale}: give {', '.join(map(str, SCALES))}")
     if name in METHODS:
         resize = jax.jit(partial(enlarge, scale=scale, method=name))
         run = partial(tiled, lambda part: np.asarray(resize(part)), scale=scale, reach=METHODS[name][1])

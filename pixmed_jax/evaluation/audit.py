@@ -21,7 +21,7 @@ from PIL import Image
 from pixmed_jax import charts, inference, pages, pictures
 from pixmed_jax import config as configs
 from pixmed_jax import workdir as run_folder
-from pixmed_jax.errors import PixmedError, one_of
+from pixmed_jax.errors import OptionError, one_of
 from pixmed_jax.evaluation import cards, facts, layouts, pairs, verdict
 from pixmed_jax.evaluation.evaluate import grey_floats
 from pixmed_jax.metrics.diversity import even_rows, spread_rows
@@ -49,7 +49,7 @@ def audit(
     """
     one_of("audit.split", split, SPLITS)
     if number < 1:
-        raise PixmedError(f"audit.number={number}: give 1 or more")
+        raise OptionError(f"audit.number={number}: give 1 or more")
     config = run_folder.read_config(workdir)
     generator = inference.load(workdir, step)
     dataset = facts.open_data(workdir, config, split)

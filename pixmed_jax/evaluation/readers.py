@@ -38,7 +38,7 @@ from pixmed_jax import config as configs
 from pixmed_jax import workdir as run_folder
 from pixmed_jax.data import arrays, decode, tables
 from pixmed_jax.data.sources import Dataset
-from pixmed_jax.errors import PixmedError, listing
+from pixmed_jax.errors import OptionError, PixmedError, listing
 from pixmed_jax.evaluation import cards, facts, pairs, verdict
 from pixmed_jax.evaluation.evaluate import grey_floats
 from pixmed_jax.metrics import bootstrap
@@ -70,9 +70,9 @@ def prepare(
     slices from, in the place of painting maps of the split. fresh: replace a study that is another one.
     """
     if not _LEAST <= number <= _MOST:
-        raise PixmedError(f"reader.number={number}: give {_LEAST} to {_MOST}")
+        raise OptionError(f"reader.number={number}: give {_LEAST} to {_MOST}")
     if "train" in split.split("+"):
-        raise PixmedError(f"reader.split={split}: these patients were trained on; give test, val or val+test")
+        raise OptionError(f"reader.split={split}: these patients were trained on; give test, val or val+test")
     generator = inference.load(workdir, step)
     config = generator.config
     dataset = facts.open_data(workdir, run_folder.read_config(workdir), split)  # where they are now

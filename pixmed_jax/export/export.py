@@ -22,7 +22,7 @@ import jax
 import numpy as np
 
 from pixmed_jax import inference, layouts
-from pixmed_jax.errors import PixmedError
+from pixmed_jax.errors import OptionError, PixmedError, one_of
 from pixmed_jax.evaluation import cards
 from pixmed_jax.export import flat, folder, interface, onnx_file, stablehlo
 from pixmed_jax.export import web as web_page
@@ -57,8 +57,9 @@ def export(
     web: the package onnxruntime-web, as export/web.py wants it; without it there is no page.
     Errors: PixmedError.
     """
+    one_of("export.dtype", dtype, folder.DTYPES)
     if web and not onnx:
-        raise PixmedError("export.web: the page runs the ONNX file; leave export.onnx=False out")
+        raise OptionError("export.web: the page runs the ONNX file; leave export.onnx=False out")
     runtime = web_page.runtime(Path(web)) if web else {}
     for name in ("onnx", "onnxruntime") if onnx else ():
         library(name)  # asked for before anything is computed
