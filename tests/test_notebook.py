@@ -1,6 +1,7 @@
 """The Colab notebook runs from its first cell to its last, and would leave Colab's own JAX alone."""
 
 import asyncio
+import copy
 import json
 import os
 import re
@@ -46,6 +47,24 @@ def test_the_badge_opens_this_file(notebook):
     assert f"/blob/main/{PATH.relative_to(runs.ROOT).as_posix()})" in notebook.cells[0].source
     known = PROJECT.get("urls", {}).get("Repository", "https://github.com/OWNER/REPOSITORY")
     assert known == f"https://github.com/{owner}"
+
+
+def test_without_a_repository_it_says_what_to_set(notebook, tmp_path, monkeypatch):
+    """Opened on Colab as it is kept, with no clone around it."""
+    nbclient = pytest.importorskip("nbclient", reason='pip install -e ".[test]" to run the notebook')
+    pytest.importorskip("ipykernel", reason='pip install -e ".[test]" to run the notebook')
+    monkeypatch.delenv("PIXMED_REPOSITORY", raising=False)
+    first = copy.deepcopy(notebook)
+    first.cells = first.cells[:4]
+    assert "git clone" in first.cells[-1].source
+    (tmp_path / "content").mkdir()
+    client = nbclient.NotebookClient(
+        first, timeout=60, kernel_name="python3", resources={"metadata": {"path": str(tmp_path / "content")}}
+    )
+    with pytest.raises(nbclient.exceptions.CellExecutionError) as error:
+        asyncio.run(client.async_execute())
+    assert (error.value.ename, error.value.evalue[:14]) == ("SystemExit", "set REPOSITORY")
+    assert not any((tmp_path / "content").iterdir())
 
 
 @pytest.mark.slow
