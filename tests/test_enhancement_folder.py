@@ -102,10 +102,28 @@ def test_a_faulty_file_is_told_and_the_others_go_on(source, capsys):
     lines = capsys.readouterr()
     assert len([x for x in lines.err.splitlines() if "bad.png" in x]) == 1
     assert "2 of 9 files could not be used" in lines.err and "1 files of other kinds" in lines.err
+    assert lines.err.splitlines()[-2].endswith("were left alone: notes.txt")
     assert "7 of 9 files" in lines.out
     assert set(settings(target)["faults"]) == {"bad.png", "empty.tif"}
     assert set(settings(target)["files"]) == set(PICTURES)
-    assert "bad.png" in (target / "report.html").read_text()
+    page = (target / "report.html").read_text()
+    assert "bad.png" in page
+    assert settings(target)["others"] == ["notes.txt"] and "<p>notes.txt.</p>" in page
+    assert "1 of other kinds left alone" in page
+
+
+def test_the_page_says_how_many_slices_it_shows(source):
+    """Eight at most, and of these no count where there are no more."""
+    said = r"(\d+) of (\d+) slices, evenly spaced"
+    _, target = run(source)
+    assert not re.search(said, (target / "report.html").read_text())
+    for i in range(3):
+        Image.fromarray(picture(20, 30)).save(source / f"more{i}.png")
+    (source / "more1.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
+    _, target = run(source)
+    page = (target / "report.html").read_text()
+    shown, there = map(int, re.search(said, page).groups())
+    assert there == len(PICTURES) + 2 and shown == page.count("<h3>") < there
 
 
 def test_the_page_names_folders_without_what_they_lie_in(source, tmp_path, capsys):

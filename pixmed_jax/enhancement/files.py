@@ -33,7 +33,7 @@ _QUALITY = 95  # of JPEG: above it files grow and pictures do not change
 class Folder:
     """What lies in a folder: `items`, each a picture or the slices of a volume, decoded one slice at a time.
 
-    `others` counts files of other kinds; hidden ones are not seen.
+    `others` names files of other kinds; hidden ones are not seen.
     """
 
     def __init__(self, root: Path, rule: str, key: str):
@@ -46,7 +46,7 @@ class Folder:
             told = f"files of {listing(seen)}" if seen else "nothing"
             raise PixmedError(f"{key}={root}: holds {told} and no {pairs.FORMATS} files")
         self.root = root
-        self.others = len(found) - len(paths)
+        self.others = [p.relative_to(root).as_posix() for p in sorted({*found} - {*paths})]
         self.items = [_item(root, path) for path in watched(paths, len(paths), "reading headers")]
         self.rows = [(i, k) for i, item in enumerate(self.items) for k in range(item.shape[0])]
         self._row_of = {(self.items[i].name, k): row for row, (i, k) in enumerate(self.rows)}

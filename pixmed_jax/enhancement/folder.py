@@ -204,6 +204,7 @@ def process(
             "seconds_a_slice": _seconds(times.values()),
             "files": files,
             "faults": faults,
+            "others": folder.others,
             "scores": summary(scores, method.name),
             "known": known,
         }
@@ -219,7 +220,8 @@ def process(
             file=sys.stderr,
         )
     if folder.others:
-        print(f"{folder.others} files of other kinds in {source} were left alone", file=sys.stderr)
+        told = f"{len(folder.others)} files of other kinds in {source} were left alone"
+        print(f"{told}: {listing(folder.others, 5)}", file=sys.stderr)
     if faults:
         print(f"{len(faults)} of {len(folder.items)} files could not be used", file=sys.stderr)
     return 1 if faults else 0

@@ -48,6 +48,7 @@ def render(about: Mapping[str, Any], shown: Sequence[Shown]) -> str:
             (contender, [_cell(name, of.get(name)) for name in metrics]) for contender, of in scores.items()
         ],
         n=max((told["n"] for of in scores.values() for told in of.values()), default=0),
+        slices=sum(len(file["settings"]) for file in about["files"].values()),
         shown=[
             (each.name, _told(each.settings), [(c, _uri(_seen(p))) for c, p in each.pictures.items()])
             for each in shown
