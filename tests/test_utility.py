@@ -364,6 +364,15 @@ def test_arms_whose_patients_do_not_match_are_refused(finished, spoil, told):
     assert "\n" not in str(caught.value) and not (workdir / "utility.json").exists()
 
 
+def test_the_accuracy_of_one_answer_for_all(finished):
+    """Patients p1 (x, y) and p2 (y): always y is right for a half and for all of their slices."""
+    workdir, experiment = finished
+    folder = results.folder_of(workdir, "segmenter", 100, "real", 0)
+    text = (folder / "cases.csv").read_text().replace("c.png,p2,x", "c.png,p2,y")
+    (folder / "cases.csv").write_text(text.replace("b.png,p1,x", "b.png,p1,y"))
+    assert results._chance(workdir, experiment, "segmenter", 100, PATIENTS) == 0.75
+
+
 def test_values_of_a_classifier():
     case = {"label": "glioma", "said": "glioma", "p_glioma": "0.25", "p_pituitary": "0.75"}
     assert results._value(case, "accuracy") == 1 and results._value(case, "log_loss") == pytest.approx(

@@ -324,6 +324,18 @@ def test_without_an_effect_it_hardly_ever_helps(seeds):
     assert sum(answer in ("yes", "partly") for answer in answers) <= 0.08 * len(answers)
 
 
+@pytest.mark.parametrize("change", [{}, {"low": 0.011, "value": 0.02}])
+def test_networks_that_learnt_nothing_show_nothing(change):
+    blind = gain(best=0.06, least=verdict.SEGMENTS, **change)
+    facts = {"patients": 39, "seeds": 3, "split": "val+test", "complete": True}
+    one = told("Helps", {"utility": {"found": [blind], **facts}})
+    assert one.answer == "not measured" and "--utility.steps" in one.sentence
+    assert "segmenter: dice is at best 0.060 with 10 % of the patients" in one.sentence
+    seen = gain(best=0.31, least=verdict.SEGMENTS, share=100)
+    one = told("Helps", {"utility": {"found": [blind, seen], **facts}})
+    assert one.answer == "no" and "of 1 comparison 0 show a gain" in one.sentence
+
+
 def test_only_the_experiment_of_this_config_counts(tmp_path):
     assert "run --mode=utility" in verdict.used(tmp_path, "abc")["why"]
     of = {"differences": {"both-augmented": gain() | {"of_seeds": [0.1]}}, "power": {"detectable": 0.02}}
@@ -340,3 +352,10 @@ def test_only_the_experiment_of_this_config_counts(tmp_path):
     (tmp_path / "utility.json").write_text(json.dumps(result | {"tested_on": {"10": {"patients": 120}}}))
     assert verdict.used(tmp_path, "abc")["found"][0]["patients"] == 120
     assert "of another config" in verdict.used(tmp_path, "abd")["why"]
+    assert found["least"] == verdict.SEGMENTS
+    of = of | {"scores": {"real": {"value": 0.3}, "both": {"value": 0.4}}}
+    networks = {"classifier": {"measures": {"accuracy": {"10": of}}, "chance": {"10": 0.45}}}
+    (tmp_path / "utility.json").write_text(json.dumps(result | {"networks": networks}))
+    (found,) = verdict.used(tmp_path, "abc")["found"]
+    assert (found["best"], found["least"]) == (0.4, 0.45)
+    assert told("Helps", {"utility": verdict.used(tmp_path, "abc")}).answer == "not measured"

@@ -50,6 +50,11 @@ def write(workdir: Path, experiment: Experiment, *, complete: bool) -> dict[str,
                 for measure in OF_NETWORK[predicts]
             },
         }
+        if predicts == "labels":
+            networks[name]["chance"] = {
+                str(share): _chance(workdir, experiment, name, share, tested[share])
+                for share in experiment.shares
+            }
     result = {
         "config": configs.digest(experiment.config),
         "generator": f"{experiment.config['name']}:{experiment.config['preset']}",
@@ -169,6 +174,18 @@ def _scores(
             rows.append([np.mean([cases[file] for file in files]) for files in tested.values()])
         found[arm] = np.array(rows)
     return found
+
+
+def _chance(
+    workdir: Path, experiment: Experiment, network: str, share: int, tested: Mapping[str, list[str]]
+) -> float:
+    """The accuracy of always giving the answer that is right most often."""
+    table = _cases(folder_of(workdir, network, share, next(iter(ARMS)), 0))
+    labels = {case["file"]: case["label"] for case in table}
+    return max(
+        float(np.mean([np.mean([labels[file] == name for file in files]) for files in tested.values()]))
+        for name in set(labels.values())
+    )
 
 
 def _value(case: Mapping[str, str], measure: str) -> float:

@@ -157,6 +157,8 @@ def told_of_utility(result: Mapping[str, Any]) -> dict[str, Any]:
     for network, told in result["networks"].items():
         measure, of_shares = next(iter(told["measures"].items()))
         for share, of in of_shares.items():
+            best = max((score["value"] for score in of.get("scores", {}).values()), default=None)
+            least = told["chance"][share] if "chance" in told else SEGMENTS if measure == "dice" else None
             found.append(
                 {
                     "network": network,
@@ -165,6 +167,8 @@ def told_of_utility(result: Mapping[str, Any]) -> dict[str, Any]:
                     "patients": result.get("tested_on", {}).get(share, result)["patients"],
                     **{k: v for k, v in of["differences"][f"{a}-{b}"].items() if k != "of_seeds"},
                     "detectable": of["power"]["detectable"],
+                    "best": best,
+                    "least": least,
                 }
             )
     facts = {key: result[key] for key in ("seeds", "split", "complete")}
@@ -334,6 +338,15 @@ def helps(utility: Mapping[str, Any]) -> Answer:
         return Answer(
             question, "not measured", _sentence(utility.get("why") or "not measured; run --mode=utility"), ""
         )
+    blind = [f for f in found if _learnt_nothing(f)]
+    if len(blind) == len(found):
+        shown = [
+            f"{f['network']}: {f['measure']} is at best {f['best']:.3f} with {f['share']} % of the patients"
+            for f in blind
+        ]
+        why, remedy = "the networks have learnt nothing to add to", "give them more --utility.steps"
+        return Answer(question, "not measured", _sentence(why, *shown, remedy), "utility.html")
+    found = [f for f in found if f not in blind]
     better = [f for f in found if f["low_all"] > 0]
     worse = [f for f in found if f["high_all"] < 0]
     hints = [f for f in found if f["low"] > 0 and f not in better]
@@ -367,6 +380,12 @@ def helps(utility: Mapping[str, Any]) -> Answer:
         grade = "not measured"
         few = "one seed cannot tell a gain from luck; the same command with --utility.seeds=4 adds seeds"
     return Answer(question, grade, _sentence(few, sentence, seen, hint, power, unfinished), "utility.html")
+
+
+def _learnt_nothing(found: Mapping[str, Any]) -> bool:
+    """Whether no arm of a comparison is better than chance, or than a segmenter that is no judge."""
+    best, least = found.get("best"), found.get("least")
+    return best is not None and least is not None and best <= least
 
 
 def _safe(evaluation: Mapping[str, Any]) -> Answer:
