@@ -247,6 +247,6 @@ def seen_by_discriminator(
     """
     if not enabled(settings):
         return images, condition
-    # Far from the numbers that others fold into the same key.
+    # Not a number that a task folds into a step's key. What comes of other keys is not kept apart by it.
     keys = image_keys(jax.random.fold_in(key, 0x_D15C), len(images))
     return pairs(images, condition, keys, settings or {}, clip=False)

@@ -15,7 +15,9 @@ from pixmed_jax.data.augment_settings import Settings, enabled
 from pixmed_jax.data.degrade import Degrade, own_keys
 from pixmed_jax.data.slices import check_channels
 
-_AUGMENT, _DEGRADE = 0xA06, 0xDE6  # folded into a batch's key; far from the numbers that cropping makes of it
+# Folded into a batch's key, of which cropping takes the keys 0 and 1. They keep apart one batch's draws:
+# a task folds its steps into a key that is the first batch's too, so it meets both of these at a later step.
+_AUGMENT, _DEGRADE = 0xA06, 0xDE6
 
 
 class Arrays(NamedTuple):
