@@ -75,8 +75,9 @@ def make_task(
     augment_discriminator: Settings | None = None,
     axis_name: str | None = None,
 ) -> Task:
-    """Task of a generator `(condition, train, noise) -> images` against `(condition, images) -> logits`.
+    """Task of a generator `(condition, train) -> images` against `(condition, images) -> logits`.
 
+    The generator draws from the random streams "noise" and "dropout", in training and in sampling.
     gan: what both players make of the discriminator's logits, a name in `losses.ADVERSARIAL`.
     bce: what the generator minimises: "adversarial" (that loss), "pixel" (BCE of images), "both" or "none".
     adversarial: weight of the adversarial loss in what the generator minimises.
