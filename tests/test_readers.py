@@ -19,6 +19,7 @@ from pixmed_jax.data.sources import open_dataset
 from pixmed_jax.errors import PixmedError
 from pixmed_jax.evaluation import cards, readers
 from pixmed_jax.evaluation.evaluate import evaluate
+from pixmed_jax.metrics import bootstrap
 from pixmed_jax.sampling import sample
 
 
@@ -151,6 +152,39 @@ def test_what_so_many_images_would_show():
     assert found.mean() == pytest.approx(0.8, abs=0.04)
 
 
+def test_what_so_many_patients_would_show_however_alike_their_slices_are():
+    """Six patients of five slices, eight of four: seen in 46 to 53 % of studies when slices were counted."""
+    rng, edges = np.random.default_rng(0), [-0.6, 0.3, 0.9, 1.6]
+    for patients, slices, alike in ((8, 4, 0.5), (6, 5, 0.9)):
+        auc, n = readers.detectable(patients, patients), patients * slices
+        apart, seen = np.sqrt(2) * stats.norm.ppf(auc), 0
+        groups, generated = np.arange(2 * n) // slices, np.arange(2 * n) >= n
+        for _ in range(25):
+            of_patient = np.sqrt(alike) * rng.normal(size=2 * patients)[groups]
+            seen_as = of_patient + np.sqrt(1 - alike) * rng.normal(size=2 * n) + apart * generated
+            ratings = np.digitize(seen_as, edges) + 1
+            bounds = bootstrap.resampled(
+                groups,
+                lambda weights, ratings=ratings, generated=generated: {
+                    "auc": np.array(readers.auc(ratings, generated, weights))
+                },
+                draws=200,
+            )
+            seen += bounds["auc"][0] > 0.5
+        assert seen >= 20, (patients, seen)
+
+
+def test_how_often_a_reader_is_right_knows_patients():
+    """Four of six patients told right in all of their slices are six answers, not thirty."""
+    generated, groups = np.arange(60) % 2 == 0, np.arange(60) // 10
+    ratings = np.where(generated ^ (groups >= 4), 5, 1)
+    low, high = readers._decisions(ratings, generated, groups)["right_interval"]
+    exact = stats.binomtest(40, 60).proportion_ci(method="exact")
+    assert low < exact.low - 0.2 and high > exact.high + 0.1
+    none = readers._decisions(np.full(60, 3), generated, groups)
+    assert (none["right"], none["decided"], none["right_interval"]) == (0, 0, [0.0, 1.0])
+
+
 def of_patients(workdir, real, generated):
     """The study's key rewritten to be of so many patients of either kind, in turn."""
     key, seen = key_of(workdir), {"real": 0, "generated": 0}
@@ -227,12 +261,17 @@ def test_readers_are_judged_each_and_together(wide, tmp_path, monkeypatch):
     assert (each["unsure"]["right"], each["unsure"]["decided"]) == (0, 0)
     assert each["upside down, <b>"]["called_generated"] == {"real": 6, "generated": 0}
     assert result["detectable"] == readers.detectable(6, 6)
+    few = shutil.copytree(workdir, tmp_path / "few")
+    of_patients(few, 6, 3)  # as many slices, of fewer patients
+    assert readers.score(few, third)["detectable"] == readers.detectable(6, 3)
     page = (workdir / "report" / "reader.html").read_text()
     assert "upside down, &lt;b&gt;" in page and page.count("<img") == 4
     summary = readers.summary(result)
     assert "3 readers, 6 real and 6 generated slices: AUC 0.50 (" in summary
     assert "not shown to be told apart, and one reader's AUC of 0.99 would" in summary
-    assert "told from real ones" in readers.summary(readers.score(workdir, str(folder / "1.csv")))
+    assert readers.summary(readers.score(workdir, str(folder / "1.csv"))).endswith("are told from real ones")
+    both = readers.summary(readers.score(workdir, str(folder)))
+    assert both.endswith("are told from real ones in the mean of the readers, by 1 of 2 in their own")
     assert "taken for real more often" in readers.summary(readers.score(workdir, third))
 
 

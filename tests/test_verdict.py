@@ -51,6 +51,8 @@ def test_readers_who_tell_them_apart_stand_against_a_yes():
     one = told("Looks", {**found, "readers": seen})
     assert (one.answer, one.page) == ("partly", "reader.html")
     assert "2 readers told 30 from 30 real slices with an AUC of 0.70 (0.55 to 0.80" in one.sentence
+    one = told("Looks", {**found, "readers": {**seen, "telling": 1}})
+    assert "0.5 is chance, 1 of them by an interval of their own above it)" in one.sentence
     one = told("Looks", {**found, "readers": {**seen, "low": 0.49, "readers": 1}})
     assert one.answer == "yes" and "1 reader told 30" in one.sentence
     one = told("Looks", {**found, "readers": {**seen, "auc": 1.0, "low": None, "high": None}})

@@ -11,7 +11,9 @@
 Ratings go from 1, surely real, to 5, surely generated. The AUC is the chance that a generated slice is rated
 higher than a real one, ties half (Mann and Whitney): 0.5 where nobody can tell. Its interval resamples
 patients, the readers being those that there are: it speaks of other slices, not of other readers. With fewer
-than `verdict.ENOUGH` patients of either kind there is none (null): it would leave out 0.5 by chance.
+than `verdict.ENOUGH` patients of either kind there is none (null): it would leave out 0.5 by chance. How
+often a reader is right has a binomial interval that knows patients (`clustered.share`). "detectable" counts
+each patient as one slice, however many were shown, since how alike they are to a reader is not known before.
 Where nobody knows the patients ("patients": null) slices stand for them, and intervals are too narrow.
 
 Real slices are of one half of the patients, and generated ones are painted from maps of the other, so that
@@ -31,7 +33,6 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
-from scipy import stats
 
 from pixmed_jax import charts, inference, pages, pictures
 from pixmed_jax import config as configs
@@ -41,7 +42,7 @@ from pixmed_jax.data.sources import Dataset
 from pixmed_jax.errors import OptionError, PixmedError, listing
 from pixmed_jax.evaluation import cards, facts, pairs, verdict
 from pixmed_jax.evaluation.evaluate import grey_floats
-from pixmed_jax.metrics import bootstrap
+from pixmed_jax.metrics import bootstrap, clustered
 from pixmed_jax.metrics.diversity import spread_rows
 
 FOLDER = "reader"
@@ -212,13 +213,13 @@ def score(workdir: Path, answers: str) -> dict[str, Any]:
         "patients": patients if known else None,
         "auc": float(values["mean"]),
         **interval(*bounds["mean"]),
-        "detectable": detectable(n_real, n_made),
+        "detectable": detectable(patients, len(np.unique(groups[generated]))),
         "readers": [
             {
                 "reader": reader,
                 "auc": float(values["each"][i]),
                 **interval(*bounds["each"][:, i]),
-                **_decisions(each[i], generated),
+                **_decisions(each[i], generated, groups),
             }
             for i, reader in enumerate(ratings)
         ],
@@ -252,23 +253,24 @@ def auc(ratings: np.ndarray, generated: np.ndarray, weights: np.ndarray) -> floa
 
 
 def detectable(real: int, generated: int) -> float | None:
-    """One reader's AUC that so many images would show in four of five studies; None if none would.
+    """One reader's AUC that an image each of so many patients would show in four of five studies, or None.
 
-    From the variance of Mann and Whitney's statistic where there is nothing to tell.
+    From the variance of Mann and Whitney's statistic where there is nothing to tell. More images of these
+    patients show it at least as often.
     """
     least = 0.5 + _SEEN * float(np.sqrt((real + generated + 1) / (12 * real * generated)))
     return least if least < 1 else None
 
 
-def _decisions(ratings: np.ndarray, generated: np.ndarray) -> dict[str, Any]:
+def _decisions(ratings: np.ndarray, generated: np.ndarray, groups: np.ndarray) -> dict[str, Any]:
     """How many of either kind were called generated, and of those a reader decided on how many rightly."""
     decided, called = ratings != UNSURE, ratings > UNSURE
-    right, of = int((called == generated)[decided].sum()), int(decided.sum())
-    bounds = stats.binomtest(right, of).proportion_ci(method="exact") if of else (0.0, 1.0)
+    right = (called == generated)[decided]
+    bounds = clustered.share(right.astype(np.float64), groups[decided]) or (0.0, 1.0)
     return {
         "called_generated": {REAL: int(called[~generated].sum()), GENERATED: int(called[generated].sum())},
-        "right": right,
-        "decided": of,
+        "right": int(right.sum()),
+        "decided": int(decided.sum()),
         "right_interval": [float(bound) for bound in bounds],
     }
 
@@ -284,12 +286,14 @@ def summary(result: Mapping[str, Any]) -> str:
         return f"{told}; too few patients to show anything: it takes {verdict.ENOUGH} of either kind"
     told += f" ({result['low']:.2f} to {result['high']:.2f})"
     if result["low"] > 0.5:
-        return f"{told}; generated slices are told from real ones"
+        telling = sum(of["low"] > 0.5 for of in result["readers"])
+        who = f" in the mean of the readers, by {telling} of {readers} in their own" if readers > 1 else ""
+        return f"{told}; generated slices are told from real ones{who}"
     if result["high"] < 0.5:
         return f"{told}; generated slices are taken for real more often than real ones are"
     return (
         f"{told}; not shown to be told apart, and one reader's AUC of {result['detectable']:.2f} would have "
-        "been seen in four of five such studies"
+        "been seen in four of five such studies or more, however alike a patient's slices are"
     )
 
 

@@ -184,6 +184,7 @@ def read_by_people(workdir: Path, step: int, config: str) -> dict[str, Any]:
     return {
         **{key: told[key] for key in ("study", "auc", "low", "high", "n", "detectable")},
         "readers": len(told["readers"]),
+        "telling": sum(of["low"] is not None and of["low"] > 0.5 for of in told["readers"]),
     }
 
 
@@ -259,7 +260,9 @@ def _told_of_readers(readers: Mapping[str, Any]) -> str:
     auc, low = f"an AUC of {readers['auc']:.2f}", readers["low"]
     sure = "too few patients for an interval" if low is None else f"{low:.2f} to {readers['high']:.2f}"
     of = f"{readers['n']['generated']} from {readers['n']['real']} real slices"
-    return f"{count} told {of} with {auc} ({sure}; 0.5 is chance)"
+    several = readers["readers"] > 1 and low is not None and "telling" in readers
+    who = f", {readers['telling']} of them by an interval of their own above it" if several else ""
+    return f"{count} told {of} with {auc} ({sure}; 0.5 is chance{who})"
 
 
 def _told_of_diversity(diversity: Mapping[str, Any]) -> str:
