@@ -81,6 +81,13 @@ def test_one_copy_among_many_is_found(train, strangers, held_out):
     assert found.generated.standing.argmin() == 7 and found.generated.rows[7] == 4
 
 
+def test_copies_beside_what_strangers_would_give(train, held_out):
+    """None of thirty held-out images stands as near as a copy does, so at most one of 31 strangers does."""
+    found = measure(train.images[:5], None, train, held_out).entry
+    assert (found["copies"], found["held_out_copies"]) == (5, 0)
+    assert found["copies_expected"] == pytest.approx(5 / 31)
+
+
 def test_the_rate_of_false_alarms(train, strangers):
     """Over splits of strangers by patient into held-out and generated, `near` keeps its rate, and copies
     are rarer by far, though ten patients leave the threshold to chance."""

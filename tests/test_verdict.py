@@ -231,6 +231,13 @@ def test_the_page_has_the_whole_command(tmp_path):
     assert (said["words"], said["command"], said["rest"]) == ("0 of 5 are copies.", "", "")
 
 
+def test_a_copy_is_told_beside_what_strangers_would_give():
+    found = {**SOUND, "copies": 1, "copies_expected": 1.91}
+    one = told("New", {"memorisation": found})
+    assert one.answer == "no"
+    assert "1 of 500 are copies of a training slice (of unrelated slices at most 1.9 are exp" in one.sentence
+
+
 def test_refresh_changes_the_verdict_and_nothing_else(tmp_path):
     (tmp_path / "report").mkdir()
     page = tmp_path / "report" / "index.html"

@@ -194,5 +194,8 @@ def summary(result: Mapping[str, Any]) -> str:
 
 def told_of_copies(found: Mapping[str, Any]) -> str:
     """A memorisation entry of layouts in a line."""
-    copies = "not measured" if found["copies"] is None else f"{found['copies']} of {found['n']}"
+    copies = "not measured"
+    if found["copies"] is not None:
+        copies = f"{found['copies']} of {found['n']} (of strangers at most "
+        copies += f"{found['copies_expected']:.1f} expected)"
     return f"layouts: memorisation ratio {found['ratio']:.3f}, copies {copies}, AUC {found['auc']:.2f}"

@@ -183,7 +183,10 @@ def summary(entry: Mapping[str, Any]) -> str:
     for name in ("images", "layouts"):
         found = entry.get("sampled", {}).get(name)
         if found:
-            copies = "not measured" if found["copies"] is None else f"{found['copies']} of {found['n']}"
+            copies = "not measured"
+            if found["copies"] is not None:
+                copies = f"{found['copies']} of {found['n']} (of strangers at most "
+                copies += f"{found['copies_expected']:.1f} expected)"
             lines.append(
                 f"sampled {name}: memorisation ratio {found['ratio']:.3f}, copies {copies}, who was trained "
                 f"on is guessed with an AUC of {found['auc']:.2f}"

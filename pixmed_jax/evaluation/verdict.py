@@ -307,8 +307,13 @@ def _new(evaluation: Mapping[str, Any]) -> Answer:
         return Answer(
             question, "not measured", _sentence(found.get("why") or "not measured; run --mode=audit"), ""
         )
+    chance = ""
+    if "copies_expected" in found:
+        chance = (
+            f" (of unrelated slices at most {found['copies_expected']:.1f} are expected to be taken for one)"
+        )
     told = [
-        f"{found['copies']} of {found['n']} are copies of a training slice",
+        f"{found['copies']} of {found['n']} are copies of a training slice{chance}",
         f"{found['near']} stand near one, {found['near_expected']:.1f} expected of unrelated slices",
         _told_of_auc("who was trained on is guessed with an AUC of", found),
     ]

@@ -7,7 +7,9 @@ Copies. How much nearer is the nearest training patient than the next five? A so
 everybody, a copy to one patient alone, so this quotient (`standing`, 1: nobody stands out) tells them apart
 (Carlini et al. 2023, "Extracting Training Data from Diffusion Models", divide by the mean of near neighbours
 likewise). `near` are the images below the quotient that one held-out image in a hundred falls below; `copies`
-those that, on a logarithmic scale, are twice as far from the held-out images' median as that.
+those that, on a logarithmic scale, are twice as far from the held-out images' median as that. How many
+strangers would give, `copies_expected`, is a bound from the held-out images: with n of them no chance below
+1 in n + 1 can be seen.
 
 Membership. Chen et al. 2020 ("GAN-Leaks", the black-box attack): whoever holds an image guesses that it was
 trained on if some generated image is near. AUC: the chance that a training image is nearer to the generated
@@ -98,9 +100,12 @@ def measure(
         near, certain, rate = limits
         whose = groups if groups is not None else np.arange(len(generated)).astype(str)
         below = found.standing < near
+        strangers = int((real.standing < certain).sum())
         bounds = clustered.share(below.astype(float), whose) or (0.0, 1.0)
         entry |= {
             "copies": int((found.standing < certain).sum()),
+            "copies_expected": (strangers + 1) / (len(real.standing) + 1) * len(generated),
+            "held_out_copies": strangers,
             "near": int(below.sum()),
             "near_expected": rate * len(generated),
             "near_share_interval": bounds,
