@@ -185,6 +185,9 @@ def test_slices_of_another_kind_are_listed():
         PixmedError, match=r"2 slices are 8 bit grey but 2 are not \(1\.png 8 bit RGB, 3\.png 16"
     ):
         slices.load(source, range(4), 8)
+    source = made((grey, mask), (grey, mask), (colour[..., 1:], mask))
+    with pytest.raises(PixmedError, match=r"1 are not \(2\.png 8 bit of 2 channels\)"):
+        slices.load(source, range(3), 8)
 
 
 def test_no_rows_is_an_error():

@@ -224,7 +224,8 @@ def check_channels(found: int, channels: int) -> None:
 
 
 def kind_of(image: np.ndarray) -> str:
-    return f"{image.dtype.itemsize * 8} bit {'grey' if image.shape[-1] == 1 else 'RGB'}"
+    channels = {1: "grey", 3: "RGB"}.get(image.shape[-1], f"of {image.shape[-1]} channels")
+    return f"{image.dtype.itemsize * 8} bit {channels}"
 
 
 def _check_same_kind(images: Sequence[np.ndarray], files: Sequence[str]) -> None:
