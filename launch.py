@@ -52,7 +52,16 @@ from ml_collections import ConfigDict, config_flags
 from pixmed_jax import compiled, options
 from pixmed_jax import config as configs
 from pixmed_jax.allocator import keep_freed_memory
-from pixmed_jax.command_line import HERE, UsageError, check_names, load_config, value_of, with_config
+from pixmed_jax.command_line import (
+    HERE,
+    UsageError,
+    check_names,
+    launcher,
+    load_config,
+    started_by,
+    value_of,
+    with_config,
+)
 from pixmed_jax.errors import OptionError, PixmedError
 from pixmed_jax.signals import Interrupt, Stopped
 
@@ -88,6 +97,7 @@ def main(argv: list[str]) -> int:
 
 
 def _main(argv: list[str]) -> int:
+    started_by(argv[0])
     try:
         check_names(argv[1:], STAGES, ON_DATA)
         warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
@@ -209,22 +219,20 @@ def _dispatch() -> int:
         status = train(config, workdir, fresh=FLAGS.fresh)
         if status == 0 and FLAGS.distributed:  # evaluation needs one process, and those here are joined
             if mesh.is_first():
-                print(f"next: python launch.py --workdir={workdir} --mode=evaluate")
+                print(f"next: {launcher()} --workdir={workdir} --mode=evaluate")
         elif status == 0:
             if _is_empty(workdir, split := FLAGS.evaluate.split):
                 print(f"not evaluated: {split} is empty; --mode=evaluate takes --evaluate.split=val")
             else:
                 _evaluate(workdir)
             if mode := RESTORERS.get(config["data"]["condition"]):
-                print(
-                    f"next: python launch.py --mode={mode} --{mode}.workdir={workdir} --input=DIR --output=TO"
-                )
+                print(f"next: {launcher()} --mode={mode} --{mode}.workdir={workdir} --input=DIR --output=TO")
             elif "network" not in config["model"]:  # which makes no images
                 from pixmed_jax.data.synthetic import TO_TRAIN_WITH
 
                 of_labels = "--mode=sample --sample.number=500 --sample.balance"  # which are nobody's
                 how = of_labels if config["data"]["condition"] == "label" else TO_TRAIN_WITH
-                print(f"next: python launch.py --workdir={workdir} {how}")
+                print(f"next: {launcher()} --workdir={workdir} {how}")
         return status
 
     if FLAGS.mode == "check_data":

@@ -9,6 +9,9 @@ import keras
 
 import pixmed_jax
 
+if len(sys.argv) != 2:
+    sys.exit(__doc__.splitlines()[0])
+
 data = pixmed_jax.Samples(sys.argv[1]).stacked()  # image [N, S, S, C], mask [N, S, S], label [N]
 
 network = keras.Sequential(

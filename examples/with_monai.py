@@ -14,6 +14,9 @@ from monai.transforms import Compose, EnsureChannelFirstd, RandFlipd, RandGaussi
 
 import pixmed_jax
 
+if len(sys.argv) != 2:
+    sys.exit(__doc__.splitlines()[0])
+
 samples = pixmed_jax.Samples(sys.argv[1], channels_first=True)
 transform = Compose([
     EnsureChannelFirstd("mask", channel_dim="no_channel"),  # [1, S, S]; images are [C, S, S]

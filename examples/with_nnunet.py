@@ -1,8 +1,8 @@
 """A sampled folder for nnU-Net: python examples/with_nnunet.py FOLDER nnUNet_raw/Dataset501_Synthetic
 
-Pictures as nnU-Net 2 reads them (2D): imagesTr/CASE_0000.png, labelsTr/CASE.png of 0 and 1, dataset.json.
-For a mixed dataset add your real training slices in the same way, and keep the synthetic ones out of the
-folds that nnU-Net validates on (splits_final.json).
+It becomes a raw dataset of nnU-Net 2 (2D): imagesTr/CASE_0000.png, labelsTr/CASE.png with 0 and 1, and
+dataset.json. For a mixed dataset add your real training slices under the same scheme, and keep the synthetic
+ones out of the folds that nnU-Net validates on (splits_final.json).
 """
 
 import json
@@ -13,6 +13,9 @@ import numpy as np
 from PIL import Image
 
 import pixmed_jax
+
+if len(sys.argv) != 3:
+    sys.exit(__doc__.splitlines()[0])
 
 samples, target = pixmed_jax.Samples(sys.argv[1]), Path(sys.argv[2])
 for name in ("imagesTr", "labelsTr"):
@@ -29,6 +32,5 @@ about = {
     "file_ending": ".png",
 }
 (target / "dataset.json").write_text(json.dumps(about, indent=2))
-print(
-    f"{len(samples)} cases in {target}; next: nnUNetv2_plan_and_preprocess -d 501 --verify_dataset_integrity"
-)
+print(f"{len(samples)} cases in {target}")
+print("next: nnUNetv2_plan_and_preprocess -d 501 --verify_dataset_integrity")

@@ -10,6 +10,9 @@ from torch.utils.data import DataLoader
 
 import pixmed_jax
 
+if len(sys.argv) != 2:
+    sys.exit(__doc__.splitlines()[0])
+
 loader = DataLoader(pixmed_jax.Samples(sys.argv[1], channels_first=True), batch_size=4, shuffle=True)
 
 network = torch.nn.Sequential(torch.nn.LazyConv2d(8, 3, padding=1), torch.nn.ReLU(), torch.nn.Conv2d(8, 1, 1))

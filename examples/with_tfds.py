@@ -10,6 +10,9 @@ import tensorflow_datasets as tfds
 
 import pixmed_jax.data.samples_builder  # noqa: F401
 
+if len(sys.argv) not in (2, 3):
+    sys.exit(__doc__.splitlines()[0])
+
 folder, data_dir = [*sys.argv[1:], None][:2]
 source = tfds.data_source(
     "pixmed_samples", split="train", builder_kwargs={"directory": folder}, data_dir=data_dir

@@ -10,6 +10,10 @@ if TYPE_CHECKING:
     from pixmed_jax.inference import load, load_network
 
 
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
 def __getattr__(name: str) -> Any:
     """These on first use: importing the package does not import JAX, which takes seconds."""
     if name == "Samples":

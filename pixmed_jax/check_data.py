@@ -73,7 +73,7 @@ def check_data(
         tables["duplicates.csv"] = [COPY_COLUMNS, *_named(within, names, names)]
     page = check_data_page.page(found, second, within, between, target, class_name, meaning)
 
-    with run_folder.replaced(target, "give another --workdir") as draft:
+    with run_folder.replaced(target) as draft:
         for name, rows in tables.items():
             text = io.StringIO(newline="")
             csv.writer(text, lineterminator="\n").writerows(rows)

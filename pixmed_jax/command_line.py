@@ -16,6 +16,21 @@ from pixmed_jax.errors import PixmedError
 HERE = Path(__file__).absolute().parents[1]  # where launch.py and configs/ are
 
 
+_started = HERE / "launch.py"
+
+
+def started_by(file: str) -> None:
+    """Let proposed commands begin with this file: launch.py, or one that calls its `main`."""
+    global _started
+    _started = Path(file)
+
+
+def launcher() -> str:
+    """What every command begins with."""
+    ours = _started.resolve() == (HERE / "launch.py").resolve()
+    return shlex.join(["python", "launch.py" if ours else str(_started)])
+
+
 class UsageError(Exception):
     """A mistake in the command line, told in one line."""
 

@@ -212,7 +212,8 @@ def _as_map(mask: np.ndarray, path: Path, label: str, generator: inference.Gener
         mask = np.where(mask > 0, classes.index(label) + 1 if label else 1, 0)
     elif max(values) > len(classes):
         raise PixmedError(
-            f"{path}: has values {sorted(values)}; this model knows 0 to {len(classes)}: {', '.join(classes)}"
+            f"{path}: has values [{listing([str(value) for value in sorted(values)], 8)}]; this model knows "
+            f"0 to {len(classes)}: {', '.join(classes)}"
         )
     fitted = mask_files.fitted(mask, generator.size)
     if lost := [classes[value - 1] for value in sorted(set(np.unique(mask)) - set(np.unique(fitted)) - {0})]:

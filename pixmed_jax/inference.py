@@ -33,6 +33,8 @@ Predict = Callable[[Any, Any, Any], jax.Array]
 
 def image_seeds(seed: int, count: int) -> np.ndarray:
     """One seed for each of `count` images, [count] uint32; image i depends on (seed, i) alone."""
+    if seed < 0:
+        raise PixmedError(f"seed={seed}: give 0 or more")
     return np.array([np.random.SeedSequence([seed, i]).generate_state(1)[0] for i in range(count)], np.uint32)
 
 
@@ -280,9 +282,11 @@ class Generator:
                 f"{last} for {named}"
             )
         if self.takes_maps and (maps.ndim != 3 or maps.shape[1:] != (self.size, self.size)):
+            alone = maps.shape == (self.size, self.size)
+            remedy = "give one as maps[None]" if alone else "resize them with nearest neighbour"
             raise PixmedError(
                 f"label maps of shape {list(maps.shape)}: this model needs [N, {self.size}, {self.size}]; "
-                "resize them with nearest neighbour"
+                f"{remedy}"
             )
         values = np.unique(maps)
         if not np.isin(values, np.arange(0 if self.takes_maps else 1, last + 1)).all():
@@ -348,6 +352,12 @@ def find(path: str | Path, step: int | str = "newest") -> checkpoint.Saved:
         return checkpoint.open_step(path)
     if folder.holds_export(path):
         return folder.open_folder(path)
+    weights = [path] if path.is_file() else sorted(path.glob("*.safetensors"))
+    if weights:
+        raise PixmedError(
+            f"{weights[0]}: is read together with the {folder.CONFIG} that it was exported with; give the "
+            "folder that holds both"
+        )
     directory = path if path.name == "checkpoints" else path / "checkpoints"
     if str(step).isdigit():
         known = [saved.step for saved in checkpoint.finished(directory)]

@@ -13,6 +13,7 @@ import numpy as np
 from pixmed_jax import conditions, inference, layouts, sample_files
 from pixmed_jax import config as configs
 from pixmed_jax import workdir as run_folder
+from pixmed_jax.command_line import launcher
 from pixmed_jax.data import arrays, edits
 from pixmed_jax.data.degrade import SCALES
 from pixmed_jax.data.synthetic import RECOMBINED, SAMPLED, TO_TRAIN_WITH, TRAINED_ON, not_for_training
@@ -115,7 +116,7 @@ def sample(
         rng = np.random.default_rng([seed, i])
         return edits.draw(edit, row, given.scene, given.labels, given.groups, rng, refused)
 
-    with run_folder.replaced(target, "free space, or give sample.output") as draft:
+    with run_folder.replaced(target, "--sample.output") as draft:
         sample_files.make_folders(draft, generator)
         rows = []
         for start in watched(range(0, len(order), batch_size), -(-len(order) // batch_size), "sampling"):
@@ -244,13 +245,11 @@ def _chosen(given: conditions.Conditions, label: str, split: str) -> np.ndarray:
 def _purpose(workdir: Path, target: Path, grades: Collection[str], why: str) -> str:
     """What the slices in `target` are for, in a line for the terminal."""
     if why:
-        return (
-            f"not to train with: {why}; to train with: python launch.py --workdir={workdir} {TO_TRAIN_WITH}"
-        )
+        return f"not to train with: {why}; to train with: {launcher()} --workdir={workdir} {TO_TRAIN_WITH}"
     if RECOMBINED in grades:
         return "to train with, not to share: parts of training patients, newly arranged"
     if SAMPLED in grades:
-        audit = f"python launch.py --workdir={workdir} --mode=audit --audit.samples={target}"
+        audit = f"{launcher()} --workdir={workdir} --mode=audit --audit.samples={target}"
         return f"to train with, and to share once an audit finds no leak: {audit}"
     return "of masks whose patients nobody knows here: to train with where none of them is tested on"
 

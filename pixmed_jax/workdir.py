@@ -64,14 +64,14 @@ def write_json(path: Path, contents: Any) -> None:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
+def locked(path: Path, flag: str = "--workdir") -> Iterator[None]:
     """Have `path` (a run's training, its samples, ...) for this process alone; PixmedError if it is taken.
 
     The kernel lets go of the lock when its holder ends, however it ends: the file that a killed process
     leaves stops nobody, is told and taken over. Where a file system knows no locks, nothing is held.
     """
     file = path.with_name(f".{path.name}.lock")
-    descriptor, held = _lock(file)
+    descriptor, held = _lock(file, flag)
     try:
         if held:
             left = os.pread(descriptor, 1000, 0).decode("utf-8", "replace")
@@ -90,7 +90,7 @@ def locked(path: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _lock(file: Path) -> tuple[int, bool]:
+def _lock(file: Path, flag: str) -> tuple[int, bool]:
     """An open lock file, and whether it is locked: it is not where there are no locks."""
     while True:
         try:
@@ -98,7 +98,7 @@ def _lock(file: Path) -> tuple[int, bool]:
             descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
             raise PixmedError(
-                f"{file.parent}: cannot be written ({error.strerror}); give another --workdir"
+                f"{file.parent}: cannot be written ({error.strerror}); give another {flag}"
             ) from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -107,7 +107,7 @@ def _lock(file: Path) -> tuple[int, bool]:
             os.close(descriptor)
             raise InUseError(
                 f"{file.parent}: in use by {holder or 'another process'}; wait for it or stop it (if there "
-                f"is no such process any more, delete {file}), or give another --workdir"
+                f"is no such process any more, delete {file}), or give another {flag}"
             ) from None
         except OSError:
             return descriptor, False
@@ -133,19 +133,19 @@ def alone(name: str) -> Callable[[Callable[..., T]], Callable[..., T]]:
 
 
 @contextmanager
-def replaced(target: Path, remedy: str) -> Iterator[Path]:
+def replaced(target: Path, flag: str = "--workdir") -> Iterator[Path]:
     """A folder to fill, which takes the place of `target` when the block is done and vanishes if it fails.
 
     At any moment either the old folder is there or the new one, whole, under its name or one that the next
     start gives back. What a link names is replaced, not the link. `target` is locked meanwhile; drafts that a
-    killed process has left beside it are deleted.
+    killed process has left beside it are deleted. flag: what names the folder on the command line.
     """
     target = Path(os.path.realpath(target))
     if os.path.ismount(target):
         raise PixmedError(
             f"{target}: is a mounted disk, which nothing can take the place of; name a folder in it"
         )
-    with locked(target):
+    with locked(target, flag):
         beside = _escaped(target.name)
         for old in target.parent.glob(f".{beside}.*.old"):
             _one_of(old, target)
@@ -159,7 +159,9 @@ def replaced(target: Path, remedy: str) -> Iterator[Path]:
                 target.rename(aside)
             draft.rename(target)
         except OSError as error:
-            raise PixmedError(f"{target}: cannot be written ({error.strerror}); {remedy}") from error
+            raise PixmedError(
+                f"{target}: cannot be written ({error.strerror}); free space, or give another {flag}"
+            ) from error
         finally:
             _one_of(aside, target)
             shutil.rmtree(draft, ignore_errors=True)

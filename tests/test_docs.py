@@ -370,3 +370,11 @@ def test_what_the_reference_shows_is_described(name, path):
         others = [m for m in methods if m.name != "setup"]  # which is Flax's
         silent += [of.name for of in (node, *others) if not ast.get_docstring(of)]
     assert seen and not silent
+
+
+@pytest.mark.parametrize("name", ["with_nnunet.py", "with_tfds.py"])
+def test_an_example_without_its_folder_says_how_it_is_called(name):
+    command = [sys.executable, str(ROOT / "examples" / name)]
+    process = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120)
+    assert process.returncode == 1 and process.stderr.count("\n") == 1
+    assert f"python examples/{name} FOLDER" in process.stderr

@@ -44,6 +44,8 @@ def test_a_network_of_ones_own_trains_and_samples(tmp_path, tmp_path_factory):
     for command in COMMANDS[:2]:
         process = run(command, tmp_path, tmp_path_factory)
         assert process.returncode == 0, process.stderr
+        following = process.stdout.splitlines()[-2 if "sample" in command else -1]
+        assert f": python {tmp_path}/my_network.py --workdir=" in following  # launch.py knows no such network
     workdir = tmp_path / "runs" / "plain"
     assert (workdir / "evaluation.json").exists() and (workdir / "model_card.md").exists()
     assert len(list((workdir / "samples" / "images").iterdir())) == 4

@@ -1,6 +1,8 @@
 """A generator from a checkpoint's files alone: which one is found, what it takes, what decides an image."""
 
 import shutil
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -163,6 +165,34 @@ def test_values_that_are_no_class(generate, value):
     maps[0, 3, 4] = value
     with pytest.raises(PixmedError, match="1 to 4 for meningioma, glioma, pituitary, head"):
         generate(maps)
+
+
+def test_a_map_without_its_axis_of_images(generate):
+    """Its size is right, so to resize it would help nobody."""
+    with pytest.raises(PixmedError, match=r"needs \[N, 32, 32\]; give one as maps\[None\]$"):
+        generate(label_maps(1)[0])
+
+
+def test_a_seed_below_0_is_one_line(generate):
+    with pytest.raises(PixmedError, match=r"^seed=-1: give 0 or more$"):
+        generate(label_maps(1), seed=-1)
+
+
+def test_weights_without_their_config(tmp_path):
+    """Neither of their file nor of a folder with that alone."""
+    weights = tmp_path / "generator.safetensors"
+    weights.write_bytes(bytes(64))
+    for path in (weights, tmp_path):
+        with pytest.raises(PixmedError, match=r"generator\.safetensors: .* config\.json .* give the folder"):
+            pixmed_jax.load(path)
+
+
+def test_what_the_package_offers_is_in_its_listing():
+    """As completion in a notebook asks for it, before any of it was used."""
+    program = "import sys, pixmed_jax; print(*dir(pixmed_jax)); print('jax' in sys.modules)"
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=runs.ROOT)
+    listed, imported = told.stdout.splitlines()
+    assert {"Samples", "load", "load_network", "__version__"} <= set(listed.split()) and imported == "False"
 
 
 def test_whole_numbers_of_any_type(generate):

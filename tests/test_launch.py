@@ -12,8 +12,8 @@ import pytest
 import runs
 from PIL import Image
 
+from pixmed_jax import command_line, inference
 from pixmed_jax import config as configs
-from pixmed_jax import inference
 from pixmed_jax.training.build import make_task
 
 TEST = "--config=configs/ghost.py:test"
@@ -55,6 +55,17 @@ def test_help_into_a_pipe_that_is_closed():
     process = subprocess.run(command, cwd=runs.ROOT, stdout=writing, stderr=subprocess.PIPE, text=True)
     os.close(writing)
     assert process.stderr == ""
+
+
+def test_proposed_commands_begin_with_the_file_that_was_started(monkeypatch, tmp_path):
+    """launch.py knows nothing of a network that another file brings along."""
+    monkeypatch.setattr(command_line, "_started", command_line.HERE / "launch.py")
+    assert command_line.launcher() == "python launch.py"
+    command_line.started_by(str(tmp_path / "my network.py"))
+    assert command_line.launcher() == f"python '{tmp_path}/my network.py'"
+    monkeypatch.chdir(runs.ROOT)
+    command_line.started_by("./launch.py")
+    assert command_line.launcher() == "python launch.py"
 
 
 def test_a_flag_and_its_value_may_be_two_words():
@@ -168,6 +179,8 @@ def test_a_folder_is_enhanced_and_a_bad_file_told(tmp_path):
     assert "1 of 2 files; see" in process.stdout
     with Image.open(tmp_path / "out" / "a.png") as image:
         assert image.getpixel((3, 3)) == 40
+    process = launch(*words[:2], "--output=/proc/x")
+    assert process.returncode == 1 and process.stderr.endswith("give another --output\n")
     process = launch(*words, "--enhance.metod=gamma")
     assert process.returncode == 2 and "did you mean enhance.method" in process.stderr
     process = launch(*words[:2])

@@ -539,6 +539,14 @@ def test_every_faulty_mask_is_named(monkeypatch, tmp_path):
     assert [name in str(error.value) for name in ("m0.png", "m1.png", "m2.png", "m3.png")] == [1, 0, 1, 1]
 
 
+def test_of_many_values_a_few_are_named(monkeypatch, tmp_path):
+    """A JPEG has hundreds."""
+    use(monkeypatch, "a", "b")
+    given = masks_folder(tmp_path / "masks", np.arange(256).reshape(16, 16))
+    with pytest.raises(PixmedError, match=r"has values \[0, 1, 2, 3, 4, 5, 6, 7 and 248 more\]; this model"):
+        sample(tmp_path, masks=given, output=str(tmp_path / "out"))
+
+
 def test_masks_with_one_fault_are_counted_and_told_once(monkeypatch, tmp_path):
     use(monkeypatch, "a", "tissue_1")
     given = masks_folder(tmp_path / "masks", *[box(8, 8, 255)] * 30, box(8, 8, 7))

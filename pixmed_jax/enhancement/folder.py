@@ -160,7 +160,7 @@ def process(
     scores: list[Score] = []
     shown: list[page.Shown] = []
     times: dict[tuple[int, ...], list[float]] = {}  # by the shape of what came out
-    with run_folder.replaced(target, "free space, or give another --output") as draft:
+    with run_folder.replaced(target, "--output") as draft:
         last = 0
         for item in folder.items:
             rows, slices = range(last, last := last + item.shape[0]), []

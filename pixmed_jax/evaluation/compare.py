@@ -87,7 +87,7 @@ def compare(paths: Sequence[str | Path], output: Path) -> Path:
         latency=_latency_chart(tables["systems.csv"], tables["downstream.csv"]),
         settings=[(row.name, str(row.first.path), configs.digest(row.first.config)) for row in rows],
     )
-    with run_folder.replaced(output.absolute(), "free space, or give another --workdir") as draft:
+    with run_folder.replaced(output.absolute()) as draft:
         run_folder.write_text(draft / "index.html", page)
         for name, records in tables.items():
             run_folder.write_text(draft / name, _table(records))

@@ -108,7 +108,7 @@ def prepare(
             f"{folder}: holds study {old}, and answers to it could not be read any more; give --fresh to "
             "replace it"
         )
-    with run_folder.replaced(folder, "make room for it") as draft:
+    with run_folder.replaced(folder) as draft:
         text = io.StringIO(newline="")
         write = csv.writer(text, lineterminator="\n")
         write.writerows([KEY, *((study, i, *of, *whose) for i, of in enumerate(told, 1))])

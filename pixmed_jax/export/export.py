@@ -65,7 +65,7 @@ def export(
         library(name)  # asked for before anything is computed
     saved = inference.find(workdir, step)
     with (
-        replaced(workdir / EXPORT, "make room for it") as draft,
+        replaced(workdir / EXPORT) as draft,
         jax.default_device(jax.devices("cpu")[0]),
     ):
         trained = _face(saved)
