@@ -56,8 +56,8 @@ from pixmed_jax.command_line import (
     HERE,
     UsageError,
     check_names,
-    launcher,
     load_config,
+    program,
     started_by,
     value_of,
     with_config,
@@ -219,20 +219,20 @@ def _dispatch() -> int:
         status = train(config, workdir, fresh=FLAGS.fresh)
         if status == 0 and FLAGS.distributed:  # evaluation needs one process, and those here are joined
             if mesh.is_first():
-                print(f"next: {launcher()} --workdir={workdir} --mode=evaluate")
+                print(f"next: {program()} --workdir={workdir} --mode=evaluate")
         elif status == 0:
             if _is_empty(workdir, split := FLAGS.evaluate.split):
                 print(f"not evaluated: {split} is empty; --mode=evaluate takes --evaluate.split=val")
             else:
                 _evaluate(workdir)
             if mode := RESTORERS.get(config["data"]["condition"]):
-                print(f"next: {launcher()} --mode={mode} --{mode}.workdir={workdir} --input=DIR --output=TO")
+                print(f"next: {program()} --mode={mode} --{mode}.workdir={workdir} --input=DIR --output=TO")
             elif "network" not in config["model"]:  # which makes no images
                 from pixmed_jax.data.synthetic import TO_TRAIN_WITH
 
                 of_labels = "--mode=sample --sample.number=500 --sample.balance"  # which are nobody's
                 how = of_labels if config["data"]["condition"] == "label" else TO_TRAIN_WITH
-                print(f"next: {launcher()} --workdir={workdir} {how}")
+                print(f"next: {program()} --workdir={workdir} {how}")
         return status
 
     if FLAGS.mode == "check_data":

@@ -25,7 +25,7 @@ def started_by(file: str) -> None:
     _started = Path(file)
 
 
-def launcher() -> str:
+def program() -> str:
     """What every command begins with."""
     ours = _started.resolve() == (HERE / "launch.py").resolve()
     return shlex.join(["python", "launch.py" if ours else str(_started)])

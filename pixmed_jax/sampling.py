@@ -13,7 +13,7 @@ import numpy as np
 from pixmed_jax import conditions, inference, layouts, sample_files
 from pixmed_jax import config as configs
 from pixmed_jax import workdir as run_folder
-from pixmed_jax.command_line import launcher
+from pixmed_jax.command_line import program
 from pixmed_jax.data import arrays, edits
 from pixmed_jax.data.degrade import SCALES
 from pixmed_jax.data.synthetic import RECOMBINED, SAMPLED, TO_TRAIN_WITH, TRAINED_ON, not_for_training
@@ -245,11 +245,11 @@ def _chosen(given: conditions.Conditions, label: str, split: str) -> np.ndarray:
 def _purpose(workdir: Path, target: Path, grades: Collection[str], why: str) -> str:
     """What the slices in `target` are for, in a line for the terminal."""
     if why:
-        return f"not to train with: {why}; to train with: {launcher()} --workdir={workdir} {TO_TRAIN_WITH}"
+        return f"not to train with: {why}; to train with: {program()} --workdir={workdir} {TO_TRAIN_WITH}"
     if RECOMBINED in grades:
         return "to train with, not to share: parts of training patients, newly arranged"
     if SAMPLED in grades:
-        audit = f"{launcher()} --workdir={workdir} --mode=audit --audit.samples={target}"
+        audit = f"{program()} --workdir={workdir} --mode=audit --audit.samples={target}"
         return f"to train with, and to share once an audit finds no leak: {audit}"
     return "of masks whose patients nobody knows here: to train with where none of them is tested on"
 

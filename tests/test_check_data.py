@@ -275,7 +275,7 @@ def test_a_series_is_a_volume_and_its_patient_is_hashed(tmp_path):
     assert found.bytes == sum(path.stat().st_size for path in (tmp_path / "images" / "one").iterdir())
     axial = survey(tmp_path, axis="sagittal").records
     assert len(axial) == 12 and (axial[0].height, axial[0].width) == (4, 10)
-    with pytest.raises(PixmedError, match=r"axis='z': give stored"):
+    with pytest.raises(PixmedError, match=r"axis='z' is not one of stored"):
         survey(tmp_path, axis="z")
 
 

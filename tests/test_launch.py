@@ -60,12 +60,12 @@ def test_help_into_a_pipe_that_is_closed():
 def test_proposed_commands_begin_with_the_file_that_was_started(monkeypatch, tmp_path):
     """launch.py knows nothing of a network that another file brings along."""
     monkeypatch.setattr(command_line, "_started", command_line.HERE / "launch.py")
-    assert command_line.launcher() == "python launch.py"
+    assert command_line.program() == "python launch.py"
     command_line.started_by(str(tmp_path / "my network.py"))
-    assert command_line.launcher() == f"python '{tmp_path}/my network.py'"
+    assert command_line.program() == f"python '{tmp_path}/my network.py'"
     monkeypatch.chdir(runs.ROOT)
     command_line.started_by("./launch.py")
-    assert command_line.launcher() == "python launch.py"
+    assert command_line.program() == "python launch.py"
 
 
 def test_a_flag_and_its_value_may_be_two_words():
