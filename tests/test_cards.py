@@ -56,8 +56,9 @@ EVALUATION = {
                   "psnr": {"full": None, "head": None, "tumor": None}},
     "cost": {"networks": {"generator": {"parameters": 6820000}},
              "inference": [{"device": "cpu:cpu", "median": 0.0028, "low": 0.002, "high": 0.004}]},
-    "kid": of(0.609, 0.303) | {"low": 0.135, "high": 1.28},
-    "fid": of(None), "precision": of(0.5, 0.7), "recall": of(0.33, 0.68),
+    "kid": of(0.609, 0.303) | {"low": 0.135, "high": 1.28, "same_patients": 0.012, "class_means": 0.66,
+                               "apart": 0.59},
+    "fid": of(None), "precision": of(0.5, 0.7), "recall": of(0.33, 0.68) | {"same_patients": 0.96},
     "density": of(0.4, 1.0), "coverage": of(0.5, 0.9),
     "mask_dice": {"generated": 0.385, "real": 0.534, "other_mask": 0.04,
                   "intervals": {"generated": [0.209, 0.616], "real": None}},
@@ -120,7 +121,9 @@ def test_a_card_says_what_the_runs_files_say(run):
         "| train | 3 | 2 |",
         "| SSIM, whole image | 0.812 | 0.801 to 0.832 | more | mean training image 0.328; nearest-mask "
         "training slice 0.328 |",
-        "| KID, features: encoder | 0.609 | 0.135 to 1.28 | less | between real patients 0.303 |",
+        "| KID, features: encoder | 0.609 | 0.135 to 1.28 | less | other slices of the same patients "
+        "0.012; class means 0.660 |",
+        "| precision | 0.500 | – | more | between real patients 0.700 |",
         "| Dice of a segmenter of real slices with the mask | 0.385 | 0.209 to 0.616 | more | on the real "
         "slices 0.534; with other patients' masks 0.040 |",
         "| copies of a training slice | 3 | – | less | images looked at 261 |",

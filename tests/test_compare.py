@@ -101,6 +101,49 @@ def test_runs_of_other_judges_are_set_apart(pair, tmp_path):
         assert f"{evaluation['n']} {split} {on}" in told
 
 
+def test_each_system_has_the_reference_of_what_it_is_given():
+    """A line of two seeds of a system given maps, another of one, and one given a class, judged alike."""
+    dice = {"mask_dice_real": 0.5}
+    maps = [
+        {"kid_real": 0.3, "kid_same": same, "kid_lookup": 0.6, "recall_same": 0.96, **dice}
+        for same in (0.0, 0.02)
+    ]
+    label = {
+        "kid_real": 0.1,
+        "kid_same": None,
+        "kid_lookup": None,
+        "recall_real": 0.84,
+        "mask_dice_real": None,
+    }
+    same, other, lookup = module.references([*maps, label])
+    assert same == ("other slices of the same patients", {"kid": 0.01, "recall": 0.96, **{"mask_dice": 0.5}})
+    assert other == ("other patients", {"kid": 0.1, "recall": 0.84})
+    assert lookup == ("class means, no network", {"kid": 0.6})
+    assert [words for words, _ in module.references(maps)] == [same[0], lookup[0]]
+    assert module.references([{**label, **dice}]) == [
+        ("other patients", {"kid": 0.1, "recall": 0.84, "mask_dice": 0.5})
+    ]
+
+
+def test_the_page_shows_them(pair, tmp_path):
+    own = Path(shutil.copytree(pair[0], tmp_path / "own"))
+    evaluation = json.loads((own / "evaluation.json").read_text())
+    evaluation["kid"] |= {"value": 0.4, "low": 0.1, "high": 0.8, "floor": 0.3456, "draws": [0.4, 0.5]}
+    evaluation["kid"] |= {"same_patients": 0.0123, "class_means": 0.6789, "apart": 0.5}
+    evaluation["diversity"]["collapsed"] = False
+    (own / "evaluation.json").write_text(json.dumps(evaluation))
+    page = compare([own], tmp_path / "out").read_text()
+    cells = re.findall(r'<tr class="dim"><td>([^<]+)</td><td class="number">([^<]*)</td>', page)
+    assert cells[:2] == [
+        ("other slices of the same patients", "0.0123"),
+        ("class means, no network", "0.679"),
+    ]
+    assert "0.346" not in page
+    (line,) = table(tmp_path / "out" / "evidence.csv")
+    assert (line["kid_same"], line["kid_real"], line["kid_lookup"]) == ("0.0123", "0.3456", "0.6789")
+    assert line["looks_real"] == "partly"
+
+
 def test_the_same_masks_are_those_that_all_were_tested_on(pair):
     """The picture has a row for each common test slice, and a column for mask, real and each system."""
     rows = [Row(p.name, (read(p),)) for p in pair]

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy import linalg
 
+from pixmed_jax.evaluation import verdict
 from pixmed_jax.metrics import distribution
 
 
@@ -288,3 +289,93 @@ def test_whole_patients():
             assert (groups[rows] == name).sum() == (groups == name).sum()
         a, b = distribution._halves(groups, np.random.default_rng(seed))
         assert not set(groups[a]) & set(groups[b]) and sorted([*a, *b]) == list(range(8))
+
+
+# ---------------------------------------------------------------- what the same patients are beside
+def test_other_slices_are_of_the_same_patient_and_in_one_set_alone():
+    groups = np.array(["b", "a", "b", "b", "c", "a", "b", "b"])
+    rng, seen = np.random.default_rng(0), set()
+    for _ in range(20):
+        rows, others = distribution.other_slices(groups, rng)
+        assert sorted(groups[rows]) == ["a", "b", "b"] and (groups[rows] == groups[others]).all()
+        assert len({*rows, *others}) == 6
+        seen |= set(rows.tolist())
+    assert seen == {0, 1, 2, 3, 5, 6, 7}  # any but the only one
+    assert [len(of) for of in distribution.other_slices(np.arange(5), rng)] == [0, 0]
+
+
+def test_how_far_other_patients_are_on_average():
+    """The mean over many pairs of sets of as many patients, of which each alone is far off."""
+    sets = [patients(8, 4, seed=seed) for seed in range(400)]
+    apart = [distribution.apart(*one) for one in sets]
+    pairs = [distribution.kid(x, y) for (x, _), (y, _) in zip(sets[::2], sets[1::2], strict=True)]
+    assert np.mean(pairs) == pytest.approx(np.mean(apart), abs=3 * np.std(pairs) / np.sqrt(200))
+    assert min(pairs) < 0.1 * np.mean(pairs) < 0.5 * min(apart)  # single pairs may be close by luck
+    assert distribution.apart(sets[0][0], np.arange(32)) is None
+
+
+def drawn_again(count: int, each: int, fault: float, seed: int = 0):
+    """(other slices of the same patients, moved by `fault`; slices of these patients, and whose they are)"""
+    features, groups = patients(count, 2 * each, seed=seed)
+    own = np.arange(len(groups)) % 2 == 0
+    return features[~own] + fault, (features[own], groups[own])
+
+
+def test_the_same_patients_are_held_against_themselves():
+    """Slices with a fault, of the test patients, are closer to these than other patients are, but no more
+    real for that: other slices of the same patients are at 0, and those without the fault are too."""
+    train, found, answers = patients(40, 4, seed=99), [], []
+    for seed in range(12):
+        of = {}
+        for fault in (0.0, 0.3):
+            generated, real = drawn_again(16, 6, fault, seed)
+            of[fault] = compare(generated, (real, train), matched=True, lookup=generated + 1)
+        sound, faulty = of[0.0]["kid"], of[0.3]["kid"]
+        found.append([faulty["value"], faulty["low"], faulty["floor"], sound["same_patients"]])
+        assert sound["low"] < 0.1 * sound["apart"] and sound["n_same_patients"] == 48
+        told = [{**of[0.3], "condition": {"name": name}} for name in ("label", "anatomy")]
+        told.append({**of[0.0], "condition": {"name": "anatomy"}})
+        answers.append([verdict.answers(one)[0].answer for one in told])
+    value, low, floor, same = np.array(found).T
+    assert np.mean(value) < 0.7 * np.mean(floor)  # closer than real patients to each other
+    assert (low > 0).mean() > 0.8  # and yet unlike real slices
+    assert abs(np.mean(same)) < 0.05 * np.mean(floor)
+    by_others, by_the_same, sound_ones = [one.count("yes") for one in zip(*answers, strict=True)]
+    assert by_others >= 9 and by_the_same == 0 and sound_ones == 12
+
+
+def test_what_real_slices_of_the_same_patients_have(monkeypatch):
+    """By the definitions; with each slice replaced by the next recall would be 1, however unlike the slices
+    of a patient are."""
+    real, groups = patients(9, 6, dims=12)
+    real[1::2] += 2
+    pairs = np.arange(0, 54, 2), np.arange(1, 54, 2)
+    monkeypatch.setattr(distribution, "other_slices", lambda *_: pairs)
+    sets = (real, groups), patients(40, 4, dims=12, seed=1)
+    got, lookup = (
+        compare(real + 0.1, sets, matched=True, lookup=real + 9),
+        compare(real + 9, sets, matched=True),
+    )
+    expected = distribution.kid(real[1::2], real[::2], matched=True)
+    assert got["kid"]["same_patients"] == pytest.approx(expected, rel=1e-9)
+    of = neighbours_by_loops(real[1::2], real[::2])
+    assert {name: got[name]["same_patients"] for name in of} == pytest.approx(of)
+    assert of["recall"] < 0.95 and distribution.neighbours(np.roll(real, -1, 0), real)["recall"] == 1
+    assert got["fid"]["same_patients"] == pytest.approx(distribution.fid(real[1::2], real[::2]))
+    for name, entry in got.items():
+        assert entry["class_means"] == lookup[name]["value"]
+    # Nothing else depends on them.
+    monkeypatch.undo()
+    again = compare(real + 0.1, sets, matched=True)
+    assert {name: of["value"] for name, of in again.items()} == {
+        name: of["value"] for name, of in got.items()
+    }
+    assert again["kid"]["draws"] == got["kid"]["draws"] and again["fid"]["low"] == got["fid"]["low"]
+
+
+def test_without_several_slices_of_a_patient_nothing_is_said_of_the_same_ones(sets):
+    (real, _), _ = sets
+    of = compare(real + 0.1, sets, groups=np.arange(64), matched=True)
+    assert of["kid"]["same_patients"] is of["kid"]["apart"] is None
+    assert of["recall"]["same_patients"] is None and of["kid"]["value"] is not None
+    assert "same_patients" not in compare(real + 0.1, sets)["kid"]  # given a class

@@ -373,4 +373,4 @@ def test_the_summary_is_one_line_with_all_contenders(evaluated):
     best = max(result["baselines"], key=lambda name: result["baselines"][name]["ssim"]["full"])
     assert f"without a network {best.replace('_', ' ')} " in line
     judged = {**result, "kid": {"value": 0.157, "floor": 0.381}}
-    assert "; KID 0.157, less is better (0.381 between real patients)" in summary(judged)
+    assert "; KID 0.157, less is better (real patients 0.381)" in summary(judged)

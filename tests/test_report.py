@@ -8,12 +8,14 @@ import re
 from html.parser import HTMLParser
 
 import browser
+import numpy as np
 import pytest
 import runs
 from PIL import Image
 
 from pixmed_jax import pages, pictures
 from pixmed_jax.evaluation import evaluate, report
+from pixmed_jax.metrics import distribution
 
 HOSTILE = "<script>alert('x')</script>&\"><img src=http://evil.example/x onerror=alert(1)>"
 
@@ -126,6 +128,29 @@ def test_what_the_strongest_baseline_leaves_of_a_score(run, gain, interval, word
     assert words in told and "class means, painted on the map (0.999)" in told
     evaluation["condition"]["name"] = "label"  # knows nothing of the slice that it is compared with
     assert "strongest baseline" not in written(run, evaluation=evaluation)
+
+
+@pytest.mark.parametrize("matched", [True, False])
+def test_what_real_slices_have_stands_beside(run, matched):
+    """For systems given maps the same patients' first, and a word on why others are no reference."""
+    rng = np.random.default_rng(0)
+    centres = np.repeat(rng.normal(size=(24, 3)), 6, 0)
+    features, groups = centres + 0.5 * rng.normal(size=centres.shape), np.repeat(np.arange(24), 6)
+    found = distribution.compare(
+        features[:72] + 0.4, features[:72], features[72:], groups=groups[:72], train_groups=groups[72:],
+        features="numbers", matched=matched, lookup=features[:72] + 2 if matched else None,
+    )  # fmt: skip
+    varied = {"diversity": {**run[1]["diversity"], "collapsed": False}}
+    text = Page(written(run, evaluation={**run[1], **found, **varied})).text
+    of, beside = found["kid"], "where real slices of other patients are at "
+    if matched:
+        beside = "where other real slices of the same patients are at "
+        assert "generated other slices of the same patients class means training patients halves" in text
+        assert "makes nothing more real" in text and f"{of['class_means']:.3g}" in text
+        assert "away on average" in text  # the verdict's
+    else:
+        assert "generated training patients halves" in text and "same patients are at" not in text
+    assert f"{beside}{of['same_patients' if matched else 'floor']:.3g} ;" in text.replace(" ; ", " ;")
 
 
 def test_the_history_names_its_steps(page):

@@ -116,6 +116,54 @@ def test_what_stands_against_a_low_kid(found, answer, words):
     assert worse.answer == "no"  # a fault betters nothing
 
 
+# What is given the test patients' maps: KID of other slices of theirs, and how far others are on average.
+MAPS = {"value": 0.05, "low": -0.1, "high": 0.2, "floor": 0.3, "halves": 1.0, "class_means": 0.6}
+MAPS |= {"same_patients": 0.01, "apart": 0.4}
+
+
+@pytest.mark.parametrize(
+    ("kid", "answer", "words"),
+    [
+        ({}, "yes", "0.0100 of other slices of the same patients; other patients are 0.4000 away on average"),
+        ({"high": 0.201}, "partly", ""),
+        ({"value": 2.0, "high": 2.5, "class_means": 9.0}, "partly", ""),
+        ({"value": 2.01, "high": 2.5, "class_means": 9.0}, "no", ""),
+        # Closer than other patients are, and no closer than what needs no network.
+        (
+            {"value": 0.29, "low": 0.21, "high": 0.4, "class_means": 0.29},
+            "no",
+            "0.2900 of class means, which",
+        ),
+        ({"value": 0.29, "low": 0.19, "high": 0.4, "class_means": 0.29}, "partly", "0.2900 of class means"),
+        ({"class_means": 0.2}, "not measured", "hardly tell them from slices"),
+        ({"class_means": None}, "yes", ""),
+        ({"same_patients": None}, "not measured", "too few patients with several slices"),
+        ({"apart": 0.0}, "not measured", "too few patients with several slices"),
+        ({"floor": -1.0, "halves": -1.0}, "yes", ""),  # say nothing here
+        ({"value": 2.01, "high": 3, "floor": 100.0, "class_means": 9}, "no", ""),
+    ],
+)
+def test_what_is_given_maps_is_held_against_the_same_patients(kid, answer, words):
+    found = {"condition": {"name": "anatomy"}, "kid": {**MAPS, **kid}, "diversity": SPREAD}
+    one = told("Looks", found)
+    assert one.answer == answer and words in one.sentence and "between real patients" not in one.sentence
+    assert told("Looks", {**found, "condition": {"name": "label"}}).sentence != one.sentence
+
+
+def test_what_is_given_maps_has_the_variety_of_the_same_patients():
+    recall = {"value": 0.6, "floor": 0.67, "same_patients": 0.96}
+    found = {"condition": {"name": "tumor"}, "kid": MAPS, "recall": recall, "diversity": SPREAD}
+    one = told("Looks", found)
+    assert one.answer == "partly" and "recall 0.60, 0.96 of other slices of the same patients" in one.sentence
+    assert told("Looks", {**found, "recall": {**recall, "value": 0.68}}).answer == "yes"
+
+
+def test_an_evaluation_from_before_they_were_looked_at():
+    kid = {name: MAPS[name] for name in ("value", "low", "high", "floor", "halves")}
+    one = told("Looks", {"condition": {"name": "anatomy"}, "kid": kid, "diversity": SPREAD})
+    assert one.answer == "not measured" and "evaluate again" in one.sentence
+
+
 def test_what_is_null_says_why():
     none = {"value": None, "why": "needs 50 slices"}
     assert told("Looks", {"kid": none}).sentence == "KID: needs 50 slices."

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from pixmed_jax.evaluation.rows import JUDGED, at
+from pixmed_jax.metrics.distribution import LOOKUP, SAME
 
 _REGIONS = {"full": "whole image", "head": "in the head", "tumor": "in the tumour"}
 _CLOSE = {"ssim": "SSIM", "psnr": "PSNR, dB"}
@@ -61,7 +62,7 @@ def of_images(evaluation: Mapping[str, Any]) -> list[Row]:
     for name, title in _SETS.items():
         of = evaluation[name]
         less = "less" if name in ("kid", "fid") else "more"
-        beside = {"between real patients": of.get("floor"), "two halves of them": of.get("halves")}
+        beside = _beside(of)
         low = of.get("low")
         bounds = None if low is None else (low, of["high"])
         told = f"{title}, features: {of.get('features', 'unknown')}" if name in ("kid", "fid") else title
@@ -86,6 +87,13 @@ def of_images(evaluation: Mapping[str, Any]) -> list[Row]:
     return rows
 
 
+def _beside(of: Mapping[str, Any]) -> dict[str, Any]:
+    """What real slices have in the place of generated ones: the same patients' where these were known."""
+    if of.get(SAME) is not None:
+        return {"other slices of the same patients": of[SAME], "class means": of.get(LOOKUP)}
+    return {"between real patients": of.get("floor"), "two halves of them": of.get("halves")}
+
+
 def of_restorer(evaluation: Mapping[str, Any]) -> list[Row]:
     """Of what restores images: closeness to the real slice, and likeness to real ones as a set."""
     contenders = dict(evaluation["contenders"])
@@ -99,7 +107,7 @@ def of_restorer(evaluation: Mapping[str, Any]) -> list[Row]:
     kid = evaluation["kid"]["network"]
     others = {name: of["value"] for name, of in evaluation["kid"].items() if name != "network"}
     bounds = None if kid["value"] is None else (kid["low"], kid["high"])
-    return rows + row("KID", kid["value"], bounds, better="less", **{"real patients": kid["floor"], **others})
+    return rows + row("KID", kid["value"], bounds, better="less", **_beside(kid), **others)
 
 
 def of_layouts(evaluation: Mapping[str, Any]) -> list[Row]:

@@ -75,7 +75,7 @@ def compare(paths: Sequence[str | Path], output: Path) -> Path:
         "pixmed_jax.evaluation",
         "compare.html.j2",
         systems=tables["systems.csv"],
-        evidence=[(_real(lines), lines) for lines in evidence],
+        evidence=[(references(lines), lines) for lines in evidence],
         questions={column(answer.question): answer.question for answer in verdict.answers({})},
         judges=_by_network(tables["downstream.csv"]),
         paper=PAPER,
@@ -185,14 +185,28 @@ def _latency_chart(systems: Sequence[Mapping[str, Any]], judges: Sequence[Mappin
     return charts.chart_uri(figure)
 
 
-def _real(lines: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """What real slices reach in the place of those that were judged alike; by evaluation seed it varies."""
-    found: dict[str, list[float]] = {}
-    for line in lines:
-        for name in EVIDENCE:
-            if line.get(f"{name}_real") is not None:
-                found.setdefault(name, []).append(line[f"{name}_real"])
-    return {name: float(np.mean(values)) for name, values in found.items()}
+def references(lines: Sequence[Mapping[str, Any]]) -> list[tuple[str, dict[str, float]]]:
+    """[(of what, {number: value})] beside those that were judged alike: other slices of the same patients and
+    class means for systems given maps, other patients for those given a class, and what is true of both.
+
+    By evaluation seed they vary, and are means over lines.
+    """
+    given_maps = [line for line in lines if line.get("kid_same") is not None]
+    given_classes = [line for line in lines if line not in given_maps]
+
+    def means(end: str, of: Sequence[Mapping[str, Any]], names: Iterable[str]) -> dict[str, float]:
+        found = {name: [line.get(f"{name}_{end}") for line in of] for name in names}
+        known = {name: [value for value in values if value is not None] for name, values in found.items()}
+        return {name: float(np.mean(values)) for name, values in known.items() if values}
+
+    sets = ("kid", "fid", "recall")
+    whole = means("real", lines, [name for name in EVIDENCE if name not in sets])
+    rows = [
+        ("other slices of the same patients", means("same", given_maps, sets) | whole, given_maps),
+        ("other patients", means("real", given_classes, sets) | ({} if given_maps else whole), given_classes),
+        ("class means, no network", means("lookup", given_maps, sets), given_maps),
+    ]
+    return [(words, values) for words, values, of in rows if of]
 
 
 def _by_network(judges: Sequence[dict[str, Any]]) -> list[tuple[str, dict[str, str], list[dict[str, Any]]]]:

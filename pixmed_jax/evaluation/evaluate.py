@@ -31,7 +31,7 @@ from pixmed_jax.evaluation import (
 )
 from pixmed_jax.judges import published
 from pixmed_jax.judges.kept import digest
-from pixmed_jax.metrics import baselines, clustered, diversity, similarity
+from pixmed_jax.metrics import baselines, clustered, distribution, diversity, similarity
 from pixmed_jax.training.build import is_supervised, makes_layouts, restores
 
 FEATURES = ("encoder", "inception")
@@ -108,6 +108,7 @@ def evaluate(
         generated,
         judged(real, slices, generator.takes_maps),
         judged(train_images, train_slices, generator.takes_maps),
+        lookup=contenders.get("class_means"),
         inception=inception,
         folder=workdir / run_folder.JUDGES,
         seed=seed,
@@ -210,6 +211,14 @@ def mean_of(arrays: Arrays) -> np.ndarray:
     return baselines.mean_image(images).mean(axis=-1) / np.iinfo(images.dtype).max
 
 
+def _beside_kid(kid: Mapping[str, Any]) -> str:
+    """What real slices have in the place of generated ones, and what needs no network."""
+    same = {"other slices of the same patients": kid[distribution.SAME]} if distribution.SAME in kid else {}
+    of = {**(same or {"real patients": kid["floor"]}), "class means": kid.get(distribution.LOOKUP)}
+    parts = [f"{name} {value:.3g}" for name, value in of.items() if value is not None]
+    return f" ({', '.join(parts)})" if parts else ""
+
+
 def class_means_of(train: Arrays, maps: np.ndarray, classes: int) -> tuple[np.ndarray, float]:
     """(maps painted with the training slices' class means, [N, S, S] float32 in [0, 1]; their blur)"""
     images, known = np.asarray(train.images), np.asarray(train.maps)
@@ -240,7 +249,7 @@ def summary(result: Mapping[str, Any]) -> str:
     line = f"SSIM on {facts.whom(result)}: {of_network}; without a network {others}"
     kid, dice = result["kid"], result["mask_dice"]
     if kid["value"] is not None:
-        line += f"; KID {kid['value']:.3g}, less is better ({kid['floor']:.3g} between real patients)"
+        line += f"; KID {kid['value']:.3g}, less is better{_beside_kid(kid)}"
     if dice["generated"] is not None:
         line += f"; mask Dice {dice['generated']:.3f} (real {dice['real']:.3f})"
     return line

@@ -57,24 +57,28 @@ def measure(
     real: Slices,
     train: Slices,
     *,
+    lookup: np.ndarray | None = None,
     inception: features.Encode | None = None,
     folder: Path | None = None,
     seed: int = 0,
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Entries of evaluation.json, and pictures for the page, each the address of an <img>.
 
-    generated: [N, S, S]; image i was made for real slice i. inception: its features, in the place
+    generated: [N, S, S]; image i was made for real slice i. lookup: [N, S, S], what is made of the same maps
+    without a network. inception: its features, in the place
     of those of an encoder of the training slices. folder: where the judging networks are kept.
     """
     if inception is None:
         encode = features.encoder(train.images, folder=folder)
         of_generated, of_real, of_train = (encode(x) for x in (generated, real.images, train.images))
+        of_lookup = None if lookup is None else encode(lookup)
         train_groups = train.groups
     else:
         count = max(len(generated), _TRAIN)
         rows = np.sort(distribution.whole_patients(train.groups, count, np.random.default_rng(seed)))
         of_train = _of_real(inception, train.images[rows], "train", folder)
         of_real, of_generated = _of_real(inception, real.images, "real", folder), inception(generated)
+        of_lookup = None if lookup is None else _of_real(inception, lookup, "lookup", folder)
         train_groups = train.groups[rows]
     entries: dict[str, Any] = distribution.compare(
         of_generated,
@@ -84,6 +88,7 @@ def measure(
         train_groups=train_groups,
         features=features.NAME if inception is None else published.INCEPTION,
         matched=real.masks is not None,
+        lookup=of_lookup,
         singular=inception is not None,
         seed=seed,
     )
@@ -106,7 +111,7 @@ def measure(
 
 
 def _of_real(inception: features.Encode, images: np.ndarray, name: str, folder: Path | None) -> np.ndarray:
-    """Features of real slices, which are the same in every evaluation of the run."""
+    """Features of slices that are the same in every evaluation of the run."""
     like = {"features": np.zeros((len(images), published.WIDTH))}
     key = digest(images, published.INCEPTION, "1")
     found = kept(folder, f"inception-{name}", key, like, lambda: {"features": inception(images)})
@@ -115,13 +120,17 @@ def _of_real(inception: features.Encode, images: np.ndarray, name: str, folder: 
 
 # ---------------------------------------------------------------- for the page
 def told(evaluation: Mapping[str, Any]) -> dict[str, Any]:
-    """Rows of the page's tables, as texts."""
+    """Rows of the page's tables, as texts; `beside` are the headings of what stands beside the generated."""
     rows = []
+    beside = {"floor": "training patients", "halves": "halves of the test patients"}
+    if distribution.SAME in evaluation["kid"]:
+        of_maps = {distribution.SAME: "other slices of the same patients", distribution.LOOKUP: "class means"}
+        beside = of_maps | beside
     for name, (title, more) in NUMBERS.items():
         of = evaluation[name]
         low, high = of.get("low"), of.get("high")
         between = "" if low is None else f"{_text(low)} to {_text(high)}"
-        cells = [_text(of["value"]), between, _text(of["floor"]), _text(of.get("halves"))]
+        cells = [_text(of["value"]), between, *(_text(of.get(key)) for key in beside)]
         rows.append((title, "more" if more else "less", cells))
     marks = [
         _mark(name, of)
@@ -130,6 +139,8 @@ def told(evaluation: Mapping[str, Any]) -> dict[str, Any]:
     ]
     return {
         "numbers": rows,
+        "beside": list(beside.values()),
+        "matched": distribution.SAME in evaluation["kid"],
         "artefacts": marks,
         "found": artefacts.found(evaluation["artefacts"]),
         "photographs": evaluation["kid"]["features"] != features.NAME,

@@ -22,7 +22,7 @@ from pixmed_jax.evaluation.report import ranked, read_metrics
 from pixmed_jax.metrics import distribution
 
 # What the evidence says of a system: where evaluation.json has the value, its interval, and what real slices
-# of other patients reach in its place.
+# have in its place: other patients', for a system that is given the test patients' maps see BESIDE.
 EVIDENCE: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
     "kid": (("kid", "value"), ("kid",), ("kid", "floor")),
     "fid": (("fid", "value"), ("fid",), ("fid", "floor")),
@@ -36,6 +36,10 @@ EVIDENCE: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = 
         (),
     ),
 }
+
+
+# What else stands beside those of a system that is given maps: {end of the column's name: key of the entry}.
+BESIDE = {"same": distribution.SAME, "lookup": distribution.LOOKUP}
 
 
 class Run(NamedTuple):
@@ -255,6 +259,7 @@ def evidence_numbers(row: Row) -> dict[str, Any]:
         numbers |= {name: of.mean, f"{name}_sd": of.spread, f"{name}_low": of.low, f"{name}_high": of.high}
         if real:
             numbers[f"{name}_real"] = cell(row, *real).mean
+            numbers |= {f"{name}_{end}": cell(row, name, key).mean for end, key in BESIDE.items()}
     every = [run.evaluation.get("memorisation", {}) for run in row.runs]
     audits = [audit for audit in every if audit.get("copies") is not None]
     return {

@@ -17,17 +17,23 @@ import numpy as np
 from pixmed_jax import pages
 from pixmed_jax import workdir as run_folder
 from pixmed_jax.errors import listing
-from pixmed_jax.metrics import artefacts
+from pixmed_jax.metrics import artefacts, distribution
 
 _MODE = re.compile(r"(--mode=\w+(?: --fresh)?)")
 START, END = "<!-- verdict -->", "<!-- end of the verdict -->"
 
-# KID in units of the distance between two sets of real patients, its floor or half of that of two halves of
+# Of generators that are given a class alone: KID in units of the distance between two sets of real patients,
+# its floor or half of that of two halves of
 # the test patients (which have half as many, and so differ twice as much), whichever is larger, since either
 # can fall to 0 by chance: up to twice it, generated images differ from real ones hardly more than patients
 # from patients. The mean training image, which nobody takes for a slice, has 150 times the floor (Inception
 # features, real slices of 128 x 128).
 REAL, REAL_PARTLY = 2.0, 10.0
+# Of those that are given the test patients' maps, where other real slices of these patients have a KID of
+# about 0: KID in units of what two sets of as many other patients have on average. A yes needs the upper end
+# of the interval within half of it, which real slices blurred by half a pixel just miss (64 x 64); class
+# means, which nobody takes for slices, lie beyond one.
+REAL_OF_MAPS, PARTLY_OF_MAPS = 0.5, 5.0
 # Recall in units of its floor: below it a third of what real patients show of each other is never drawn.
 VARIED = 0.7
 # A segmenter's Dice on generated images in units of its Dice on real ones: a tenth less is little beside what
@@ -224,19 +230,17 @@ def _looks_real(evaluation: Mapping[str, Any]) -> Answer:
     if not kid or kid.get("value") is None:
         why = f"KID: {kid['why']}" if kid and kid.get("why") else "not measured; run --mode=evaluate"
         return Answer(question, "not measured", _sentence(why, told), "")
-    sentence = f"KID {kid['value']:.4f} ({kid['low']:.4f} to {kid['high']:.4f})"
-    if kid.get("floor") is None:
-        return Answer(question, "not measured", _sentence(sentence, "no floor to hold it against", told), "")
-    apart = max(kid["floor"], (kid.get("halves") or 0.0) / 2)
-    sentence += f", {apart:.4f} between real patients"
-    # Where real sets are no distance apart, generated ones are if chance alone does not explain it.
-    times = kid["value"] / apart if apart > 0 else 0.0 if kid["low"] <= 0 else np.inf
-    grade = "yes" if times <= REAL else "partly" if times <= REAL_PARTLY else "no"
+    given_maps = evaluation.get("condition", {}).get("name", "label") != "label"
+    grade, sentence = (_beside_the_same if given_maps else _beside_others)(kid)
+    if grade == "not measured":
+        return Answer(question, grade, _sentence(sentence, told), "")
     # A KID near its floor is no more than a KID near its floor: what else was found stands against a yes.
     faults = []
     recall = evaluation.get("recall") or {}
-    if recall.get("value") is not None and recall["floor"] and recall["value"] < VARIED * recall["floor"]:
-        faults.append(f"recall {recall['value']:.2f}, {recall['floor']:.2f} between real patients")
+    reach = recall.get(distribution.SAME if given_maps else "floor")
+    if recall.get("value") is not None and reach and recall["value"] < VARIED * reach:
+        whose = "of other slices of the same patients" if given_maps else "between real patients"
+        faults.append(f"recall {recall['value']:.2f}, {reach:.2f} {whose}")
     if marks := artefacts.found(evaluation.get("artefacts") or {}):
         faults.append(f"artefacts: {listing(marks)}")
     readers = evaluation.get("readers") or {}
@@ -251,6 +255,44 @@ def _looks_real(evaluation: Mapping[str, Any]) -> Answer:
         grade = "not measured"
         faults.append(f"{patients} patients are too few to say so")
     return Answer(question, grade, _sentence(sentence, told, *faults), "reader.html" if people else "")
+
+
+def _beside_others(kid: Mapping[str, Any]) -> tuple[str, str]:
+    """(grade, why) by how far real patients are from each other: of slices that were made from a class."""
+    sentence = _kid(kid)
+    if kid.get("floor") is None:
+        return "not measured", _joined(sentence, "no floor to hold it against")
+    apart = max(kid["floor"], (kid.get("halves") or 0.0) / 2)
+    # Where real sets are no distance apart, generated ones are if chance alone does not explain it.
+    times = kid["value"] / apart if apart > 0 else 0.0 if kid["low"] <= 0 else np.inf
+    grade = "yes" if times <= REAL else "partly" if times <= REAL_PARTLY else "no"
+    return grade, f"{sentence}, {apart:.4f} between real patients"
+
+
+def _beside_the_same(kid: Mapping[str, Any]) -> tuple[str, str]:
+    """(grade, why) by other real slices of the same patients: of slices that were made from these patients'
+    maps, whose luck is in both sets."""
+    sentence, same, apart = _kid(kid), kid.get(distribution.SAME), kid.get("apart")
+    if "apart" not in kid:
+        return "not measured", _joined(sentence, "without other slices of the same patients; evaluate again")
+    if same is None or apart is None or apart <= 0:
+        return "not measured", _joined(sentence, "too few patients with several slices to hold it against")
+    sentence += f", {same:.4f} of other slices of the same patients"
+    sentence = _joined(sentence, f"other patients are {apart:.4f} away on average")
+    most, lookup = REAL_OF_MAPS * apart, kid.get(distribution.LOOKUP)
+    if lookup is not None:
+        sentence = _joined(sentence, f"{lookup:.4f} of class means, which need no network")
+        if lookup <= most:
+            return "not measured", _joined(sentence, "so these features hardly tell them from slices")
+        if kid["value"] >= lookup:
+            return "no" if kid["low"] > most else "partly", sentence
+    if kid["high"] <= most:
+        return "yes", sentence
+    return "partly" if kid["value"] <= PARTLY_OF_MAPS * apart else "no", sentence
+
+
+def _kid(kid: Mapping[str, Any]) -> str:
+    return f"KID {kid['value']:.4f} ({kid['low']:.4f} to {kid['high']:.4f})"
 
 
 def _told_of_readers(readers: Mapping[str, Any]) -> str:
@@ -449,6 +491,10 @@ def _told_of_auc(words: str, found: Mapping[str, Any]) -> str:
     return f"{words} {found['auc']:.2f} ({low:.2f} to {high:.2f}; 0.5 is chance)"
 
 
+def _joined(*parts: str) -> str:
+    return "; ".join(part.rstrip(".") for part in parts if part)
+
+
 def _sentence(*parts: str) -> str:
-    text = "; ".join(part.rstrip(".") for part in parts if part)
+    text = _joined(*parts)
     return text[:1].upper() + text[1:] + "."

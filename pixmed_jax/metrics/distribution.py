@@ -10,8 +10,12 @@ Features [N, D]; `groups` [N] names the patient behind each. All arithmetic is f
     precision, recall    Kynkaanniemi et al. 2019, Equation 1, with k = 3 neighbours.
     density, coverage    Naeem et al. 2020, Equations 3 and 4, with k = 5.
 
-None means anything alone. Beside each stands its floor: whole training patients in the place of the generated
-images, as many slices, against the same test patients; and two halves of the test patients.
+None means anything alone. Beside each stands what real slices have in the place of the generated ones. Of
+images that were made from a class alone: whole training patients, as many slices, against the same test
+patients ("floor"), and two halves of the test patients ("halves"). Of images that were made from the test
+patients' own maps these are no floor, since there both sets are of the same patients, whose luck cancels:
+slices of one patient are alike, within a set and across. So other slices of the same patients stand beside
+them ("same_patients"): of each patient half of the slices, in the place of the other half.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,6 +31,9 @@ NEIGHBOURS = {"precision": 3, "recall": 3, "density": 5, "coverage": 5}
 _LEAST = 8  # slices of a set, below which nothing is said
 _MOST = 2000  # slices of a set that are compared: 32 MB a kernel matrix, and a second or two
 _DRAWS, _SPLITS = 300, 8
+
+SAME = "same_patients"
+LOOKUP = "class_means"
 
 Statistic = Callable[[np.ndarray, np.ndarray], float]  # of how often each of x, and each of y, was drawn
 
@@ -161,10 +168,15 @@ def compare(
     train_groups: np.ndarray,
     features: str,
     matched: bool,
+    lookup: np.ndarray | None = None,
     singular: bool = False,
     seed: int = 0,
 ) -> dict[str, dict[str, Any]]:
     """{"kid", "fid", "precision", "recall", "density", "coverage"} of generated images beside their floors.
+
+    Of matched images also beside other real slices of the same patients and, where given, `lookup`, [N, D]
+    features of what is made of the same maps without a network. KID's entry then has in "apart" what two sets
+    of as many other patients have on average: a unit, since the same patients' other slices have about 0.
 
     generated, real: features [N, D]; image i was generated for real slice i, so `groups` are those of both.
     train: features [M, D] of real slices of other patients, `train_groups` [M].
@@ -175,6 +187,7 @@ def compare(
     if len(real) > _MOST:
         rows = np.sort(rng.choice(len(real), _MOST, replace=False))
         generated, real, groups = generated[rows], real[rows], groups[rows]
+        lookup = None if lookup is None else lookup[rows]
     n, dims = real.shape
     told = {"features": features, "n": n}
     if why := too_few(groups):
@@ -183,6 +196,13 @@ def compare(
     others = [whole_patients(train_groups, n, rng) for _ in range(_SPLITS)]
     halves = [_halves(groups, rng) for _ in range(_SPLITS)]
     result: dict[str, dict[str, Any]] = {}
+    same: list[tuple[np.ndarray, np.ndarray]] = []
+    if matched:
+        own_rng = np.random.default_rng([seed, 1])  # so that no other draw depends on it
+        same = [other_slices(groups, own_rng) for _ in range(_SPLITS)]
+    n_same = len(same[0][0]) if same else 0
+    if same and too_few(groups[same[0][0]]):
+        same = []
     for name, of, of_made, least in (
         ("kid", _kid, partial(_kid, matched=matched), _LEAST),
         ("fid", _fid, _fid, 2 * _LEAST if singular else dims + 1),
@@ -206,11 +226,27 @@ def compare(
         }
         if name == "kid":
             result[name]["draws"] = [float(f"{draw:.5g}") for draw in draws]
+        if not matched:
+            continue
+        once = np.ones(n)
+        of_same = [of_made(real[b], real[a])(once[a], once[a]) for a, b in same if n_same >= least]
+        result[name] |= {
+            SAME: float(np.mean(of_same)) if of_same else None,
+            f"n_{SAME}": n_same,
+            LOOKUP: None if lookup is None else of_made(lookup, real)(once, once),
+        }
+        if name == "kid":
+            result[name]["apart"] = apart(real, groups)
     found = neighbours(generated, real)
+    same_found = [neighbours(real[b], real[a]) for a, b in same]
+    of_lookup = {} if lookup is None else neighbours(lookup, real)
     floors = [neighbours(train[rows], real) for rows in others if len(rows) > max(NEIGHBOURS.values())]
     for name, k in NEIGHBOURS.items():
         floor = float(np.mean([of[name] for of in floors])) if floors else None
         result[name] = {"value": found[name], "floor": floor, "k": k, **told}
+        if matched:
+            of_name = [of[name] for of in same_found]
+            result[name] |= {SAME: float(np.mean(of_name)) if of_name else None, LOOKUP: of_lookup.get(name)}
     return result
 
 
@@ -244,6 +280,31 @@ def _resampled(
         if (times > 0).sum() > 1:
             draws.append(statistic(times, times))
     return statistic(ones, ones), draws
+
+
+def other_slices(groups: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """(rows, for each the row of another slice of the same patient): half of each patient's slices at random
+    and the other half, so that no slice is in both; of an odd number one is left out.
+
+    Were each slice replaced by the next, both sets would hold the same slices: recall 1, whatever they are.
+    """
+    rows = [rng.permutation(np.flatnonzero(groups == name)) for name in np.unique(groups)]
+    pairs = np.concatenate([of[: len(of) // 2 * 2].reshape(-1, 2) for of in rows])
+    return pairs[:, 0], pairs[:, 1]
+
+
+def apart(real: np.ndarray, groups: np.ndarray) -> float | None:
+    """The KID that two sets of as many other patients have on average; None where no patient has two slices.
+
+    Slices of one patient are more alike than those of two, and such pairs are within the sets alone. It is
+    what the mean over ever more pairs of sets tends to: no luck is in it, and it is not 0 by chance.
+    """
+    kernel, same = _kernel(real, real), groups[:, None] == groups[None]
+    own = same & ~np.eye(len(groups), dtype=bool)
+    if not own.any():
+        return None
+    share = own.sum() / (len(groups) * (len(groups) - 1))
+    return float(2 * share * (kernel[own].mean() - kernel[~same].mean()))
 
 
 def interval(value: float, draws: Sequence[float]) -> tuple[float, float]:
