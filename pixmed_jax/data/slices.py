@@ -224,6 +224,7 @@ def check_channels(found: int, channels: int) -> None:
 
 
 def kind_of(image: np.ndarray) -> str:
+    """Depth and channels of an image [H, W, C] in words: images of a data set have to agree in them."""
     channels = {1: "grey", 3: "RGB"}.get(image.shape[-1], f"of {image.shape[-1]} channels")
     return f"{image.dtype.itemsize * 8} bit {channels}"
 

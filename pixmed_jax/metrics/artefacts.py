@@ -102,6 +102,7 @@ def found(entry: Mapping[str, Any]) -> list[str]:
 
 
 def way(signed: float) -> str:
+    """Which way a difference of sharpness goes, generated less real, in a word."""
     return "blurrier" if signed < 0 else "sharper"
 
 
