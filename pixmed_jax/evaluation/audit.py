@@ -113,7 +113,6 @@ def audit(
     page = pages.render(
         "pixmed_jax.evaluation",
         "audit.html.j2",
-        name=config["name"],
         audit=result,
         found=told,
         closest=pictures.data_uri(_closest(generated, found.generated, train)),

@@ -76,7 +76,6 @@ def evaluate(workdir: Path, config: Mapping[str, Any], *, split: str, seed: int,
     page = pages.render(
         "pixmed_jax.evaluation",
         "layouts.html.j2",
-        name=config["name"],
         evaluation=result,
         found=found.entry,
         legend=pictures.legend(model.classes),

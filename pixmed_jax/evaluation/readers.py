@@ -229,7 +229,6 @@ def score(workdir: Path, answers: str) -> dict[str, Any]:
     page = pages.render(
         "pixmed_jax.evaluation",
         "readers.html.j2",
-        name=run["name"],
         **facts.described(run),
         by=run["data"]["split"]["by"],
         result=result,

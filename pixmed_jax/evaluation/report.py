@@ -116,7 +116,6 @@ def write_page(
     page = pages.render(
         "pixmed_jax.evaluation",
         template,
-        name=config["name"],
         preset=config["preset"],
         evaluation=evaluation,
         history=[(f"step {int(p.stem.removeprefix('step_'))}", _file_uri(p)) for p in _some(steps, grids)],

@@ -33,7 +33,6 @@ def write(workdir: Path, experiment: Experiment, result: Mapping[str, Any]) -> P
     page = pages.render(
         "pixmed_jax.evaluation",
         "utility.html.j2",
-        name=experiment.config["name"],
         result=result,
         **facts.described(experiment.config),
         answer=verdict.helps(verdict.told_of_utility(result)),

@@ -96,7 +96,7 @@ def audited(workdir: Path, step: int, config: str) -> dict[str, Any]:
     if not told:
         return {"ratio": None, "copies": None, "auc": None, "why": "not measured; run --mode=audit"}
     if (told["step"], told["config"]) != (step, config):
-        why = f"the audit was of step {told['step']}; for this one run --mode=audit"
+        why = f"the audit was of step {told['step']}; run --mode=audit for this one"
         return {"ratio": None, "copies": None, "auc": None, "why": why}
     return dict(told["memorisation"])
 
