@@ -161,7 +161,8 @@ def test_an_audit_of_sampled_pairs_is_told_on_the_next_sheet(run, real, tmp_path
     page = (run / "report" / "audit.html").read_text()
     assert "layouts are by layout@6" in Page(page).text and page.count("<img") >= 5
     config = json.loads((run / "config.json").read_text())
-    row = {"label": "glioma", "edit": "none", "patient_group": "", "tumor_group": "", "grade": "sampled"}
+    row = dict.fromkeys(("source", "patient_group", "tumor_source", "tumor_group"), "")
+    row |= {"label": "glioma", "edit": "none", "grade": "sampled"}
 
     def sheet(contents):
         options = {"number": 1, "format": "png", "layout": "layout@6"}

@@ -236,7 +236,7 @@ def _limits(table: Path, entry: Mapping[str, str | None]) -> tuple[float, float]
         low, high = float(entry.get("low") or 0), float(entry.get("high") or 255)
     except ValueError:
         low = high = np.nan
-    if not np.isfinite([low, high]).all() or low == high:  # low > high where the lowest value is white
+    if not np.isfinite([low, high]).all() or low == high:  # older ones fall where the lowest value is white
         raise PixmedError(
             f"{table}: {entry['file']} has low {entry['low']!r}, high {entry['high']!r}; sample again"
         )
