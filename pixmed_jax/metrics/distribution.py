@@ -255,7 +255,7 @@ def too_few(groups: np.ndarray) -> str:
     n, patients = len(groups), len(set(groups.tolist()))
     if n >= _LEAST and patients >= 4:
         return ""
-    return f"{n} slices of {patients} patients: too few; {_LEAST} of 4 are needed"
+    return f"{n} slices of {patients} patients are too few; {_LEAST} slices of 4 patients are needed"
 
 
 def nothing(why: str) -> dict[str, Any]:
