@@ -416,7 +416,7 @@ def test_an_experiment_from_nothing_and_gone_on_with(tmp_path_factory, tmp_path,
     assert utility(workdir, networks=networks, **{**options, "split": "val+test+spare"}) == 0
     result = json.loads((workdir / "utility.json").read_text())
     assert result["tested_on"]["50"]["patients"] == 4 + 4
-    assert "the networks have learnt nothing to add to" in capsys.readouterr().out  # in steps so few
+    assert "Helps? not measured. The networks have learnt nothing" in capsys.readouterr().out  # in few steps
     assert trained == {path: path.read_bytes() for path in (workdir / "utility").rglob("manifest.json")}
     with pytest.raises(PixmedError, match=r"holds a utility experiment with another config \(number\)"):
         utility(workdir, networks=networks, **{**options, "number": 7})
