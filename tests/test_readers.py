@@ -110,7 +110,7 @@ def test_generated_slices_of_a_folder(study, tmp_path, capsys):
         np.testing.assert_array_equal(shown, runs.pixels(folder / "images" / name))
     assert {row["config"] for row in key} == {""}  # whose checkpoint made them the run does not know
     readers.score(workdir, answered(workdir, tmp_path / "a.csv", [3] * 8))
-    assert readers.verdict.read_by_people(workdir, 6, "")["auc"] is None
+    assert readers.entries.read_by_people(workdir, 6, "")["auc"] is None
 
 
 def test_what_cannot_be_prepared(study, tmp_path):

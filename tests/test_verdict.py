@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from pixmed_jax.evaluation import verdict
+from pixmed_jax.evaluation import entries, verdict
 from pixmed_jax.metrics import paired
 
 SOUND = {
@@ -289,27 +289,27 @@ def test_a_copy_is_told_beside_what_strangers_would_give():
 def test_refresh_changes_the_verdict_and_nothing_else(tmp_path):
     (tmp_path / "report").mkdir()
     page = tmp_path / "report" / "index.html"
-    assert not verdict.refresh(tmp_path)
+    assert not entries.refresh(tmp_path)
     (tmp_path / "evaluation.json").write_text(json.dumps({"memorisation": SOUND}))
     page.write_text("before no verdict after")
-    assert not verdict.refresh(tmp_path) and page.read_text() == "before no verdict after"
-    page.write_text(f"before\n{verdict.START}old{verdict.END}\nafter é")
-    assert verdict.refresh(tmp_path)
+    assert not entries.refresh(tmp_path) and page.read_text() == "before no verdict after"
+    page.write_text(f"before\n{entries.START}old{entries.END}\nafter é")
+    assert entries.refresh(tmp_path)
     first = page.read_text()
     assert f"<code>python launch.py --workdir={tmp_path} --mode=utility</code>." in first
     assert first.startswith("before\n<!-- verdict -->") and first.endswith(
         "<!-- end of the verdict -->\nafter é"
     )
     assert "0 of 500 are copies" in first and "old" not in first
-    assert verdict.refresh(tmp_path) and page.read_text() == first
+    assert entries.refresh(tmp_path) and page.read_text() == first
 
 
 def test_only_the_audit_of_this_step_counts(tmp_path):
-    assert "run --mode=audit" in verdict.audited(tmp_path, 6, "abc")["why"]
+    assert "run --mode=audit" in entries.audited(tmp_path, 6, "abc")["why"]
     (tmp_path / "audit.json").write_text(json.dumps({"step": 6, "config": "abc", "memorisation": SOUND}))
-    assert verdict.audited(tmp_path, 6, "abc")["n"] == 500
-    assert "audit was of step 6" in verdict.audited(tmp_path, 8, "abc")["why"]
-    assert verdict.audited(tmp_path, 6, "other")["copies"] is None
+    assert entries.audited(tmp_path, 6, "abc")["n"] == 500
+    assert "audit was of step 6" in entries.audited(tmp_path, 8, "abc")["why"]
+    assert entries.audited(tmp_path, 6, "other")["copies"] is None
 
 
 def gain(value=0.01, low=-0.01, high=0.03, **changes):
@@ -394,25 +394,25 @@ def test_networks_that_learnt_nothing_show_nothing(change):
 
 
 def test_only_the_experiment_of_this_config_counts(tmp_path):
-    assert "run --mode=utility" in verdict.used(tmp_path, "abc")["why"]
+    assert "run --mode=utility" in entries.used(tmp_path, "abc")["why"]
     of = {"differences": {"both-augmented": gain() | {"of_seeds": [0.1]}}, "power": {"detectable": 0.02}}
     result = {
         **{"config": "abc", "primary": ["both", "augmented"], "patients": 39, "seeds": 3, "split": "test"},
         **{"complete": True, "networks": {"segmenter": {"measures": {"dice": {"10": of}, "other": {}}}}},
     }
     (tmp_path / "utility.json").write_text(json.dumps(result))
-    (found,) = verdict.used(tmp_path, "abc")["found"]
+    (found,) = entries.used(tmp_path, "abc")["found"]
     assert (found["network"], found["measure"], found["share"], found["detectable"]) == (
         *("segmenter", "dice", 10, 0.02),
     )
     assert found["patients"] == 39
     (tmp_path / "utility.json").write_text(json.dumps(result | {"tested_on": {"10": {"patients": 120}}}))
-    assert verdict.used(tmp_path, "abc")["found"][0]["patients"] == 120
-    assert "of another config" in verdict.used(tmp_path, "abd")["why"]
+    assert entries.used(tmp_path, "abc")["found"][0]["patients"] == 120
+    assert "of another config" in entries.used(tmp_path, "abd")["why"]
     assert found["least"] == verdict.SEGMENTS
     of = of | {"scores": {"real": {"value": 0.3}, "both": {"value": 0.4}}}
     networks = {"classifier": {"measures": {"accuracy": {"10": of}}, "chance": {"10": 0.45}}}
     (tmp_path / "utility.json").write_text(json.dumps(result | {"networks": networks}))
-    (found,) = verdict.used(tmp_path, "abc")["found"]
+    (found,) = entries.used(tmp_path, "abc")["found"]
     assert (found["best"], found["least"]) == (0.4, 0.45)
-    assert told("Helps", {"utility": verdict.used(tmp_path, "abc")}).answer == "not measured"
+    assert told("Helps", {"utility": entries.used(tmp_path, "abc")}).answer == "not measured"

@@ -22,7 +22,7 @@ from pixmed_jax import charts, inference, pages, pictures
 from pixmed_jax import config as configs
 from pixmed_jax import workdir as run_folder
 from pixmed_jax.errors import OptionError, one_of
-from pixmed_jax.evaluation import cards, facts, layouts, pairs, verdict
+from pixmed_jax.evaluation import cards, entries, facts, layouts, pairs, verdict
 from pixmed_jax.evaluation.evaluate import grey_floats
 from pixmed_jax.metrics.diversity import even_rows, spread_rows
 from pixmed_jax.metrics.likeness import aligned
@@ -129,7 +129,7 @@ def audit(
     if judged and judged.close:
         run_folder.write_text(path.with_name("closeness.csv"), pairs.table(judged.close))
     run_folder.write_text(path, page)
-    verdict.tell(workdir, "memorisation", told, config=result["config"], step=generator.step)
+    entries.tell(workdir, "memorisation", told, config=result["config"], step=generator.step)
     cards.write(workdir)
     return result
 

@@ -15,7 +15,7 @@ from typing import Any
 from pixmed_jax import config as configs
 from pixmed_jax import pages
 from pixmed_jax import workdir as run_folder
-from pixmed_jax.evaluation import card_rows, provenance, verdict
+from pixmed_jax.evaluation import card_rows, entries, provenance, verdict
 from pixmed_jax.training.build import NETWORKS, restores
 
 USES = {
@@ -93,9 +93,9 @@ def collect(workdir: Path, step: int | None = None) -> dict[str, Any]:
         known = evaluation if "rows" in results else {}
         known = {
             **known,
-            "memorisation": verdict.audited(workdir, step or -1, digest),
-            "readers": verdict.read_by_people(workdir, step or -1, digest),
-            "utility": verdict.used(workdir, digest),
+            "memorisation": entries.audited(workdir, step or -1, digest),
+            "readers": entries.read_by_people(workdir, step or -1, digest),
+            "utility": entries.used(workdir, digest),
         }
         answers = [answer._asdict() for answer in verdict.answers(known)]
         for answer in answers:

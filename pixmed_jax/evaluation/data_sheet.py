@@ -18,7 +18,7 @@ from pixmed_jax import pages
 from pixmed_jax import workdir as run_folder
 from pixmed_jax.data import synthetic
 from pixmed_jax.data.synthetic import DATA_SHEET, RECOMBINED, RECONSTRUCTION, SAMPLED, TO_TRAIN_WITH
-from pixmed_jax.evaluation import cards, provenance, verdict
+from pixmed_jax.evaluation import cards, entries, provenance, verdict
 
 TRAINING = (
     "Training slices for segmenters and classifiers, beside real ones, judged on real patients whom neither "
@@ -112,12 +112,12 @@ def collect(
     origin = provenance.of_data(config, workdir)
     labels = data["condition"] == "label"
     layout = options.get("layout")
-    found = verdict.audited_pairs(workdir, contents)
+    found = entries.audited_pairs(workdir, contents)
     if not found and layout:
         nothing = {"copies": None, "why": "not measured; run --mode=audit --audit.samples=THIS"}
         found = {"images": nothing, "layouts": nothing}
     elif not found:
-        found = {"images": verdict.audited(workdir, step, digest)}
+        found = {"images": entries.audited(workdir, step, digest)}
     known = all(of.get("copies") is not None for of in found.values())
     told = verdict.of_samples(found)
     network = options.get("upscaler") if "@" in options.get("upscaler", "") else None  # run@step, or a method

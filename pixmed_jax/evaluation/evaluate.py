@@ -21,13 +21,13 @@ from pixmed_jax.errors import OptionError, PixmedError, one_of
 from pixmed_jax.evaluation import (
     cards,
     cost,
+    entries,
     facts,
     fidelity,
     layouts,
     report,
     restoration,
     supervised,
-    verdict,
 )
 from pixmed_jax.judges import published
 from pixmed_jax.judges.kept import digest
@@ -150,9 +150,9 @@ def evaluate(
         else published.measure(
             lpips, distance, contenders, real, groups, [again(of) for of in range(diversity.SEEDS)]
         ),
-        "memorisation": verdict.audited(workdir, generator.step, configs.digest(config)),
-        "readers": verdict.read_by_people(workdir, generator.step, configs.digest(config)),
-        "utility": verdict.used(workdir, configs.digest(config)),
+        "memorisation": entries.audited(workdir, generator.step, configs.digest(config)),
+        "readers": entries.read_by_people(workdir, generator.step, configs.digest(config)),
+        "utility": entries.used(workdir, configs.digest(config)),
     }
     run_folder.write_json(workdir / run_folder.EVALUATION, result)
 

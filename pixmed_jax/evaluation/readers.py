@@ -40,7 +40,7 @@ from pixmed_jax import workdir as run_folder
 from pixmed_jax.data import arrays, decode, tables
 from pixmed_jax.data.sources import Dataset
 from pixmed_jax.errors import OptionError, PixmedError, listing
-from pixmed_jax.evaluation import cards, facts, pairs, verdict
+from pixmed_jax.evaluation import cards, entries, facts, pairs, verdict
 from pixmed_jax.evaluation.evaluate import grey_floats
 from pixmed_jax.metrics import bootstrap, clustered
 from pixmed_jax.metrics.diversity import spread_rows
@@ -238,7 +238,7 @@ def score(workdir: Path, answers: str) -> dict[str, Any]:
         pictures=_pictures(workdir, each.mean(0), generated),
     )
     run_folder.write_text(workdir / "report" / "reader.html", page)
-    verdict.tell(workdir, "readers", verdict.read_by_people(workdir, step, config), config=config, step=step)
+    entries.tell(workdir, "readers", entries.read_by_people(workdir, step, config), config=config, step=step)
     cards.write(workdir)
     return result
 

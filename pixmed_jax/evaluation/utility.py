@@ -18,7 +18,7 @@ from pixmed_jax import config as configs
 from pixmed_jax import workdir as run_folder
 from pixmed_jax.data.synthetic import PREFIX
 from pixmed_jax.errors import PixmedError, listing
-from pixmed_jax.evaluation import cards, utility_page, verdict
+from pixmed_jax.evaluation import cards, entries, utility_page, verdict
 from pixmed_jax.evaluation.arms import ARMS, COMPARED, MEASURES, OF_NETWORK, PRIMARY, Experiment
 from pixmed_jax.metrics import clustered, paired
 
@@ -78,14 +78,14 @@ def write(workdir: Path, experiment: Experiment, *, complete: bool) -> dict[str,
     }
     run_folder.write_json(workdir / run_folder.UTILITY, result)
     utility_page.write(workdir, experiment, result)
-    verdict.tell(workdir, "utility", verdict.used(workdir, result["config"]), config=result["config"])
+    entries.tell(workdir, "utility", entries.used(workdir, result["config"]), config=result["config"])
     cards.write(workdir)
     return result
 
 
 def summary(result: Mapping[str, Any]) -> str:
     """The verdict and the first comparison, for the terminal."""
-    answer = verdict.helps(verdict.told_of_utility(result))
+    answer = verdict.helps(entries.told_of_utility(result))
     return f"{answer.question} {answer.answer}. {answer.sentence}"
 
 

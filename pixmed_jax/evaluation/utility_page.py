@@ -15,7 +15,7 @@ from pixmed_jax import charts, pages, pictures
 from pixmed_jax import workdir as run_folder
 from pixmed_jax.data.decode import read_image, read_mask
 from pixmed_jax.data.synthetic import MANIFEST
-from pixmed_jax.evaluation import facts, verdict
+from pixmed_jax.evaluation import entries, facts, verdict
 from pixmed_jax.evaluation.arms import ARMS, COMPARED, MEASURES, PRIMARY, Experiment
 
 _SHOWN = 6  # synthetic slices of each share
@@ -35,7 +35,7 @@ def write(workdir: Path, experiment: Experiment, result: Mapping[str, Any]) -> P
         "utility.html.j2",
         result=result,
         **facts.described(experiment.config),
-        answer=verdict.helps(verdict.told_of_utility(result)),
+        answer=verdict.helps(entries.told_of_utility(result)),
         arms=ARMS,
         compared={"-".join(pair): words for pair, words in COMPARED.items()},
         measures=MEASURES,

@@ -1,11 +1,10 @@
 """The report's first screen: five questions, each answered in a sentence with the numbers it rests on.
 
 Looks real? Follows the mask? New? Helps? Safe to share? An answer is "yes", "partly", "no" or "not measured",
-the last with the command that measures it. `answers` is a pure function of evaluation.json; `refresh`
-writes its part of report/index.html again when a later stage has measured more.
+the last with the command that measures it. `answers` is a pure function of evaluation.json, whose entries
+are those of entries.py.
 """
 
-import json
 import re
 import shlex
 from collections.abc import Mapping, Sequence
@@ -14,13 +13,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pixmed_jax import pages
-from pixmed_jax import workdir as run_folder
+from pixmed_jax.command_line import program
 from pixmed_jax.errors import listing
 from pixmed_jax.metrics import artefacts, distribution
 
 _MODE = re.compile(r"(--mode=\w+(?: --fresh)?)")
-START, END = "<!-- verdict -->", "<!-- end of the verdict -->"
 
 # Of generators that are given a class alone: KID in units of the distance between two sets of real patients,
 # its floor or half of that of two halves of
@@ -84,35 +81,9 @@ def shown(told: Sequence[Answer], workdir: Path) -> list[dict[str, str]]:
     rows = []
     for one in told:
         words, mode, rest = (*_MODE.split(one.sentence, maxsplit=1), "", "")[:3]
-        command = shlex.join(["python", "launch.py", f"--workdir={workdir}", *mode.split()]) if mode else ""
+        command = f"{program()} {shlex.join([f'--workdir={workdir}', *mode.split()])}" if mode else ""
         rows.append({**one._asdict(), "words": words, "command": command, "rest": rest})
     return rows
-
-
-def audited(workdir: Path, step: int, config: str) -> dict[str, Any]:
-    """The entry "memorisation": the last audit's, if it was of this step, else why there is none."""
-    path = workdir / run_folder.AUDIT
-    told = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    if not told:
-        return {"ratio": None, "copies": None, "auc": None, "why": "not measured; run --mode=audit"}
-    if (told["step"], told["config"]) != (step, config):
-        why = f"the audit was of step {told['step']}; run --mode=audit for this one"
-        return {"ratio": None, "copies": None, "auc": None, "why": why}
-    return dict(told["memorisation"])
-
-
-def audited_pairs(workdir: Path, contents: str) -> dict[str, dict[str, Any]]:
-    """{"images": an entry "memorisation", "layouts": one where there are maps}, if the last audit was of a
-    sampled folder with these `contents` (`synthetic.contents`); else {}.
-
-    Names do not do: another layout model may have the same one, and another folder another seed.
-    """
-    path = workdir / run_folder.AUDIT
-    told = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    pairs = told.get("pairs") or {}
-    if pairs.get("contents") != contents:
-        return {}
-    return {name: dict(of) for name in ("images", "layouts") if (of := pairs.get("sampled", {}).get(name))}
 
 
 def of_samples(found: Mapping[str, Mapping[str, Any]]) -> list[Answer]:
@@ -140,86 +111,6 @@ def of_folder(pairs: Mapping[str, Any]) -> list[Answer]:
         words = "masks of the user's own: whose they are is not known here"
         told.append(Answer("Safe to share?", "not measured", _sentence(words), ""))
     return [answer._replace(page="#pairs") for answer in told]
-
-
-def used(workdir: Path, config: str) -> dict[str, Any]:
-    """The entry "utility": what the last experiment with this config found, else why there is none."""
-    path = workdir / run_folder.UTILITY
-    result = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    if not result:
-        return {"why": "not measured; run --mode=utility"}
-    if result["config"] != config:
-        return {"why": "the utility experiment was of another config; run --mode=utility --fresh"}
-    return told_of_utility(result)
-
-
-def told_of_utility(result: Mapping[str, Any]) -> dict[str, Any]:
-    """What the verdict needs of utility.json: the one comparison that was fixed beforehand.
-
-    Where utility.json does not say who was tested with each share, it was the same patients with all.
-    """
-    a, b = result["primary"]
-    found = []
-    for network, told in result["networks"].items():
-        measure, of_shares = next(iter(told["measures"].items()))
-        for share, of in of_shares.items():
-            best = max((score["value"] for score in of.get("scores", {}).values()), default=None)
-            least = told["chance"][share] if "chance" in told else SEGMENTS if measure == "dice" else None
-            found.append(
-                {
-                    "network": network,
-                    "measure": measure,
-                    "share": int(share),
-                    "patients": result.get("tested_on", {}).get(share, result)["patients"],
-                    **{k: v for k, v in of["differences"][f"{a}-{b}"].items() if k != "of_seeds"},
-                    "detectable": of["power"]["detectable"],
-                    "best": best,
-                    "least": least,
-                }
-            )
-    facts = {key: result[key] for key in ("seeds", "split", "complete")}
-    return {**facts, "found": found}
-
-
-def read_by_people(workdir: Path, step: int, config: str) -> dict[str, Any]:
-    """The entry "readers": what the last reader study of this step came to, else why there is none."""
-    path = workdir / run_folder.READER
-    told = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    if (told.get("step"), told.get("config")) != (step, config):
-        return {"auc": None, "why": "not measured; run --mode=reader"}
-    return {
-        **{key: told[key] for key in ("study", "auc", "low", "high", "n", "detectable")},
-        "readers": len(told["readers"]),
-        "telling": sum(of["low"] is not None and of["low"] > 0.5 for of in told["readers"]),
-    }
-
-
-def tell(workdir: Path, entry: str, value: Any, *, config: str, step: int | None = None) -> None:
-    """Put what a later stage has measured into evaluation.json, where that is of this config and step (None:
-    of any), and into the report.
-    """
-    path = workdir / run_folder.EVALUATION
-    if path.exists():
-        evaluation = json.loads(path.read_text(encoding="utf-8"))
-        if evaluation.get("config") == config and step in (None, evaluation.get("step")):
-            run_folder.write_json(path, {**evaluation, entry: value})
-    refresh(workdir)
-
-
-def refresh(workdir: Path) -> bool:
-    """Write the verdict in report/index.html again; False where there is no report to write it in."""
-    page, path = workdir / "report" / "index.html", workdir / run_folder.EVALUATION
-    if not page.exists() or not path.exists():
-        return False
-    text = page.read_text(encoding="utf-8")
-    before, start, rest = text.partition(START)
-    _, end, after = rest.partition(END)
-    if not start or not end:
-        return False
-    told = answers(json.loads(path.read_text(encoding="utf-8")))
-    part = pages.render("pixmed_jax.evaluation", "verdict.html.j2", answers=shown(told, workdir))
-    run_folder.write_text(page, f"{before}{part.strip()}{after}")
-    return True
 
 
 def _looks_real(evaluation: Mapping[str, Any]) -> Answer:
