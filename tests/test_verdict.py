@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from pixmed_jax import command_line
 from pixmed_jax.evaluation import entries, verdict
 from pixmed_jax.metrics import paired
 
@@ -264,6 +265,13 @@ def test_by_slice_nothing_is_new_or_safe_and_what_is_found_still_is(patients):
     assert one.answer == "no" and f"drawn from a {whose}'s own map show that {whose}" in one.sentence
     one = told("New", {"memorisation": {**found, "recognition": shown}})
     assert f"with the {whose}'s own map" in one.sentence
+
+
+def test_the_command_is_of_the_script_that_was_started(tmp_path, monkeypatch):
+    """A network of one's own is known to its own script alone."""
+    monkeypatch.setattr(command_line, "_started", tmp_path / "my_network.py")
+    new = verdict.shown(verdict.answers({}), tmp_path / "run")[2]
+    assert new["command"] == f"python {tmp_path}/my_network.py --workdir={tmp_path}/run --mode=audit"
 
 
 def test_the_page_has_the_whole_command(tmp_path):

@@ -27,8 +27,8 @@ _SAMPLED = 2**22  # values that percentiles are taken over: all of them, or even
 Limits = tuple[float, float]
 
 
-def parse(rule: str) -> str | Limits:
-    """A name in RULES, or two numbers."""
+def parse(rule: str, key: str = "data.intensity") -> str | Limits:
+    """A name in RULES, or two numbers. key: what the rule was given by."""
     if rule in RULES:
         return rule
     try:
@@ -37,7 +37,7 @@ def parse(rule: str) -> str | Limits:
             raise ValueError
     except ValueError as error:
         raise PixmedError(
-            f"data.intensity={rule!r}: give one of {', '.join(RULES)}, or two numbers such as 0,4095"
+            f"{key}={rule!r}: give one of {', '.join(RULES)}, or two numbers such as 0,4095"
         ) from error
     return low, high
 

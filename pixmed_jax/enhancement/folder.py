@@ -139,9 +139,9 @@ def process(
     if reference and degrade:
         raise OptionError(f"{stage}.degrade: makes references of its own; leave {stage}.reference out")
     try:
-        intensities.parse(intensity)
+        intensities.parse(intensity, f"{stage}.intensity")
     except PixmedError as error:
-        raise OptionError(str(error).replace("data.", f"{stage}.", 1)) from error
+        raise OptionError(str(error)) from error
     source, target = source.absolute(), target.absolute()
     reference = reference.absolute() if reference else None
     _check_places(source, target, reference, stage)
