@@ -32,11 +32,11 @@ _SCENES = 1024  # slices kept taken apart: 80 kB each at 128 x 128
 class Conditions(NamedTuple):
     """Label maps [N, S, S] uint8, or labels [N], to draw from; the label, patient group and file of each.
 
-    `limits` [N, 2] are the values that 0 and 1 stand for in the images. `suffixes` go into the names of what
-    is drawn from each: the volume and the slice. `scene` takes one of the maps apart for an edit; masks
-    without their slices have none. `tumors` are the classes of which a label is the one that its map has
-    most of; empty where labels are named. `grade` is that of what is drawn from them as they are,
-    `parameters` what else the manifest says of each.
+    `limits` [N, 2] are the values that 0 and 1 stand for in the images. `suffixes` go into the names of
+    what is drawn from each: the volume and the slice. `scene` takes one of the maps apart for an edit, and
+    `image` is its slice, [S, S, C] float32 in [0, 1]; masks without their slices have neither. `tumors` are
+    the classes of which a label is the one that its map has most of; empty where labels are named. `grade`
+    is that of what is drawn from them as they are, `parameters` what else the manifest says of each.
     """
 
     maps: np.ndarray
@@ -46,6 +46,7 @@ class Conditions(NamedTuple):
     limits: np.ndarray
     grade: str = ""
     scene: Callable[[int], edits.Scene] | None = None
+    image: Callable[[int], np.ndarray] | None = None
     suffixes: tuple[str, ...] = ()
     parameters: tuple[str, ...] = ()
     tumors: tuple[str, ...] = ()
@@ -86,6 +87,9 @@ def of_split(workdir: Path, split: str, generator: inference.Generator) -> Condi
         where = surveyed(maps[i], dataset.classes) if brainless() else found(i)
         return edits.take_apart(maps[i], tumors, where, planes[i])
 
+    def image(i: int) -> np.ndarray:
+        return slices.images[i] / np.float32(np.iinfo(slices.images.dtype).max)
+
     counted = dataset.source.counted and dataset.class_channels
     return Conditions(
         maps,
@@ -95,6 +99,7 @@ def of_split(workdir: Path, split: str, generator: inference.Generator) -> Condi
         slices.limits,
         RECONSTRUCTION,
         scene,
+        image,
         tumors=dataset.classes[:tumors] if counted else (),
     )
 

@@ -34,6 +34,10 @@ MODES: dict[str, dict[str, Option]] = {
             "none", "new masks from the split's: swap, move, scale, warp, deform, remove, or mixed (any of "
             "the first five)",
         ),
+        "painter": Option(
+            "network", "who makes edited maps slices: network, or copy_paste, which copies the pixels from "
+            "where the map's were and needs no network; the baseline",
+        ),
         "output": Option("", "folder to write to; empty is samples/ in the run's folder"),
         "step": Option("newest", _STEP),
         "batch_size": Option(8, "slices painted at a time; less needs less memory"),

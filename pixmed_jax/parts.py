@@ -33,13 +33,14 @@ _PATIENCE = 5.0  # seconds between looks at parts that others work on
 class Part(NamedTuple):
     """One run: its folder, its config, what to draw from it once trained, and the part it waits for.
 
-    split: what it is evaluated on; "" is nothing. audit: the options of its audit, if it has one.
+    samples: {folder within the run's: options of a sampling}. split: what it is evaluated on; "" is nothing.
+    audit: the options of its audit, if it has one.
     """
 
     name: str
     workdir: Path
     config: dict[str, Any]
-    samples: Mapping[str, Any] | None = None
+    samples: Mapping[str, Mapping[str, Any]] = {}
     split: str = "test"
     needs: str = ""
     audit: Mapping[str, Any] | None = None
@@ -127,7 +128,7 @@ def finish(parts: Sequence[Part], what: str) -> int:
 
 def is_done(part: Part) -> bool:
     done = not part.split or _evaluated(part), part.audit is None or _audited(part)
-    return all(done) and (part.samples is None or _sampled(part))
+    return all(done) and all(_sampled(part, name) for name in part.samples)
 
 
 def _run(part: Part) -> int:
@@ -140,8 +141,9 @@ def _run(part: Part) -> int:
             evaluate(part.workdir, split=part.split)
     if part.audit is not None and not _audited(part):
         audit(part.workdir, **part.audit)
-    if part.samples is not None and not _sampled(part):
-        sample(part.workdir, **part.samples, fresh=True, quiet=True)
+    for name, options in part.samples.items():
+        if not _sampled(part, name):
+            sample(part.workdir, **options, output=str(part.workdir / name), fresh=True, quiet=True)
     return 0
 
 
@@ -163,15 +165,14 @@ def _audited(part: Part) -> bool:
     return last is not None and _read(part.workdir / run_folder.AUDIT).get("step") == last
 
 
-def _sampled(part: Part) -> bool:
-    """Whether the folder of samples is that of the run's last step, in the number that is wanted."""
-    assert part.samples is not None
+def _sampled(part: Part, name: str) -> bool:
+    """Whether a folder of samples is that of the run's last step, in the number that is wanted."""
     try:
-        with (part.workdir / "samples" / MANIFEST).open(newline="", encoding="utf-8") as table:
+        with (part.workdir / name / MANIFEST).open(newline="", encoding="utf-8") as table:
             steps = [row["step"] for row in csv.DictReader(table)]
     except FileNotFoundError:
         return False
-    return len(steps) == part.samples["number"] and set(steps) == {str(_last_step(part))}
+    return len(steps) == part.samples[name]["number"] and set(steps) == {str(_last_step(part))}
 
 
 def _last_step(part: Part) -> int | None:

@@ -14,7 +14,7 @@ from pixmed_jax import conditions, inference, layouts, sample_files
 from pixmed_jax import config as configs
 from pixmed_jax import workdir as run_folder
 from pixmed_jax.command_line import program
-from pixmed_jax.data import arrays, edits
+from pixmed_jax.data import arrays, copy_paste, edits
 from pixmed_jax.data.degrade import SCALES
 from pixmed_jax.data.synthetic import RECOMBINED, SAMPLED, TO_TRAIN_WITH, TRAINED_ON, not_for_training
 from pixmed_jax.enhancement import upscaler as upscalers
@@ -22,6 +22,7 @@ from pixmed_jax.errors import OptionError, PixmedError, listing, one_of
 from pixmed_jax.evaluation import data_sheet
 from pixmed_jax.progress import watched
 
+PAINTERS = ("network", "copy_paste")
 _REASONS = 3  # why draws were refused: as many are printed
 
 
@@ -37,6 +38,7 @@ def sample(
     seed: int = 0,
     balance: bool = False,
     edit: str = "none",
+    painter: str = "network",
     output: str = "",
     step: str = "newest",
     batch_size: int = 8,
@@ -60,6 +62,8 @@ def sample(
     edit: make new masks of the split's: "swap" sets a tumour into another patient's anatomy, "move", "scale"
         and "warp" change it in its own, "deform" bends both together, "mixed" draws one of these five;
         "remove" leaves no tumour.
+    painter: who makes an edited map a slice: the "network", or "copy_paste", which takes the pixels from
+        where the map's were edited from, and so shows what the network adds.
     output: default is `samples` in the run's folder. Only an earlier sampling of the same settings, by any
         step, is replaced.
     step: the checkpoint to use: "newest", "best" or a number.
@@ -70,7 +74,8 @@ def sample(
     fresh: replace an earlier sampling of other settings too.
     quiet: leave that line out, for who knows what they are for.
     """
-    _check_options(masks, layout, plane, number, seed, batch_size, edit, format, upscale, upscaler)
+    _check_source(masks, layout, plane, edit, painter)
+    _check_values(number, seed, batch_size, format, upscale, upscaler)
     generator = inference.load(workdir, step)
     _check_model(generator, masks, layout, edit, format)
     target = (Path(output) if output else workdir / "samples").absolute()
@@ -90,6 +95,8 @@ def sample(
     enlarge = upscalers.upscaler(upscaler, upscale, stage="sample.upscale") if upscale != 1 else None
     if enlarge:
         how |= {"upscale": upscale, "upscaler": enlarge.told}
+    if painter != "network":
+        how["painter"] = painter
     chosen = _chosen(given, "" if masks or layout else label, split)
     labels = [given.labels[row] for row in chosen]
     of_split = bool(number) and not (masks or layout)
@@ -116,17 +123,19 @@ def sample(
         rng = np.random.default_rng([seed, i])
         return edits.draw(edit, row, given.scene, given.labels, given.groups, rng, refused)
 
+    def painted(part: list[edits.Edited], start: int) -> np.ndarray:
+        if painter == "copy_paste":
+            assert given.image is not None and given.scene is not None  # edits are of a split's slices
+            return np.stack([copy_paste.pasted(drawn, given.image, given.scene) for drawn in part])
+        maps, of = np.stack([drawn.map for drawn in part]), seeds[start : start + batch_size]
+        return generator(maps, seeds=of, batch_size=batch_size)
+
     with run_folder.replaced(target, "--sample.output") as draft:
         sample_files.make_folders(draft, generator)
         rows = []
         for start in watched(range(0, len(order), batch_size), -(-len(order) // batch_size), "sampling"):
             part = [edited(i) for i in range(start, min(start + batch_size, len(order)))]
-            images = generator(
-                np.stack([drawn.map for drawn in part]),
-                seeds=seeds[start : start + batch_size],
-                batch_size=batch_size,
-            )
-            for i, (image, drawn) in enumerate(zip(images, part, strict=True), start):
+            for i, (image, drawn) in enumerate(zip(painted(part, start), part, strict=True), start):
                 stem = f"{i:05d}" + (given.suffixes[drawn.row] if given.suffixes else "")
                 name, limits = stem + sample_files.FORMATS[format], given.limits[drawn.row]
                 image = enlarge.run(image) if enlarge else image
@@ -173,27 +182,10 @@ def _told_of_refused(number: int, what: str, refused: Counter[str]) -> str:
     return f"{number} {what}; {refused.total()} draws were implausible and drawn again, most often: {shown}"
 
 
-def _check_options(
-    masks: str,
-    layout: str,
-    plane: str,
-    number: int,
-    seed: int,
-    batch_size: int,
-    edit: str,
-    format: str,
-    upscale: int,
-    upscaler: str,
-) -> None:
-    """OptionError for what no model could do."""
-    one_of("sample.format", format, sample_files.FORMATS)
-    if format == "nifti":
-        arrays.library("nibabel")
-    for name, value, least in (("number", number, 0), ("seed", seed, 0), ("batch_size", batch_size, 1)):
-        if value < least:
-            raise OptionError(f"sample.{name}={value}: give {least} or more")
+def _check_source(masks: str, layout: str, plane: str, edit: str, painter: str) -> None:
+    """OptionError where the maps of one source cannot be edited or painted like those of another."""
     one_of("sample.edit", edit, edits.EDITS)
-    one_of("sample.upscale", upscale, (1, *SCALES))
+    one_of("sample.painter", painter, PAINTERS)
     if layout and masks:
         raise OptionError("sample.layout draws the masks itself; leave sample.masks out")
     if (masks or layout) and edit != "none":
@@ -201,10 +193,26 @@ def _check_options(
         raise OptionError(
             f"sample.edit={edit} looks for the brain in the slices of the run; leave sample.{option} out"
         )
-    if upscale == 1 and upscaler != "bicubic":
-        raise OptionError(f"sample.upscaler={upscaler}: enlarges nothing by sample.upscale=1; give 2, 3 or 4")
+    if painter == "copy_paste" and edit == "none":
+        raise OptionError(
+            "sample.painter=copy_paste copies pixels from where a map was edited from, and without an edit "
+            "these are the slices themselves; give sample.edit=mixed"
+        )
     if plane and not layout:
         raise OptionError("sample.plane is for what sample.layout draws; leave it out")
+
+
+def _check_values(number: int, seed: int, batch_size: int, format: str, upscale: int, upscaler: str) -> None:
+    """OptionError for what no model could do."""
+    one_of("sample.format", format, sample_files.FORMATS)
+    if format == "nifti":
+        arrays.library("nibabel")
+    for name, value, least in (("number", number, 0), ("seed", seed, 0), ("batch_size", batch_size, 1)):
+        if value < least:
+            raise OptionError(f"sample.{name}={value}: give {least} or more")
+    one_of("sample.upscale", upscale, (1, *SCALES))
+    if upscale == 1 and upscaler != "bicubic":
+        raise OptionError(f"sample.upscaler={upscaler}: enlarges nothing by sample.upscale=1; give 2, 3 or 4")
 
 
 def _check_model(generator: inference.Generator, masks: str, layout: str, edit: str, format: str) -> None:

@@ -35,7 +35,7 @@ def parts(config: Mapping[str, Any], workdir: Path) -> Iterator[Part]:
                 merged(
                     config["systems"][name], {"seed": seed, "data": config["data"], "about": config["about"]}
                 ),
-                config["samples"],
+                {"samples": config["samples"]},
                 audit=config["audit"],
             )
     for network, settings in config["downstream"].items():

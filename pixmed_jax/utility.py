@@ -24,7 +24,7 @@ from pixmed_jax.data.sources import Dataset
 from pixmed_jax.defaults import HEADS, OFF, VIEW, merged
 from pixmed_jax.errors import OptionError, PixmedError, listing
 from pixmed_jax.evaluation import utility as results
-from pixmed_jax.evaluation.arms import ARMS, Experiment
+from pixmed_jax.evaluation.arms import PASTED, Experiment
 from pixmed_jax.parts import Part, finish, prepare
 from pixmed_jax.same_data import open_of_run
 from pixmed_jax.training.build import is_supervised
@@ -143,30 +143,31 @@ def parts(experiment: Experiment, workdir: Path) -> Iterator[Part]:
     for seed in range(experiment.seeds):
         for share in experiment.shares:
             draw = {"split": {"keep": share / 100, "keep_seed": seed}}
+            drawn = {
+                "number": experiment.number, "split": "train", "balance": True, "edit": experiment.edit,
+                "seed": seed,
+            }  # fmt: skip
+            samples = {"samples": drawn}
+            if PASTED in experiment.arms():
+                samples[PASTED] = {**drawn, "painter": "copy_paste"}
             name = f"generator on {share} %, seed {seed}"
             folder = workdir / "utility" / "generators" / f"{share}-seed{seed}"
             yield Part(
                 name,
                 folder,
                 merged(experiment.config, {"seed": seed, "data": draw}),
-                {
-                    "number": experiment.number,
-                    "split": "train",
-                    "balance": True,
-                    "edit": experiment.edit,
-                    "seed": seed,
-                },
+                samples,
                 split="",
             )
             shared = {key: of for key, of in experiment.config["data"].items() if key not in VIEW}
-            samples = str((folder / "samples").absolute())
             for network, config in experiment.networks.items():
                 steps = config["train"]["steps"]
-                for arm, of in ARMS.items():
+                for arm, of in experiment.arms().items():
                     # In full, as the generator and the network may each be trained under augmentation.
                     extra: dict[str, Any] = {"augment": merged(OFF, HEADS if of.augmented else {})}
                     if of.synthetic:
-                        extra |= {"synthetic_dir": samples, "synthetic": of.synthetic}
+                        made = str((folder / of.folder).absolute())
+                        extra |= {"synthetic_dir": made, "synthetic": of.synthetic}
                     yield Part(
                         f"{network} on {share} %, {arm}, seed {seed}",
                         results.folder_of(workdir, network, share, arm, seed),

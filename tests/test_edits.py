@@ -9,7 +9,17 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from pixmed_jax.data import edits
-from pixmed_jax.data.edits import Scene, draw, moved, refusal, scaled, take_apart, warped, without
+from pixmed_jax.data.edits import (
+    Scene,
+    draw,
+    moved,
+    read_at,
+    refusal,
+    scaled,
+    take_apart,
+    warping,
+    without,
+)
 from pixmed_jax.data.plausible import surveyed
 from pixmed_jax.data.tissues import Survey
 from pixmed_jax.errors import PixmedError
@@ -78,13 +88,16 @@ def test_a_new_tumour_lies_in_the_brain_and_nothing_else_changes(scenes, edit, s
     got, _ = drawn(edit, scenes, row, seed)
     again, _ = drawn(edit, scenes, row, seed)
     np.testing.assert_array_equal(got.map, again.map)
-    assert got[1:] == again[1:]
+    assert got[1:-1] == again[1:-1]
+    np.testing.assert_array_equal(got.points, again.points)
     kinds = edits.MIXED if edit == "mixed" else (edit,)
     assert got.edit in kinds
     assert got.map.dtype == np.uint8 and got.map.shape == (SIZE, SIZE)
     assert set(np.unique(got.map)) <= set(range(7))
     new = (got.map > 0) & (got.map <= TUMORS)
     old = scenes[got.tumor_row].tumor
+    beyond = "nearest" if got.edit == "deform" else "constant"
+    np.testing.assert_array_equal(read_at(got.points, old, beyond=beyond), np.where(new, got.map, 0))
     assert new.any() and (got.edit == "deform" or not (new & ~BRAIN).any())
     assert set(np.unique(got.map[new])) == set(np.unique(old[old > 0]))  # the class stays
     assert LABELS[got.tumor_row] == LABELS[row]
@@ -122,7 +135,7 @@ def test_remove_leaves_no_tumour(scenes):
     got, refused = drawn("remove", scenes)
     assert not ((got.map > 0) & (got.map <= TUMORS)).any() and not refused
     np.testing.assert_array_equal(got.map, scenes[0].anatomy)
-    assert (got.row, got.tumor_row, got.edit, got.parameters) == (0, 0, "remove", "")
+    assert got[1:] == (0, 0, "remove", "", None)
 
 
 def test_mixed_draws_all_but_remove(scenes):
@@ -381,14 +394,14 @@ def test_another_slice_of_the_label_takes_the_place_of_an_impossible_one(scenes)
 
 
 def test_a_draw_that_changes_nothing_is_refused(scenes, monkeypatch):
-    monkeypatch.setattr(edits, "scaled", lambda tumor, factor: tumor.copy())
+    monkeypatch.setattr(edits, "scaling", lambda tumor, factor: np.indices(tumor.shape))
     with pytest.raises(PixmedError, match="20 scale: nothing changed"):  # ten for each slice of its label
         drawn("scale", scenes)
 
 
 def test_a_torn_tumour_is_refused(scenes, monkeypatch):
     torn = (disc(40, 40, 2) | disc(30, 30, 2)).astype(np.uint8)
-    monkeypatch.setattr(edits, "warped", lambda *_: torn)
+    monkeypatch.setattr(edits, "read_at", lambda *_: torn)
     with pytest.raises(PixmedError, match="torn apart"):
         drawn("warp", scenes)
 
@@ -415,8 +428,8 @@ def test_scaled(factor):
 def test_warped_bends_the_border_and_no_more():
     tumor = np.where(disc(32, 32, 10), 1, 0).astype(np.uint8)
     for seed in range(5):
-        got = warped(tumor, 0.4, np.random.default_rng(seed))
+        got = read_at(warping(tumor, 0.4, np.random.default_rng(seed)), tumor)
         assert set(np.unique(got)) == {0, 1}
         assert 20 < ((got > 0) != (tumor > 0)).sum() < 200
         assert got[disc(32, 32, 4)].all() and not got[~disc(32, 32, 17)].any()
-    np.testing.assert_array_equal(warped(tumor, 0.0, np.random.default_rng(0)), tumor)
+    np.testing.assert_array_equal(read_at(warping(tumor, 0.0, np.random.default_rng(0)), tumor), tumor)

@@ -86,7 +86,9 @@ def as_sampled(part):
     (part.workdir / "samples").mkdir(parents=True, exist_ok=True)
     header = ",".join((*COLUMNS, *EDIT_COLUMNS))
     line = '00000.png,,"a, of some kind",,,1,7,digest,0,255,none,,,\n'
-    (part.workdir / "samples" / "manifest.csv").write_text(f"{header}\n{part.samples['number'] * line}")
+    (part.workdir / "samples" / "manifest.csv").write_text(
+        f"{header}\n{part.samples['samples']['number'] * line}"
+    )
 
 
 def test_entries_of_a_table_come_later_and_are_left_out_but_stay_what_they_were(tmp_path):
@@ -118,7 +120,7 @@ def counted(monkeypatch):
 @pytest.fixture
 def done(tmp_path):
     """A part that is trained, evaluated, audited and sampled."""
-    part = Part("part", tmp_path / "part", PLAIN, {"number": 2}, audit={"number": 5})
+    part = Part("part", tmp_path / "part", PLAIN, {"samples": {"number": 2}}, audit={"number": 5})
     as_trained(part)
     as_audited(part)
     as_sampled(part)
@@ -137,7 +139,7 @@ def test_a_part_that_is_done(done, counted):
             lambda p: p._replace(config={"train": {**p.config["train"], "steps": 8}}),
             ["train", "evaluate", "audit", "sample"],
         ),
-        (lambda p: p._replace(samples={"number": 3}), ["sample"]),
+        (lambda p: p._replace(samples={"samples": {"number": 3}}), ["sample"]),
         (lambda p: (p.workdir / "evaluation.json").unlink(), ["train", "evaluate"]),
         (lambda p: as_trained(p, step=6), ["train", "evaluate"]),
         (lambda p: p._replace(split="val"), ["train", "evaluate"]),
@@ -145,13 +147,22 @@ def test_a_part_that_is_done(done, counted):
         (lambda p: as_audited(p, step=6), ["audit"]),
         (lambda p: (p.workdir / "audit.json").unlink(), ["audit"]),
         (lambda p: (p.workdir / "audit.json").unlink() or p._replace(audit=None), []),
-        (lambda p: p._replace(samples=None), []),
+        (lambda p: p._replace(samples=p.samples | {"pasted": {"number": 2}}), ["sample"]),
+        (lambda p: p._replace(samples={}), []),
         (lambda p: p._replace(split=""), []),
-        (lambda p: p._replace(split="", samples={"number": 3}), ["train", "sample"]),
+        (lambda p: p._replace(split="", samples={"samples": {"number": 3}}), ["train", "sample"]),
     ],
     ids=[
         *("steps", "number", "not evaluated", "evaluated early", "another split", "not sampled"),
-        *("audited early", "not audited", "no audit", "no samples", "no evaluation", "trained alone"),
+        *(
+            "audited early",
+            "not audited",
+            "no audit",
+            "other samples",
+            "no samples",
+            "no evaluation",
+            "trained alone",
+        ),
     ],
 )
 def test_what_is_missing_is_made(done, counted, change, expected):

@@ -18,7 +18,7 @@ from pixmed_jax.evaluation import utility as results
 from pixmed_jax.evaluation.arms import ARMS, COMPARED, PRIMARY, Experiment
 from pixmed_jax.utility import parts, plan, utility
 
-OPTIONS = {"shares": (50, 100), "seeds": 1, "number": 6, "edit": "none", "split": "val+test", "steps": 0}
+OPTIONS = {"shares": (50, 100), "seeds": 1, "number": 6, "edit": "move", "split": "val+test", "steps": 0}
 
 
 def network(name, preset="test"):
@@ -50,7 +50,7 @@ def changed(workdir, **changes):
 def test_the_parts_in_their_order(workdir):
     experiment, _ = plan(workdir, networks={"segmenter": NETWORKS["segmenter"]}, **OPTIONS)
     names = [part.name for part in parts(experiment, workdir)]
-    one = ["real", "oversampled", "augmented", "synthetic", "both", "only"]
+    one = ["real", "oversampled", "augmented", "synthetic", "both", "only", "pasted"]
     assert names == [
         "generator on 50 %, seed 0",
         *(f"segmenter on 50 %, {arm}, seed 0" for arm in one),
@@ -59,7 +59,7 @@ def test_the_parts_in_their_order(workdir):
     ]
     needs = {part.name: part.needs for part in parts(experiment, workdir)}
     assert needs["segmenter on 50 %, real, seed 0"] == needs["segmenter on 50 %, augmented, seed 0"] == ""
-    for arm in ("oversampled", "synthetic", "both", "only"):
+    for arm in ("oversampled", "synthetic", "both", "only", "pasted"):
         assert needs[f"segmenter on 50 %, {arm}, seed 0"] == "generator on 50 %, seed 0"
 
 
@@ -71,7 +71,7 @@ def test_arms_differ_in_their_training_slices_and_in_nothing_else(workdir):
         if part.needs or "generator" not in part.name:
             name, share, arm, seed = part.workdir.name.split("-")
             found.setdefault((name, share, seed), {})[arm] = configs.flatten(part.config)
-            assert part.split == "val+test" and part.samples is None
+            assert part.split == "val+test" and not part.samples
     assert len(found) == 2 * 2 * 2
     for (_, share, seed), arms in found.items():
         assert set(arms) == set(ARMS)
@@ -86,7 +86,8 @@ def test_arms_differ_in_their_training_slices_and_in_nothing_else(workdir):
             assert bool(augmented) is ARMS[arm].augmented is (config["data.augment.rotation.p"] > 0)
             if made:
                 folder = Path(config["data.synthetic_dir"])
-                assert folder.parts[-2:] == (f"{share}-{seed}", "samples")
+                of = "pasted" if arm == "pasted" else "samples"
+                assert folder.parts[-2:] == (f"{share}-{seed}", of)
 
 
 def test_arms_are_augmented_by_their_name_and_by_nothing_else(workdir):
@@ -117,10 +118,18 @@ def test_a_generator_is_trained_and_sampled_on_the_patients_of_its_arm(workdir):
             split = {**own["data"]["split"], "keep": int(share) / 100, "keep_seed": int(seed)}
             data = {**own["data"], "split": split}
             assert configs.plain(part.config) == {**own, "seed": int(seed), "data": data}
-            assert part.samples == {
-                **{"number": 6, "split": "train", "balance": True, "edit": "none", "seed": int(seed)}
-            }
+            drawn = {"number": 6, "split": "train", "balance": True, "edit": "move", "seed": int(seed)}
+            assert part.samples == {"samples": drawn, "pasted": {**drawn, "painter": "copy_paste"}}
             assert part.split == ""
+
+
+def test_without_an_edit_copied_pixels_would_be_the_slices_themselves(workdir):
+    experiment, _ = plan(workdir, networks=NETWORKS, **{**OPTIONS, "edit": "none"})
+    every = list(parts(experiment, workdir))
+    assert not any("pasted" in part.name for part in every)
+    assert {tuple(part.samples) for part in every} == {(), ("samples",)}
+    assert not any("pasted" in pair for pair in experiment.compared())
+    assert set(experiment.compared()) < set(COMPARED)
 
 
 @pytest.mark.parametrize(
@@ -213,7 +222,7 @@ def finished(workdir):
     """
     segmenter = {"segmenter": NETWORKS["segmenter"]}
     config = json.loads((workdir / "config.json").read_text())
-    experiment = Experiment(config, segmenter, (100,), 2, number=6, edit="none", split="val+test")
+    experiment = Experiment(config, segmenter, (100,), 2, number=6, edit="mixed", split="val+test")
     for seed in range(2):
         of_generator = workdir / "utility" / "generators" / f"100-seed{seed}"
         of_generator.mkdir(parents=True)
@@ -236,6 +245,7 @@ GAINS = {
     "synthetic": (0.02, 0.04),
     "both": (0.15, 0.3),
     "only": (-0.1, -0.1),
+    "pasted": (0.14, 0.27),
 }
 
 
@@ -281,7 +291,7 @@ def test_scores_and_differences_by_hand(finished):
 
 def test_an_arms_interval_ends_where_the_measure_does():
     scores = {arm: np.array([[0.8, 0.99, 0.98]]) + 0.001 * i for i, arm in enumerate(ARMS)}
-    judged = results._judged(scores, 1, "dice")
+    judged = results._judged(scores, [PRIMARY], 1, "dice")
     assert all(of["high"] == 1 and of["low"] < of["value"] < 1 for of in judged["scores"].values())
 
 
@@ -395,7 +405,7 @@ def test_an_experiment_from_nothing_and_gone_on_with(tmp_path_factory, tmp_path,
     options = {**OPTIONS, "shares": (50,), "steps": 2}
     assert utility(workdir, networks=networks, **options) == 0
     said = capsys.readouterr().out
-    assert "part 7 of 7" in said and "Helps?" in said
+    assert "part 8 of 8" in said and "Helps?" in said
     result = json.loads((workdir / "utility.json").read_text())
     assert result["complete"] and result["tested_on"]["50"]["patients"] == 4
     assert result["trained_on"]["50"]["patients"] == [4]
@@ -406,8 +416,16 @@ def test_an_experiment_from_nothing_and_gone_on_with(tmp_path_factory, tmp_path,
     real, made = {"real": 16, "synthetic": 0}, {"real": 16, "synthetic": 6}
     assert counts == {
         **{"real": real, "oversampled": real, "augmented": real},
-        **{"synthetic": made, "both": made, "only": {"real": 0, "synthetic": 6}},
+        **{"synthetic": made, "both": made, "only": {"real": 0, "synthetic": 6}, "pasted": made},
     }
+    painted, pasted = (workdir / "utility/generators/50-seed0" / name for name in ("samples", "pasted"))
+    for name in ("masks", "conditions"):
+        files = sorted(path.name for path in (painted / name).iterdir())
+        assert len(files) == 6
+        for file in files:  # the same maps, so that only who painted them differs
+            assert (painted / name / file).read_bytes() == (pasted / name / file).read_bytes()
+    for path in (pasted / "images").iterdir():
+        assert path.read_bytes() != (painted / "images" / path.name).read_bytes()
     page = (workdir / "report" / "utility.html").read_text()
     assert "https://" not in page and page.count("data:image/png") == 1 and "data:image/svg" in page
     assert utility(workdir, networks=networks, **options) == 0

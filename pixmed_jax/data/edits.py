@@ -1,15 +1,16 @@
 """New pairs from old ones: a tumour moved, scaled, warped, removed, or set into somebody else's anatomy, be
 that healthy or not; or the whole slice, anatomy and tumour together, smoothly deformed.
 
-Everything works on label maps (see `regions.py`): the generator then paints what the edited map asks for.
-An edit is tried, judged by `refusal`, and drawn again where it is not plausible; a tumour never leaves the
-brain.
+Everything works on label maps (see `regions.py`): the generator then paints what the edited map asks for, or
+pixels are copied from where the map's were (`copy_paste.py`). An edit is tried, judged by `refusal`, and
+drawn again where it is not plausible; a tumour never leaves the brain.
 Where slices show no heads and maps no more than the tumour, the whole image stands for the brain; there is no
 other anatomy then to set a tumour into.
 What no rule here knows is medicine: a pituitary tumour may be moved to where none grows, and brain is not
 pushed aside by a tumour that moved in.
 
-Layout: label maps and tumours uint8 [S, S], a tumour's values being its classes in the map, 0 elsewhere.
+Layout: label maps and tumours uint8 [S, S], a tumour's values being its classes in the map, 0 elsewhere;
+points float [2, S, S]: the row and the column in a slice that each pixel of an edited one is read from.
 All functions are pure; random numbers come from the generator that is passed in.
 Errors: PixmedError when no plausible edit is found.
 """
@@ -57,27 +58,44 @@ class Edited(NamedTuple):
     tumor_row: int  # the slice whose tumour it has
     edit: str
     parameters: str  # such as "rows=-4 columns=12"
+    # Where in `tumor_row` its tumour was read, by a deformation all; None where nothing was.
+    points: np.ndarray | None = None
+
+
+class Change(NamedTuple):
+    """What a draw of an edit came to: a scene, and of `Edited` the last two."""
+
+    scene: Scene
+    parameters: str
+    points: np.ndarray | None
 
 
 def take_apart(label_map: np.ndarray, tumors: int, where: Survey, plane: str = "") -> Scene:
     """A label map whose values 1 .. `tumors` are tumours, as a scene."""
     tumor = np.where(label_map <= tumors, label_map, 0).astype(np.uint8)
+    return Scene(tumor, without(label_map, hole_of(tumor, where), where.brain), where, plane)
+
+
+def hole_of(tumor: np.ndarray, where: Survey) -> np.ndarray:
+    """bool [S, S]: the tumour, its blurred border and what it makes shine around it."""
     hole = tumor > 0
-    if hole.any():  # its blurred border and what it makes shine around it
+    if hole.any():
         reach = max(1.0, max(hole.shape) / 64)
         hole |= (ndimage.distance_transform_edt(~hole) <= reach) & where.brain
-    return Scene(tumor, without(label_map, hole, where.brain), where, plane)
+    return hole
 
 
 def without(label_map: np.ndarray, hole: np.ndarray, brain: np.ndarray) -> np.ndarray:
-    """The map with `hole` filled by the brain around it, mirrored at the hole's border.
+    """A map or image [S, S, ...] with `hole` filled by the brain around it, mirrored at the hole's border.
 
     Where the mirrored point is not brain, or in the hole again, the nearest point of brain is taken; where
     there is no brain around, the nearest point outside of the hole.
     """
     around = brain & ~hole if (brain & ~hole).any() else ~hole
+    filled = label_map.copy()
     if not hole.any() or not around.any():
-        return np.where(hole, 0, label_map).astype(np.uint8)
+        filled[hole] = 0
+        return filled
     nearest = ndimage.distance_transform_edt(~around, return_distances=False, return_indices=True)
     points = np.argwhere(hole).T
     border = nearest[:, hole]
@@ -85,7 +103,6 @@ def without(label_map: np.ndarray, hole: np.ndarray, brain: np.ndarray) -> np.nd
     inside = np.logical_and(mirrored >= 0, mirrored < np.array(hole.shape)[:, None]).all(axis=0)
     mirrored = np.where(inside, mirrored, border)
     usable = around[tuple(mirrored)]
-    filled = label_map.copy()
     filled[hole] = label_map[tuple(np.where(usable, mirrored, border))]
     return filled
 
@@ -109,33 +126,40 @@ def refusal(tumor: np.ndarray, where: Survey) -> str:
 # ------------------------------------------------------------------------------ tumours
 
 
-def moved(tumor: np.ndarray, rows: int, columns: int) -> np.ndarray:
-    """Shifted; what leaves the image is lost."""
-    shifted = np.zeros_like(tumor)
-    height, width = tumor.shape
-    to = (slice(max(rows, 0), height + min(rows, 0)), slice(max(columns, 0), width + min(columns, 0)))
-    of = (slice(max(-rows, 0), height + min(-rows, 0)), slice(max(-columns, 0), width + min(-columns, 0)))
-    shifted[to] = tumor[of]
-    return shifted
+def moving(shape: tuple[int, ...], rows: int, columns: int) -> np.ndarray:
+    """Points of what is shifted."""
+    return np.indices(shape) - np.array([rows, columns])[:, None, None]
 
 
-def scaled(tumor: np.ndarray, factor: float) -> np.ndarray:
-    """Grown or shrunk about its middle, `factor` times as wide."""
+def scaling(tumor: np.ndarray, factor: float) -> np.ndarray:
+    """Points of what grows or shrinks about the tumour's middle, `factor` times as wide."""
     middle = _middle(tumor)[:, None, None]
-    return _sampled(tumor, middle + (np.indices(tumor.shape) - middle) / factor)
+    return np.asarray(middle + (np.indices(tumor.shape) - middle) / factor)
 
 
-def warped(tumor: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
-    """Bent by a smooth random field that moves its border by up to `strength` radii."""
+def warping(tumor: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
+    """Points of what is bent by a smooth random field that moves the tumour's border by up to `strength`
+    radii."""
     radius = np.sqrt(np.count_nonzero(tumor) / np.pi)
     noise = rng.standard_normal((2, *tumor.shape))
     field = np.stack([ndimage.gaussian_filter(part, 0.5 * radius) for part in noise])
     field *= strength * radius / np.abs(field[:, tumor > 0]).max()
-    return _sampled(tumor, np.indices(tumor.shape) + field)
+    return np.asarray(np.indices(tumor.shape) + field)
 
 
-def _sampled(tumor: np.ndarray, points: np.ndarray, mode: str = "constant") -> np.ndarray:
-    return np.asarray(ndimage.map_coordinates(tumor, points, order=0, mode=mode))
+def read_at(points: np.ndarray, tumor: np.ndarray, *, beyond: str = "constant") -> np.ndarray:
+    """A tumour or region, each pixel that of its point; `beyond` the edge 0, or with "nearest" the edge."""
+    return np.asarray(ndimage.map_coordinates(tumor, points, order=0, mode=beyond))
+
+
+def moved(tumor: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    """Shifted; what leaves the image is lost."""
+    return read_at(moving(tumor.shape, rows, columns), tumor)
+
+
+def scaled(tumor: np.ndarray, factor: float) -> np.ndarray:
+    """Grown or shrunk about its middle, `factor` times as wide."""
+    return read_at(scaling(tumor, factor), tumor)
 
 
 def _middle(region: np.ndarray) -> np.ndarray:
@@ -166,7 +190,7 @@ def deformed(scene: Scene, field: np.ndarray) -> Scene:
     points = np.indices(scene.tumor.shape) + field
 
     def at(region: np.ndarray) -> np.ndarray:
-        return _sampled(region, points, mode="nearest")
+        return read_at(points, region, beyond="nearest")
 
     head, dark, brain, look = scene.where
     where = Survey(at(head), at(dark), at(brain), look)
@@ -175,7 +199,7 @@ def deformed(scene: Scene, field: np.ndarray) -> Scene:
 
 # ------------------------------------------------------------------------------ edits
 
-Outcome = tuple[Scene, str] | str  # the edited scene and the parameters, or why not
+Outcome = Change | str  # or why not
 
 
 def _move(scene: Scene, rng: np.random.Generator) -> Outcome:
@@ -191,10 +215,16 @@ def _move(scene: Scene, rng: np.random.Generator) -> Outcome:
     if not len(places):
         return "no other place as deep in the brain"
     rows, columns = (int(step) for step in places[rng.integers(len(places))] - here)
-    tumor = moved(scene.tumor, rows, columns)
-    if np.count_nonzero(tumor) < np.count_nonzero(scene.tumor):
+    return _set(scene, scene.tumor, rows, columns)
+
+
+def _set(anatomy: Scene, tumor: np.ndarray, rows: int, columns: int) -> Outcome:
+    """A tumour, shifted, in the place of an anatomy's own."""
+    points = moving(tumor.shape, rows, columns)
+    there = read_at(points, tumor)
+    if np.count_nonzero(there) < np.count_nonzero(tumor):
         return "outside of the image"
-    return scene._replace(tumor=tumor), f"rows={rows} columns={columns}"
+    return Change(anatomy._replace(tumor=there), f"rows={rows} columns={columns}", points)
 
 
 def _placed(scene: Scene, rng: np.random.Generator) -> Outcome:
@@ -202,20 +232,22 @@ def _placed(scene: Scene, rng: np.random.Generator) -> Outcome:
     points = np.argwhere(scene.tumor)
     least, most = -points.min(axis=0), np.array(scene.tumor.shape) - 1 - points.max(axis=0)
     rows, columns = (int(step) for step in rng.integers(least, most + 1))
-    return scene._replace(tumor=moved(scene.tumor, rows, columns)), f"rows={rows} columns={columns}"
+    return _set(scene, scene.tumor, rows, columns)
 
 
 def _scale(scene: Scene, rng: np.random.Generator) -> Outcome:
     factor = round(float(np.exp(rng.uniform(np.log(0.6), np.log(1.6)))), 3)
-    return scene._replace(tumor=scaled(scene.tumor, factor)), f"factor={factor}"
+    points = scaling(scene.tumor, factor)
+    return Change(scene._replace(tumor=read_at(points, scene.tumor)), f"factor={factor}", points)
 
 
 def _warp(scene: Scene, rng: np.random.Generator) -> Outcome:
     strength = round(rng.uniform(0.25, 0.6), 3)
-    tumor = warped(scene.tumor, strength, rng)
+    points = warping(scene.tumor, strength, rng)
+    tumor = read_at(points, scene.tumor)
     if _torn(tumor, scene.tumor):
         return "torn apart"
-    return scene._replace(tumor=tumor), f"strength={strength}"
+    return Change(scene._replace(tumor=tumor), f"strength={strength}", points)
 
 
 def _torn(new: np.ndarray, old: np.ndarray) -> bool:
@@ -232,7 +264,8 @@ def _deform(scene: Scene, rng: np.random.Generator) -> Outcome:
     bent = deformed(scene, field)
     if _torn(bent.tumor, scene.tumor):
         return "torn apart"
-    return bent, f"strength={strength} smooth={_SMOOTH} least_area={read.min():.3f}"
+    parameters = f"strength={strength} smooth={_SMOOTH} least_area={read.min():.3f}"
+    return Change(bent, parameters, np.indices(scene.tumor.shape) + field)
 
 
 def _swap(anatomy: Scene, donor: Scene) -> Outcome:
@@ -250,10 +283,7 @@ def _swap(anatomy: Scene, donor: Scene) -> Outcome:
     ratio = np.sqrt(anatomy.where.head.sum() / donor.where.head.sum())
     there = _middle(anatomy.where.head) + (here - _middle(donor.where.head)) * ratio
     rows, columns = (int(step) for step in np.rint(there - here))
-    tumor = moved(donor.tumor, rows, columns)
-    if np.count_nonzero(tumor) < np.count_nonzero(donor.tumor):
-        return "outside of the image"
-    return anatomy._replace(tumor=tumor), f"rows={rows} columns={columns}"
+    return _set(anatomy, donor.tumor, rows, columns)
 
 
 def draw(
@@ -277,11 +307,11 @@ def draw(
     for kind, candidate in product(kinds, candidates):
         for outcome, anatomy_row, tumor_row in _outcomes(kind, candidate, scene, groups, rng):
             if not isinstance(outcome, str):
-                edited, parameters = outcome
+                edited, parameters, points = outcome
                 outcome = refusal(edited.tumor, edited.where) if kind != "remove" else ""
                 if not outcome:
                     map_ = np.where(edited.tumor > 0, edited.tumor, edited.anatomy)
-                    return Edited(map_, anatomy_row, tumor_row, kind, parameters)
+                    return Edited(map_, anatomy_row, tumor_row, kind, parameters, points)
             here[f"{kind}: {outcome}"] += 1
             refused[f"{kind}: {outcome}"] += 1
     reasons, remedy = here.most_common(), "give another"
@@ -323,9 +353,9 @@ def _outcomes(
     elif not own.tumor.any():
         yield "no tumour", row, row
     elif kind == "remove":
-        yield (own._replace(tumor=np.zeros_like(own.tumor)), ""), row, row
+        yield Change(own._replace(tumor=np.zeros_like(own.tumor)), "", None), row, row
     else:
         for _ in range(_TRIES):
             outcome = {"move": _move, "scale": _scale, "warp": _warp, "deform": _deform}[kind](own, rng)
-            same = not isinstance(outcome, str) and all(map(np.array_equal, outcome[0][:2], own[:2]))
+            same = not isinstance(outcome, str) and all(map(np.array_equal, outcome.scene[:2], own[:2]))
             yield "nothing changed" if same else outcome, row, row

@@ -4,14 +4,21 @@ from typing import Any, NamedTuple
 
 
 class Arm(NamedTuple):
-    """What a network is trained on. synthetic: "" or how synthetic slices come in, as `data.synthetic`."""
+    """What a network is trained on. synthetic: "" or how synthetic slices come in, as `data.synthetic`.
+
+    folder: of the generator's, which holds the synthetic slices.
+    """
 
     title: str
     short: str
     synthetic: str = ""
     augmented: bool = False
+    folder: str = "samples"
 
 
+# The edits of the generator's slices without a network, whose pixels are copied: what it has to be worth more
+# than.
+PASTED = "pasted"
 ARMS = {
     "real": Arm("real", "real"),
     "oversampled": Arm(
@@ -21,12 +28,22 @@ ARMS = {
     "synthetic": Arm("real + synthetic", "+ synthetic", "add"),
     "both": Arm("real + synthetic + classical augmentation", "+ both", "add", augmented=True),
     "only": Arm("synthetic only", "synthetic only", "replace"),
+    "pasted": Arm(
+        "real + copied pixels of the same edits (copy-paste) + classical augmentation",
+        "+ copy-paste, augmentation",
+        "add",
+        augmented=True,
+        folder=PASTED,
+    ),
 }
 # Fixed beforehand: whoever has few slices augments them anyway, so the first question is what synthetic ones
 # add to that. The verdict goes by it alone; the others say why.
 PRIMARY = ("both", "augmented")
+BESIDE_PASTED = ("both", PASTED)
 COMPARED = {
     PRIMARY: "synthetic slices beside classical augmentation",
+    BESIDE_PASTED: "synthetic slices in the place of copied pixels, beside classical augmentation",
+    (PASTED, "augmented"): "copied pixels beside classical augmentation, without a network",
     ("synthetic", "real"): "synthetic slices beside nothing",
     ("synthetic", "augmented"): "synthetic slices in the place of classical augmentation",
     ("synthetic", "oversampled"): "what is more than size and balance",
@@ -63,3 +80,12 @@ class Experiment(NamedTuple):
 
     def told(self) -> dict[str, Any]:
         return self._asdict()
+
+    def arms(self) -> dict[str, Arm]:
+        """Without an edit, copied pixels would be the real slices."""
+        without = () if self.edit != "none" else (PASTED,)
+        return {name: arm for name, arm in ARMS.items() if name not in without}
+
+    def compared(self) -> dict[tuple[str, str], str]:
+        arms = self.arms()
+        return {pair: words for pair, words in COMPARED.items() if set(pair) <= set(arms)}

@@ -118,8 +118,9 @@ def collect(
         found = {"images": nothing, "layouts": nothing}
     elif not found:
         found = {"images": entries.audited(workdir, step, digest)}
-    known = all(of.get("copies") is not None for of in found.values())
-    told = verdict.of_samples(found)
+    copied = options.get("painter") == "copy_paste"  # whatever an audit says of the network
+    known = copied or all(of.get("copies") is not None for of in found.values())
+    told = verdict.of_copied_pixels() if copied else verdict.of_samples(found)
     network = options.get("upscaler") if "@" in options.get("upscaler", "") else None  # run@step, or a method
     chosen = settings(masks, split, options)
     places = {"layout": "LAYOUT"} if layout else {}

@@ -13,6 +13,7 @@ from typing import Any
 from pixmed_jax import pages
 from pixmed_jax import workdir as run_folder
 from pixmed_jax.evaluation import verdict
+from pixmed_jax.evaluation.arms import BESIDE_PASTED
 
 START, END = "<!-- verdict -->", "<!-- end of the verdict -->"
 
@@ -52,7 +53,8 @@ def used(workdir: Path, config: str) -> dict[str, Any]:
 
 
 def told_of_utility(result: Mapping[str, Any]) -> dict[str, Any]:
-    """What the verdict needs of utility.json: the one comparison that was fixed beforehand.
+    """What the verdict needs of utility.json: the one comparison that was fixed beforehand, and how the same
+    edits do without a network ("pasted", where it was tried).
 
     Where utility.json does not say who was tested with each share, it was the same patients with all.
     """
@@ -71,7 +73,8 @@ def told_of_utility(result: Mapping[str, Any]) -> dict[str, Any]:
                     "measure": measure,
                     "share": int(share),
                     "patients": result.get("tested_on", {}).get(share, result)["patients"],
-                    **{k: v for k, v in of["differences"][f"{a}-{b}"].items() if k != "of_seeds"},
+                    **_bounds(of["differences"][f"{a}-{b}"]),
+                    "pasted": _bounds(of["differences"].get("-".join(BESIDE_PASTED), {})),
                     "detectable": of["power"]["detectable"],
                     "best": best,
                     "least": least,
@@ -79,6 +82,10 @@ def told_of_utility(result: Mapping[str, Any]) -> dict[str, Any]:
             )
     facts = {key: result[key] for key in ("seeds", "split", "complete")}
     return {**facts, "found": found}
+
+
+def _bounds(difference: Mapping[str, Any]) -> dict[str, float]:
+    return {key: value for key, value in difference.items() if key != "of_seeds"}
 
 
 def read_by_people(workdir: Path, step: int, config: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ seed: a share is judged by those patients that were tested with all of its seeds
 
 import csv
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from pixmed_jax import workdir as run_folder
 from pixmed_jax.data.synthetic import PREFIX
 from pixmed_jax.errors import PixmedError, listing
 from pixmed_jax.evaluation import cards, entries, utility_page, verdict
-from pixmed_jax.evaluation.arms import ARMS, COMPARED, MEASURES, OF_NETWORK, PRIMARY, Experiment
+from pixmed_jax.evaluation.arms import MEASURES, OF_NETWORK, PRIMARY, Experiment
 from pixmed_jax.metrics import clustered, paired
 
 _LEAST = 1e-7  # of a probability, as in `classification`
@@ -42,6 +42,7 @@ def write(workdir: Path, experiment: Experiment, *, complete: bool) -> dict[str,
                 measure: {
                     str(share): _judged(
                         _scores(workdir, experiment, name, share, measure, tested[share]),
+                        list(experiment.compared()),
                         comparisons,
                         measure,
                     )
@@ -125,7 +126,7 @@ def _check_seed(
     made = _split(workdir / "utility" / "generators" / f"{share}-seed{seed}")["train"]
     tested: dict[str, list[str]] = {}
     for network in experiment.networks:
-        for arm in ARMS:
+        for arm, about in experiment.arms().items():
             folder = folder_of(workdir, network, share, arm, seed)
             here: dict[str, list[str]] = {}
             for case in _cases(folder):
@@ -139,7 +140,7 @@ def _check_seed(
                     f"({listing(seen)}); delete {workdir / 'utility'} and rerun"
                 )
             own = {file for file in _split(folder)["train"] if not file.startswith(PREFIX)}
-            if not own <= set(made) or (ARMS[arm].synthetic != "replace" and own != set(made)):
+            if not own <= set(made) or (about.synthetic != "replace" and own != set(made)):
                 raise PixmedError(
                     f"{folder}: trained on other slices than its generator; delete it and rerun"
                 )
@@ -166,7 +167,7 @@ def _scores(
 ) -> dict[str, np.ndarray]:
     """{arm: [S, P]}, patients in the order of `tested`."""
     found = {}
-    for arm in ARMS:
+    for arm in experiment.arms():
         rows = []
         for seed in range(experiment.seeds):
             table = _cases(folder_of(workdir, network, share, arm, seed))
@@ -180,7 +181,7 @@ def _chance(
     workdir: Path, experiment: Experiment, network: str, share: int, tested: Mapping[str, list[str]]
 ) -> float:
     """The accuracy of always giving the answer that is right most often."""
-    table = _cases(folder_of(workdir, network, share, next(iter(ARMS)), 0))
+    table = _cases(folder_of(workdir, network, share, next(iter(experiment.arms())), 0))
     labels = {case["file"]: case["label"] for case in table}
     return max(
         float(np.mean([np.mean([labels[file] == name for file in files]) for files in tested.values()]))
@@ -202,10 +203,12 @@ def _cut_off(of: paired.Bounds, measure: str) -> paired.Bounds:
     return of._replace(low=max(of.low, low), high=min(of.high, high))
 
 
-def _judged(scores: Mapping[str, np.ndarray], comparisons: int, measure: str) -> dict[str, Any]:
-    """Scores and differences of one network with one share of the patients."""
+def _judged(
+    scores: Mapping[str, np.ndarray], pairs: Sequence[tuple[str, str]], comparisons: int, measure: str
+) -> dict[str, Any]:
+    """Scores of one network with one share of the patients, and the differences of `pairs` of arms."""
     differences, level = {}, 1 - 0.05 / comparisons
-    for a, b in COMPARED:
+    for a, b in pairs:
         d = scores[a] - scores[b]
         # The interval that holds for all of the verdict's comparisons together (Bonferroni).
         wide = paired.bounds(d, level=level)

@@ -16,10 +16,18 @@ from pixmed_jax import workdir as run_folder
 from pixmed_jax.data.decode import read_image, read_mask
 from pixmed_jax.data.synthetic import MANIFEST
 from pixmed_jax.evaluation import entries, facts, verdict
-from pixmed_jax.evaluation.arms import ARMS, COMPARED, MEASURES, PRIMARY, Experiment
+from pixmed_jax.evaluation.arms import ARMS, COMPARED, MEASURES, PRIMARY, Arm, Experiment
 
 _SHOWN = 6  # synthetic slices of each share
-_COLOURS = ("#222222", "#888888", "#46a0eb", "#e6a020", "#d0402a", "#3cb482")  # of the arms, in their order
+_COLOURS = (
+    "#222222",
+    "#888888",
+    "#46a0eb",
+    "#e6a020",
+    "#d0402a",
+    "#3cb482",
+    "#8a5cc4",
+)  # of the arms, in their order
 _REACH = 4  # of the right panel, in units of its largest difference
 _GAP = 0.07  # between the marks of neighbouring arms, in units of the step from share to share
 
@@ -36,11 +44,11 @@ def write(workdir: Path, experiment: Experiment, result: Mapping[str, Any]) -> P
         result=result,
         **facts.described(experiment.config),
         answer=verdict.helps(entries.told_of_utility(result)),
-        arms=ARMS,
-        compared={"-".join(pair): words for pair, words in COMPARED.items()},
+        arms=experiment.arms(),
+        compared={"-".join(pair): words for pair, words in experiment.compared().items()},
         measures=MEASURES,
         charts={
-            f"{network}: {MEASURES[measure].title}": _chart(of, measure, result["shares"])
+            f"{network}: {MEASURES[measure].title}": _chart(of, measure, result["shares"], experiment.arms())
             for network, told in result["networks"].items()
             for measure, of in told["measures"].items()
         },
@@ -53,7 +61,7 @@ def write(workdir: Path, experiment: Experiment, result: Mapping[str, Any]) -> P
     return path
 
 
-def _chart(of: Mapping[str, Any], measure: str, shares: list[int]) -> str:
+def _chart(of: Mapping[str, Any], measure: str, shares: list[int], arms: Mapping[str, Arm]) -> str:
     """Left the scores of the arms over the share of the patients, right the difference the verdict goes by.
 
     The other differences are in the page's table: beside this one they would only be taken for answers.
@@ -62,9 +70,9 @@ def _chart(of: Mapping[str, Any], measure: str, shares: list[int]) -> str:
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
     colours = dict(zip(ARMS, _COLOURS, strict=True))
     of_shares = [of[str(share)] for share in shares]
-    for i, (arm, about) in enumerate(ARMS.items()):
+    for i, (arm, about) in enumerate(arms.items()):
         scores = [told["scores"][arm] for told in of_shares]
-        _marks(left, scores, i - (len(ARMS) - 1) / 2, about.short, colours[arm], line=True)
+        _marks(left, scores, i - (len(arms) - 1) / 2, about.short, colours[arm], line=True)
     differences = [told["differences"]["-".join(PRIMARY)] for told in of_shares]
     right.axhline(0, color="0.5", linewidth=1)
     _marks(right, differences, 0, COMPARED[PRIMARY], colours[PRIMARY[0]], line=False)

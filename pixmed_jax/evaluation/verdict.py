@@ -95,6 +95,12 @@ def of_samples(found: Mapping[str, Mapping[str, Any]]) -> list[Answer]:
     ]
 
 
+def of_copied_pixels() -> list[Answer]:
+    """The same of slices whose pixels were copied from training slices, by `--sample.painter=copy_paste`."""
+    words = "pixels of training slices in new places, not drawn by a network"
+    return [Answer(question, "no", _sentence(words), "") for question in ("New?", "Safe to share?")]
+
+
 def of_folder(pairs: Mapping[str, Any]) -> list[Answer]:
     """The verdict on a sampled folder by audit.json's entry "pairs": each grade by its own question."""
     sampled = pairs.get("sampled", {})
@@ -272,7 +278,8 @@ def _new(evaluation: Mapping[str, Any]) -> Answer:
 def helps(utility: Mapping[str, Any]) -> Answer:
     """By what synthetic slices add to classical augmentation, each comparison held against all of them.
 
-    One seed says nothing of how another would come out, so its intervals leave out 0 too often.
+    One seed says nothing of how another would come out, so its intervals leave out 0 too often. A gain that
+    copied pixels of the same edits surpass beyond chance needs no network, and is no more than "partly".
     """
     question, found = "Helps?", utility.get("found")
     if not found:
@@ -291,18 +298,21 @@ def helps(utility: Mapping[str, Any]) -> Answer:
     better = [f for f in found if f["low_all"] > 0]
     worse = [f for f in found if f["high_all"] < 0]
     hints = [f for f in found if f["low"] > 0 and f not in better]
-    grade = ("partly" if worse else "yes") if better else "no"
-    told = []
+    surpassed = [f for f in better if f.get("pasted") and f["pasted"]["high_all"] < 0]
+    grade = ("partly" if worse or better == surpassed else "yes") if better else "no"
+    told, pasted = [], []
     for network in dict.fromkeys(f["network"] for f in found):
         own = [f for f in found if f["network"] == network]
         clear = [f for f in own if f in better or f in worse or f in hints]
         shown = sorted({f["share"] for f in (own[0], own[-1], *clear)})
-        parts = [
-            f"{f['value']:+.3f} ({f['low']:+.3f} to {f['high']:+.3f}) with {f['share']} %"
-            for f in own
-            if f["share"] in shown
-        ]
+        parts = [f"{_change(f)} with {f['share']} %" for f in own if f["share"] in shown]
         told.append(f"a {network}'s {own[0]['measure']} by {', '.join(parts)} of the patients")
+        parts = [
+            f"{_change(f['pasted'])} with {f['share']} %"
+            for f in own
+            if f["share"] in shown and f.get("pasted")
+        ]
+        pasted += [f"a {network}'s by {', '.join(parts)}"] if parts else []
     limits = dict.fromkeys(f"{of(f['detectable'] for f in found):.3f}" for of in (min, max))
     tested = [f.get("patients", utility.get("patients")) for f in found]
     patients = dict.fromkeys(str(of(tested)) for of in (min, max))
@@ -316,11 +326,20 @@ def helps(utility: Mapping[str, Any]) -> Answer:
     if hints:
         its = "gain leaves" if len(hints) == 1 else "gains leave"
         hint = f"a hint, no more: {len(hints)} {its} out 0 alone, but not among all comparisons"
+    beside = ""
+    if pasted:
+        beside = f"in the place of pixels copied by the same edits, without a network, {', '.join(pasted)}"
     few = ""
     if utility["seeds"] < 2:
         grade = "not measured"
         few = "one seed cannot tell a gain from luck; the same command with --utility.seeds=4 adds seeds"
-    return Answer(question, grade, _sentence(few, sentence, seen, hint, power, unfinished), "utility.html")
+    return Answer(
+        question, grade, _sentence(few, sentence, seen, beside, hint, power, unfinished), "utility.html"
+    )
+
+
+def _change(difference: Mapping[str, Any]) -> str:
+    return f"{difference['value']:+.3f} ({difference['low']:+.3f} to {difference['high']:+.3f})"
 
 
 def _learnt_nothing(found: Mapping[str, Any]) -> bool:
