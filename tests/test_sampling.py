@@ -264,6 +264,41 @@ def test_edited_masks_are_what_is_written(run, generator, tmp_path, edit, capsys
         assert sum(counts) == int(refused[1]) or len(counts) == 3
 
 
+def test_copied_pixels_are_of_the_very_maps_that_the_network_paints(run, held_out, tmp_path):
+    options = {"number": 8, "edit": "mixed", "seed": 5, "batch_size": 3}
+    by = {
+        painter: sample(run, **options, painter=painter, output=str(tmp_path / painter))
+        for painter in ("network", "copy_paste")
+    }
+    tables = {painter: rows(output) for painter, output in by.items()}
+    assert {row["edit"] for row in tables["network"]} >= {"deform", "move"}
+    _, slices = held_out
+    for network, copied in zip(*tables.values(), strict=True):
+        assert copied == {**network, "painter": "copy_paste"}
+        file = copied["file"]
+        for name in ("masks", "conditions"):
+            first, second = (output / name / file for output in by.values())
+            assert first.read_bytes() == second.read_bytes()
+        got = pixels(by["copy_paste"] / "images" / file).astype(float)
+        source = slices.images[slices.files.index(copied["source"])][..., 0].astype(float)
+        if copied["edit"] in ("move", "scale", "warp"):
+            # Most of the slice is as it was, bit for bit; what the network paints is nowhere so.
+            assert np.mean(got == source) > 0.6 and np.mean(got != source) > 0.001
+            assert np.mean(pixels(by["network"] / "images" / file) == source) < 0.6
+        elif copied["edit"] == "deform":
+            assert 1 - np.corrcoef(np.sort(got.ravel()), np.sort(source.ravel()))[0, 1] < 0.01
+    sheet = json.loads((by["copy_paste"] / "data_sheet.json").read_text())
+    assert [(one["question"], one["answer"]) for one in sheet["privacy"]["answers"]] == [
+        ("New?", "no"),
+        ("Safe to share?", "no"),
+    ]
+    assert sheet["settings"]["painter"] == "copy_paste" and "--sample.painter=copy_paste" in sheet["command"]
+    text = (by["copy_paste"] / "data_sheet.md").read_text()
+    assert "no network painted them" in text and "a generator drew them" not in text
+    with pytest.raises(PixmedError, match=r"holds another sampling .*--fresh to replace it"):
+        sample(run, **options, output=str(by["copy_paste"]))
+
+
 def test_refusals_are_a_total_and_three_reasons():
     """A reason is one, whichever edit gave it."""
     refused = Counter({"swap: wrong plane": 4, "move: torn apart": 3, "warp: torn apart": 2})
@@ -368,6 +403,10 @@ def test_edits_follow_the_seed_and_the_place(run, tmp_path):
 def test_edits_that_cannot_be(run, tmp_path):
     with pytest.raises(PixmedError, match=r"sample\.edit='turn' is not one of none, swap, move"):
         sample(run, edit="turn", output=str(tmp_path / "out"))
+    with pytest.raises(PixmedError, match=r"painter=copy_paste copies pixels .*give sample\.edit=mixed"):
+        sample(run, painter="copy_paste", output=str(tmp_path / "out"))
+    with pytest.raises(PixmedError, match=r"sample\.painter='me' is not one of network, copy_paste"):
+        sample(run, painter="me", edit="move", output=str(tmp_path / "out"))
     with pytest.raises(PixmedError, match=r"sample\.edit=move .*leave sample\.masks out"):
         sample(run, edit="move", masks=str(tmp_path), output=str(tmp_path / "out"))
     assert not (tmp_path / "out").exists()

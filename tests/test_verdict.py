@@ -371,6 +371,26 @@ def test_one_seed_says_nothing_and_what_is_uncorrected_is_called_a_hint():
     assert "2 gains leave out 0 alone" in two.sentence
 
 
+@pytest.mark.parametrize(
+    ("found", "answer"),
+    [
+        ([gain(low=0.011, pasted=gain(-0.02, -0.04, -0.011))], "partly"),
+        ([gain(low=0.011, pasted=gain(-0.02, -0.04, -0.005))], "yes"),  # not among all comparisons
+        ([gain(low=0.011, pasted=gain(-0.02, -0.04, -0.011)), gain(low=0.011, share=100)], "yes"),
+        ([gain(pasted=gain(0.05, 0.04, 0.06))], "no"),  # better than copying is no gain by itself
+    ],
+)
+def test_a_gain_that_copied_pixels_surpass_is_no_yes(found, answer):
+    utility = {"found": found, "patients": 39, "seeds": 3, "split": "val+test", "complete": True}
+    one = told("Helps", {"utility": utility})
+    assert one.answer == answer
+    of = found[0]["pasted"]
+    words = f"a segmenter's by {of['value']:+.3f} ({of['low']:+.3f} to {of['high']:+.3f}) with 10 %"
+    assert f"in the place of pixels copied by the same edits, without a network, {words}" in one.sentence
+    without = [{**f, "pasted": {}} for f in found]
+    assert "copied" not in told("Helps", {"utility": {**utility, "found": without}}).sentence
+
+
 @pytest.mark.parametrize("seeds", [1, 2, 3])
 def test_without_an_effect_it_hardly_ever_helps(seeds):
     """Eight comparisons of 60 patients; seeds, patients and the rest spread as in docs/results.md."""
@@ -413,7 +433,11 @@ def test_only_the_experiment_of_this_config_counts(tmp_path):
     assert (found["network"], found["measure"], found["share"], found["detectable"]) == (
         *("segmenter", "dice", 10, 0.02),
     )
-    assert found["patients"] == 39
+    assert found["patients"] == 39 and found["pasted"] == {}
+    of["differences"]["both-pasted"] = gain(-0.02) | {"of_seeds": [-0.02]}
+    (tmp_path / "utility.json").write_text(json.dumps(result))
+    (beside,) = entries.used(tmp_path, "abc")["found"]
+    assert beside["pasted"] == gain(-0.02) and beside["value"] == 0.01
     (tmp_path / "utility.json").write_text(json.dumps(result | {"tested_on": {"10": {"patients": 120}}}))
     assert entries.used(tmp_path, "abc")["found"][0]["patients"] == 120
     assert "of another config" in entries.used(tmp_path, "abd")["why"]

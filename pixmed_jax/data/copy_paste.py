@@ -24,11 +24,11 @@ def pasted(drawn: Edited, image: Callable[[int], np.ndarray], scene: Callable[[i
     theirs = image(drawn.tumor_row)
     if drawn.edit == "none":
         return theirs
-    if drawn.edit == "deform":
+    if drawn.edit == "deform" and drawn.points is not None:
         return _pixels_at(drawn.points, theirs)
     own = scene(drawn.row)
     healthy = without(image(drawn.row), hole_of(own.tumor, own.where), own.where.brain)
-    if drawn.edit == "remove":
+    if drawn.points is None:  # no tumour is set
         return healthy
     donor = scene(drawn.tumor_row)
     tumor = _pixels_at(drawn.points, theirs)
@@ -40,7 +40,7 @@ def pasted(drawn: Edited, image: Callable[[int], np.ndarray], scene: Callable[[i
     return np.clip(healthy * (1 - share) + tumor * share, 0, 1).astype(np.float32)
 
 
-def _pixels_at(points: np.ndarray | None, image: np.ndarray) -> np.ndarray:
+def _pixels_at(points: np.ndarray, image: np.ndarray) -> np.ndarray:
     """Each pixel that of its point, between pixels linear; beyond the edge the edge goes on."""
     channels = np.moveaxis(image, -1, 0)
     read = [ndimage.map_coordinates(channel, points, order=1, mode="nearest") for channel in channels]
