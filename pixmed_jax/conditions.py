@@ -32,11 +32,12 @@ _SCENES = 1024  # slices kept taken apart: 80 kB each at 128 x 128
 class Conditions(NamedTuple):
     """Label maps [N, S, S] uint8, or labels [N], to draw from; the label, patient group and file of each.
 
-    `limits` [N, 2] are the values that 0 and 1 stand for in the images. `suffixes` go into the names of
-    what is drawn from each: the volume and the slice. `scene` takes one of the maps apart for an edit, and
-    `image` is its slice, [S, S, C] float32 in [0, 1]; masks without their slices have neither. `tumors` are
-    the classes of which a label is the one that its map has most of; empty where labels are named. `grade`
-    is that of what is drawn from them as they are, `parameters` what else the manifest says of each.
+    `limits` [N, 2] are the values that 0 and 1 stand for in the images, `pixels` [N] the sides of their
+    pixels in mm, NaN where unknown. `suffixes` go into the names of what is drawn from each: the volume and
+    the slice. `scene` takes one of the maps apart for an edit, and `image` is its slice, [S, S, C] float32
+    in [0, 1]; masks without their slices have neither. `tumors` are the classes of which a label is the one
+    that its map has most of; empty where labels are named. `grade` is that of what is drawn from them as
+    they are, `parameters` what else the manifest says of each.
     """
 
     maps: np.ndarray
@@ -44,6 +45,7 @@ class Conditions(NamedTuple):
     groups: tuple[str, ...]
     files: tuple[str, ...]
     limits: np.ndarray
+    pixels: np.ndarray
     grade: str = ""
     scene: Callable[[int], edits.Scene] | None = None
     image: Callable[[int], np.ndarray] | None = None
@@ -97,6 +99,7 @@ def of_split(workdir: Path, split: str, generator: inference.Generator) -> Condi
         slices.groups,
         slices.files,
         slices.limits,
+        slices.pixels,
         RECONSTRUCTION,
         scene,
         image,
@@ -152,9 +155,11 @@ def _told(classes: tuple[str, ...], size: int, condition: str) -> str:
 
 def _nobodys(
     number: int, generator: inference.Generator
-) -> tuple[tuple[str, ...], tuple[str, ...], np.ndarray, str]:
-    """Groups, files, limits and grade of what is drawn from no patient, in the units of the checkpoint."""
-    return ("",) * number, ("",) * number, np.tile(generator.limits, (number, 1)), SAMPLED
+) -> tuple[tuple[str, ...], tuple[str, ...], np.ndarray, np.ndarray, str]:
+    """Groups, files, limits, pixels and grade of what is drawn from no patient, in the units of the
+    checkpoint, which knows no lengths."""
+    nothing = ("",) * number
+    return nothing, nothing, np.tile(generator.limits, (number, 1)), np.full(number, np.nan), SAMPLED
 
 
 def of_folder(folder: Path, label: str, generator: inference.Generator) -> Conditions:
@@ -187,8 +192,9 @@ def of_folder(folder: Path, label: str, generator: inference.Generator) -> Condi
         told = f"masks of 0 and 1 are taken for {tumors[0]}; give sample.label if it is another"
         print(f"{folder}: {told}", file=sys.stderr)
     labels = tuple(next((tumors[v - 1] for v in np.unique(m) if 0 < v <= len(tumors)), "") for m in values)
-    limits = np.tile(generator.limits, (len(files), 1))
-    return Conditions(values, labels, ("",) * len(files), tuple(files), limits, suffixes=tuple(suffixes))
+    limits, unknown = np.tile(generator.limits, (len(files), 1)), np.full(len(files), np.nan)
+    nobody = ("",) * len(files)
+    return Conditions(values, labels, nobody, tuple(files), limits, unknown, suffixes=tuple(suffixes))
 
 
 def _counted(names: Sequence[str], count: int) -> str:

@@ -6,8 +6,9 @@
     OUTPUT/conditions/00000.png  palette picture of the label map that the generator was given
     OUTPUT/trained_on.json       files and patients that generator and layout model were trained on, if known
     OUTPUT/data_sheet.md, .json  what the set is, whom it comes from, what it may be used for
-    OUTPUT/manifest.csv          file, mask, label, patient_group, source, seed, step, config, low, high, and
-                                 how the mask was edited: edit, parameters, tumor_source, tumor_group, grade;
+    OUTPUT/manifest.csv          file, mask, label, patient_group, source, seed, step, config, low, high,
+                                 pixel, and how the mask was edited: edit, parameters, tumor_source,
+                                 tumor_group, grade;
                                  where layouts were drawn also layout (model and step), where images were
                                  enlarged upscale, upscaler (with its step)
 
@@ -22,7 +23,8 @@ the columns mask, patient_group and source stay empty.
 
 With `format` "png16" images have 16 bits; with "nifti" images and masks (0 and 1) are .nii.gz files whose
 images hold values in the units of the training data. In pictures, 0 and the brightest value stand for `low`
-and `high` in those units: the limits of `source`, or the checkpoint's own for masks from a folder.
+and `high` in those units: the limits of `source`, or the checkpoint's own for masks from a folder. `pixel` is
+the side of a pixel in mm, of the anatomy's slice, empty where its file does not say; NIfTI files then have 1.
 """
 
 import csv
@@ -30,7 +32,7 @@ import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -43,11 +45,23 @@ from pixmed_jax.data.synthetic import DATA_SHEET, MANIFEST, NO_TUMOR, RECOMBINED
 from pixmed_jax.errors import PixmedError
 
 _FIRST_COLUMNS = ("file", "mask", "label", "patient_group", "source", "seed", "step", "config")
-COLUMNS = (*_FIRST_COLUMNS, "low", "high")
+COLUMNS = (*_FIRST_COLUMNS, "low", "high", "pixel")
 EDIT_COLUMNS = ("edit", "parameters", "tumor_source", "tumor_group", "grade")
 FORMATS = {"png": ".png", "png16": ".png", "nifti": ".nii.gz"}
 _FOLDERS = ("images", "masks", "conditions")
 _SHEETS = (f"{DATA_SHEET}.json", f"{DATA_SHEET}.md")
+
+
+class Units(NamedTuple):
+    """What a picture's numbers stand for: values of its black and white, the side of a pixel in mm."""
+
+    limits: Sequence[float]
+    pixel: float | None
+
+    def told(self) -> tuple[str, ...]:
+        """The manifest's low, high and pixel."""
+        low, high = (f"{value:.15g}" for value in self.limits)
+        return low, high, "" if self.pixel is None else f"{self.pixel:.6g}"
 
 
 def make_folders(folder: Path, generator: inference.Generator) -> None:
@@ -131,20 +145,20 @@ def write_pair(
     image: np.ndarray,
     condition: np.ndarray,
     generator: inference.Generator,
-    limits: Sequence[float],
+    units: Units,
     format: str,
     upscale: int,
 ) -> None:
     if generator.grey:
         image = pictures.grey(image[None])[0]
-    _write_image(folder / "images" / name, image, limits, format)
+    _write_image(folder / "images" / name, image, units, format)
     if not generator.takes_maps:
         return
     condition = condition.repeat(upscale, 0).repeat(upscale, 1)
     tumors = [i + 1 for i, name in enumerate(generator.classes) if is_tumor(name)]
     mask = np.isin(condition, tumors)
     if format == "nifti":
-        (folder / "masks" / name).write_bytes(nifti.nifti_bytes(mask.astype(np.uint8)))
+        (folder / "masks" / name).write_bytes(nifti.nifti_bytes(mask.astype(np.uint8), pixel=units.pixel))
     else:
         Image.fromarray(np.where(mask, 255, 0).astype(np.uint8)).save(folder / "masks" / name)
     palette = Image.fromarray(condition.astype(np.uint8), mode="P")
@@ -152,10 +166,10 @@ def write_pair(
     palette.save(folder / "conditions" / f"{name.removesuffix(FORMATS[format])}.png")
 
 
-def _write_image(path: Path, image: np.ndarray, limits: Sequence[float], format: str) -> None:
+def _write_image(path: Path, image: np.ndarray, units: Units, format: str) -> None:
     if format == "nifti":
-        low, high = limits
-        path.write_bytes(nifti.nifti_bytes(intensity.encode(image, (0, 1)), (float(low), float(high))))
+        low, high = map(float, units.limits)
+        path.write_bytes(nifti.nifti_bytes(intensity.encode(image, (0, 1)), (low, high), units.pixel))
         return
     eight = np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)
     Image.fromarray(intensity.encode(image, (0, 1)) if format == "png16" else eight).save(path)

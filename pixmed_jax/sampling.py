@@ -138,12 +138,13 @@ def sample(
             for i, (image, drawn) in enumerate(zip(painted(part, start), part, strict=True), start):
                 stem = f"{i:05d}" + (given.suffixes[drawn.row] if given.suffixes else "")
                 name, limits = stem + sample_files.FORMATS[format], given.limits[drawn.row]
+                pixel = given.pixels[drawn.row] / upscale
                 image = enlarge.run(image) if enlarge else image
-                sample_files.write_pair(draft, name, image, drawn.map, generator, limits, format, upscale)
+                units = sample_files.Units(limits, None if np.isnan(pixel) else float(pixel))
+                sample_files.write_pair(draft, name, image, drawn.map, generator, units, format, upscale)
                 told = sample_files.told(drawn, given)
-                units = [f"{value:.15g}" for value in limits]
                 mask = name if generator.takes_maps else ""
-                made = (seeds[i], generator.step, digest, *units)
+                made = (seeds[i], generator.step, digest, *units.told())
                 rows.append((name, mask, *told[:3], *made, *told[3:], *how.values()))
         behind = [_trained_on(Path(run)) for run in (workdir, layout, enlarge and enlarge.workdir) if run]
         if None not in behind:

@@ -42,8 +42,11 @@ def shared(factory: pytest.TempPathFactory) -> Path:
 
 
 def cache(factory: pytest.TempPathFactory) -> Path:
-    """Where JAX keeps what it compiles in this session, for all workers and for child processes."""
-    return shared(factory) / "compiled"
+    """Where JAX keeps what it compiles in this session, for all workers and for child processes.
+
+    PIXMED_TESTS_COMPILED, where it is set: several sessions, of several Pythons too, compile the same.
+    """
+    return Path(os.environ.get("PIXMED_TESTS_COMPILED") or shared(factory) / "compiled")
 
 
 @contextlib.contextmanager

@@ -68,7 +68,7 @@ def test_what_is_written(run, generator, held_out, tmp_path):
     for part in ("images", "masks", "conditions"):
         assert sorted(p.name for p in (output / part).iterdir()) == names
     assert (output / "manifest.csv").read_text().splitlines()[0] == (
-        "file,mask,label,patient_group,source,seed,step,config,low,high,"
+        "file,mask,label,patient_group,source,seed,step,config,low,high,pixel,"
         "edit,parameters,tumor_source,tumor_group,grade"
     )
     sheet = json.loads((output / "data_sheet.json").read_text())
@@ -80,7 +80,7 @@ def test_what_is_written(run, generator, held_out, tmp_path):
         assert row["label"] == slices.label_names[slices.labels[i]]
         assert (row["patient_group"], row["source"]) == (slices.groups[i], slices.files[i])
         assert int(row["seed"]) == inference.image_seeds(3, len(maps))[i]
-        assert (row["low"], row["high"]) == ("0", "255")  # the phantom's slices have 8 bits
+        assert (row["low"], row["high"], row["pixel"]) == ("0", "255", "")  # the phantom's slices have 8 bits
         assert (row["step"], row["config"]) == (str(generator.step), configs.digest(generator.config))
         image = pixels(output / "images" / names[i])
         assert image.dtype == np.uint8 and image.shape == (32, 32)
@@ -345,7 +345,9 @@ def test_labels_that_were_counted_are_counted_on_the_map_that_was_painted(
 
 def test_the_class_with_most_pixels_of_a_map():
     blank = np.zeros((1, 3, 4))
-    given = conditions.Conditions(blank, ("b",), ("",), ("",), np.zeros((1, 2)), tumors=("a", "b"))
+    given = conditions.Conditions(
+        blank, ("b",), ("",), ("",), np.zeros((1, 2)), np.zeros(1), tumors=("a", "b")
+    )
     shown = np.array([[0, 2, 2, 3], [1, 1, 1, 3], [3, 3, 3, 3]], np.uint8)  # 3 is the head
     assert given.label_of(shown, 0) == "a"
     assert given.label_of(np.where(shown < 3, 0, shown), 0) == "b"  # no tumour: what the slice is called
@@ -768,18 +770,22 @@ def test_the_default_output_is_in_the_run(masks, tmp_path):
 
 
 # ---------------------------------------------------------------- values in the data's own units
-def volume_run(monkeypatch, root: Path, rule: str) -> np.ndarray:
-    """A generator that draws the real slices of a CT-like volume; returns their values [2, 8, 8]."""
+def volume_run(monkeypatch, root: Path, rule: str, side: float = 1.0) -> np.ndarray:
+    """A generator that draws the real slices of a CT-like volume; returns their values [2, 8, 8].
+
+    side: of a pixel, in mm.
+    """
     nibabel = pytest.importorskip("nibabel")
     values = np.random.default_rng(0).integers(-1024, 3000, (8, 8, 3)).astype(np.int16)
     mask = np.zeros((8, 8, 3), np.uint8)
     mask[2:5, 2:4, 1:] = 1
     for name, voxels in (("images", values), ("masks", mask)):
         (root / name).mkdir(parents=True)
-        nibabel.save(nibabel.Nifti1Image(voxels, np.diag([-1, -1, 1, 1])), root / name / "case.nii.gz")
+        nibabel.save(nibabel.Nifti1Image(voxels, np.diag([-side, -side, 3, 1])), root / name / "case.nii.gz")
     source = folder.source(root, rule=rule)
     slices = load_slices(source, range(2), 8)
-    given = conditions.Conditions(slices.masks, ("tumor",) * 2, slices.groups, slices.files, slices.limits)
+    told = slices.groups, slices.files, slices.limits, slices.pixels
+    given = conditions.Conditions(slices.masks, ("tumor",) * 2, *told)
     use(monkeypatch, "tumor")
     monkeypatch.setattr(Echo, "__call__", lambda self, maps, **_: slices.images.astype(np.float32) / 65535)
     monkeypatch.setattr(conditions, "of_split", lambda *_: given)
@@ -807,6 +813,21 @@ def test_values_come_back_to_the_grey_level(monkeypatch, tmp_path, rule):
         assert (float(row["low"]), float(row["high"])) == (low, high)
         stored = pixels(output / "images" / row["file"])
         np.testing.assert_allclose(low + stored / 65535 * (high - low), expected, rtol=0, atol=half)
+
+
+@pytest.mark.parametrize(("upscale", "side"), [(1, 0.47), (2, 0.235)])
+def test_a_nifti_sample_is_as_large_as_the_slice_of_its_anatomy(monkeypatch, tmp_path, upscale, side):
+    volume_run(monkeypatch, tmp_path / "data", "-1024,3000", 0.47)
+    nibabel = pytest.importorskip("nibabel")
+    output = sample(tmp_path, output=str(tmp_path / "nifti"), format="nifti", upscale=upscale)
+    for row in rows(output):
+        assert float(row["pixel"]) == pytest.approx(side)
+        for name in ("images", "masks"):
+            header = nibabel.load(output / name / row["file"]).header
+            assert header.get_zooms() == pytest.approx((side, side, 1.0))
+            assert header.get_data_shape()[:2] == (8 * upscale, 8 * upscale)
+    output = sample(tmp_path, output=str(tmp_path / "png"))
+    assert [float(row["pixel"]) for row in rows(output)] == [pytest.approx(0.47)] * 2
 
 
 def test_percentiles_of_each_volume_are_in_the_manifest(monkeypatch, tmp_path):

@@ -427,3 +427,24 @@ def test_patients_are_as_many_as_files_say_and_keep_their_names(tmp_path, capsys
     volumes_root = both(tmp_path / "volumes", RAS, RAS)
     folder.source(volumes_root)
     assert "1 volumes are taken for a patient each" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("axis", "view"), [("axial", 30.0), ("coronal", 45.0), ("sagittal", 45.0)])
+def test_a_pixel_is_as_long_as_the_field_of_view_says(tmp_path, axis, view):
+    """24 x 20 x 15 voxels of 0.5 x 1.5 x 3 mm: 12 by 30 by 45 mm, each picture a square of 10 pixels."""
+    mask = np.zeros((24, 20, 15), np.uint8)
+    mask[6:16, 6:12, 5:10] = 1
+    for name, values in (("images", np.arange(7200, dtype=np.int16).reshape(24, 20, 15)), ("masks", mask)):
+        nifti(tmp_path / name / "a.nii.gz", values, affine=np.diag([0.5, 1.5, 3, 1]))
+    source = folder.source(tmp_path, axis=axis, meta="")
+    loaded = load(source, range(2), 10)
+    assert loaded.pixels == pytest.approx([view / 10] * 2)
+    assert source.take([1]).pixel is not None and source.take([1]).pixel(0) == source.pixel(1)
+
+
+def test_pictures_and_arrays_say_no_lengths(tmp_path):
+    for name, values in (("images", np.arange(64).reshape(8, 8)), ("masks", blob((8, 8, 1), 0)[..., 0])):
+        (tmp_path / name).mkdir()
+        np.save(tmp_path / name / "a.npy", values)
+    loaded = load(folder.source(tmp_path, meta=""), [0], 4)
+    assert np.isnan(loaded.pixels).all()

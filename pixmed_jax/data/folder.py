@@ -117,6 +117,7 @@ def source(
         read=reader.read,
         given=tuple(columns[split_column][i] for i, _ in rows) if split_column in columns else (),
         limits=reader.limits,
+        pixel=reader.pixel,
         several=any((count or 0) > 1 for count in classes_shown),
         tumorless=frozenset(
             slice_name(item, k) for i, item in enumerate(items) for k in range(item.shape[0])

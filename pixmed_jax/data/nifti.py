@@ -69,9 +69,14 @@ def read_nifti(path: Path, wanted: str) -> Array:
     )  # fmt: skip
 
 
-def nifti_bytes(picture: np.ndarray, limits: Limits = (0.0, 1.0)) -> bytes:
-    """A .nii.gz of one picture [H, W], the same bytes for the same picture; `stack` gives it back."""
-    return gzip.compress(volume_bytes(picture.T[:, :, None], AS_STORED, limits), mtime=0)
+def nifti_bytes(picture: np.ndarray, limits: Limits = (0.0, 1.0), pixel: float | None = None) -> bytes:
+    """A .nii.gz of one picture [H, W], the same bytes for the same picture; `stack` gives it back.
+
+    pixel: the side of a pixel in mm; unknown it is written as 1, as is the distance of slices.
+    """
+    side = 1.0 if pixel is None else pixel
+    affine = AS_STORED * np.array([side, side, 1, 1])
+    return gzip.compress(volume_bytes(picture.T[:, :, None], affine, limits), mtime=0)
 
 
 def volume_bytes(values: np.ndarray, affine: np.ndarray, limits: Limits = (0.0, 1.0)) -> bytes:

@@ -149,6 +149,13 @@ class Reader:
             self.image(i, k)
         return self._limits[i]
 
+    def pixel(self, row: int) -> float | None:
+        """`Source.pixel`: pictures, and arrays that say nothing of space, have none."""
+        image = self._items[self._rows[row][0]].image
+        if isinstance(image, Path) or image.affine is None:
+            return None
+        return min(volumes.pixel(image, self._axis))
+
     def read(self, row: int) -> tuple[np.ndarray, np.ndarray]:
         """`Source.read`."""
         i, k = self._rows[row]

@@ -22,8 +22,8 @@ from pixmed_jax.progress import watched
 T = TypeVar("T")
 PLANES = ("axial", "coronal", "sagittal")
 _UNEQUAL = 1.02  # a pixel whose sides differ by less counts as square
-# Image [S, S, C], mask [S, S], whether the tumour was lost, limits.
-Prepared = tuple[np.ndarray, np.ndarray, bool, tuple[float, float]]
+# Image [S, S, C], mask [S, S], whether the tumour was lost, limits, side of a pixel in mm.
+Prepared = tuple[np.ndarray, np.ndarray, bool, tuple[float, float], float]
 
 
 class Source(NamedTuple):
@@ -37,6 +37,7 @@ class Source(NamedTuple):
     given:       N of "train", "val", "test", or names of folds, where the data bring their own, else empty.
     limits:      row -> the values (in the file's units) that stored 0 and the type's maximum stand for, as in
                  `intensity`; None where that is the range of the type for all.
+    pixel:       row -> the side in mm of a pixel of what `read` gives, None where unknown; None for all.
     masked:      false for data that have no masks: `read` then gives masks of zeros.
     tumorless:   names of the slices that the index passed over since they show no tumour.
     several:     whether a slice's mask shows several classes, so that its label does not say what is in it.
@@ -53,6 +54,7 @@ class Source(NamedTuple):
     read: Callable[[int], tuple[np.ndarray, np.ndarray]]
     given: tuple[str, ...] = ()
     limits: Callable[[int], tuple[float, float]] | None = None
+    pixel: Callable[[int], float | None] | None = None
     masked: bool = True
     several: bool = False
     tumorless: frozenset[str] = frozenset()
@@ -60,7 +62,7 @@ class Source(NamedTuple):
 
     def take(self, rows: Sequence[int]) -> "Source":
         """The source of these rows alone, in their order."""
-        limits = self.limits
+        limits, pixel = self.limits, self.pixel
         return self._replace(
             files=tuple(self.files[row] for row in rows),
             labels=self.labels[list(rows)],
@@ -69,6 +71,7 @@ class Source(NamedTuple):
             given=tuple(self.given[row] for row in rows) if self.given else (),
             read=lambda row: self.read(rows[row]),
             limits=(lambda row: limits(rows[row])) if limits else None,
+            pixel=(lambda row: pixel(rows[row])) if pixel else None,
         )
 
 
@@ -89,6 +92,7 @@ class Slices(NamedTuple):
     # [N, 2] float64, low < high: the values in the files' units that black and white stand for; where a file
     # is stored inverted, its range as it is shown, since what is made of it is not.
     limits: np.ndarray
+    pixels: np.ndarray  # [N] float64: the side of a pixel in mm, at this size; NaN where unknown
 
 
 def load(
@@ -125,7 +129,7 @@ def load(
         raise PixmedError(f"{len(faults)} of {len(rows)} slices cannot be used: {listing(faults, NAMED)}")
     if not loaded:
         raise PixmedError("no slices to load; choose a split that has some")
-    images, masks, losses, limits = zip(*loaded, strict=True)
+    images, masks, losses, limits, pixels = zip(*loaded, strict=True)
     if source.masked and any(losses):
         names = [name for name, gone in zip(files, losses, strict=True) if gone]
         raise PixmedError(
@@ -140,6 +144,7 @@ def load(
         groups=tuple(source.groups[row] for row in rows),
         files=files,
         limits=np.array(limits, np.float64),
+        pixels=np.array(pixels, np.float64),
     )
 
 
@@ -149,7 +154,9 @@ def _prepare(source: Source, row: int, size: int, class_channels: bool) -> Prepa
     image, whole = squared(grey_if_equal(image)), squared(mask)
     mask = resized(whole, size)
     gone, _ = lost(whole, mask, int(source.labels[row]) + 1 if class_channels else 0)
-    return image if image.shape[0] == size else bicubic(image, size, size), mask, gone, (low, high)
+    side = source.pixel(row) if source.pixel else None
+    pixel = np.nan if side is None else side * len(whole) / size
+    return image if len(image) == size else bicubic(image, size, size), mask, gone, (low, high), pixel
 
 
 def grey_if_equal(image: np.ndarray) -> np.ndarray:

@@ -302,6 +302,9 @@ def _chain(real: Source, made: Source) -> Source:
         assert source.limits is not None
         return source.limits(at)
 
+    def pixel(row: int) -> float | None:
+        return real.pixel(row) if real.pixel and row < count else None
+
     return real._replace(
         files=real.files + made.files,
         labels=np.concatenate([real.labels, made.labels]),
@@ -310,4 +313,5 @@ def _chain(real: Source, made: Source) -> Source:
         given=real.given + ("train",) * len(made.files) if real.given else (),
         read=lambda row: real.read(row) if row < count else made.read(row - count),
         limits=limits if real.limits else None,
+        pixel=pixel,
     )
