@@ -103,7 +103,7 @@ def test_runs_of_other_judges_are_set_apart(pair, tmp_path):
 
 def test_each_system_has_the_reference_of_what_it_is_given():
     """A line of two seeds of a system given maps, another of one, and one given a class, judged alike."""
-    dice = {"mask_dice_real": 0.5}
+    dice = {"mask_dice_real": 0.5, "mask_dice_lookup": 0.2}
     maps = [
         {"kid_real": 0.3, "kid_same": same, "kid_lookup": 0.6, "recall_same": 0.96, **dice}
         for same in (0.0, 0.02)
@@ -118,7 +118,7 @@ def test_each_system_has_the_reference_of_what_it_is_given():
     same, other, lookup = module.references([*maps, label])
     assert same == ("other slices of the same patients", {"kid": 0.01, "recall": 0.96, **{"mask_dice": 0.5}})
     assert other == ("other patients", {"kid": 0.1, "recall": 0.84})
-    assert lookup == ("class means, no network", {"kid": 0.6})
+    assert lookup == ("class means, no network", {"kid": 0.6, "mask_dice": 0.2})
     assert [words for words, _ in module.references(maps)] == [same[0], lookup[0]]
     assert module.references([{**label, **dice}]) == [
         ("other patients", {"kid": 0.1, "recall": 0.84, "mask_dice": 0.5})

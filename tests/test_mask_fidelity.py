@@ -65,7 +65,12 @@ def test_the_numbers_of_known_masks():
     found["generated"] = none
     entry, _ = mask_fidelity.measure(lambda images: found[images], "generated", "real", masks, np.arange(4))
     assert entry["generated"] == 0 and entry["hausdorff95"]["generated"] is None
-    assert entry["missed"] == {"generated": 4, "real": 0}
+    assert entry["missed"] == {"generated": 4, "real": 0} and "class_means" not in entry
+    found["flat"] = half
+    entry, _ = mask_fidelity.measure(
+        lambda images: found[images], "generated", "real", masks, np.arange(4), lookup="flat"
+    )
+    assert (entry["generated"], entry["class_means"]) == (0, pytest.approx(2 / 3))
 
 
 def test_other_patients():

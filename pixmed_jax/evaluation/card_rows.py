@@ -73,7 +73,8 @@ def of_images(evaluation: Mapping[str, Any]) -> list[Row]:
         dice.get("generated"),
         at(dice, "intervals", "generated"),
         better="more",
-        **{"on the real slices": dice.get("real"), "with other patients' masks": dice.get("other_mask")},
+        **{"on the real slices": dice.get("real"), "on class means": dice.get(LOOKUP)},
+        **{"with other patients' masks": dice.get("other_mask")},
     )
     lpips = evaluation["lpips"]
     bounds = None if lpips.get("low") is None else (lpips["low"], lpips["high"])

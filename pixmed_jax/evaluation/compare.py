@@ -204,7 +204,7 @@ def references(lines: Sequence[Mapping[str, Any]]) -> list[tuple[str, dict[str, 
     rows = [
         ("other slices of the same patients", means("same", given_maps, sets) | whole, given_maps),
         ("other patients", means("real", given_classes, sets) | ({} if given_maps else whole), given_classes),
-        ("class means, no network", means("lookup", given_maps, sets), given_maps),
+        ("class means, no network", means("lookup", given_maps, (*sets, "mask_dice")), given_maps),
     ]
     return [(words, values) for words, values, of in rows if of]
 

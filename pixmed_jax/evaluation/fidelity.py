@@ -65,8 +65,8 @@ def measure(
     """Entries of evaluation.json, and pictures for the page, each the address of an <img>.
 
     generated: [N, S, S]; image i was made for real slice i. lookup: [N, S, S], what is made of the same maps
-    without a network. inception: its features, in the place
-    of those of an encoder of the training slices. folder: where the judging networks are kept.
+    without a network. inception: its features, in the place of those of an encoder of the training slices.
+    folder: where the judging networks are kept.
     """
     if inception is None:
         encode = features.encoder(train.images, folder=folder)
@@ -103,7 +103,7 @@ def measure(
     else:
         segment = mask_fidelity.segmenter(train.images, train.masks, folder=folder)
         entries["mask_dice"], found = mask_fidelity.measure(
-            segment, generated, real.images, real.masks, real.groups
+            segment, generated, real.images, real.masks, real.groups, lookup=lookup
         )
         drawn["masks"] = _masks(generated, real, found)
     entries["artefacts"] = artefacts.measure(generated, real.images, train.images, train.groups, seed=seed)

@@ -21,7 +21,7 @@ import optax
 
 from pixmed_jax.data.pipeline import Batch, batch_rows
 from pixmed_jax.judges.kept import digest, kept, newest
-from pixmed_jax.metrics import clustered, segmentation
+from pixmed_jax.metrics import clustered, distribution, segmentation
 from pixmed_jax.models.segmenter import Segmenter
 from pixmed_jax.progress import watched
 from pixmed_jax.training import supervised
@@ -50,12 +50,19 @@ def no_masks(why: str) -> dict[str, Any]:
 
 
 def measure(
-    segment: Segment, generated: np.ndarray, real: np.ndarray, masks: np.ndarray, groups: np.ndarray
+    segment: Segment,
+    generated: np.ndarray,
+    real: np.ndarray,
+    masks: np.ndarray,
+    groups: np.ndarray,
+    *,
+    lookup: np.ndarray | None = None,
 ) -> tuple[dict[str, Any], Found]:
     """The entry "mask_dice" of evaluation.json; image i was made from mask i, and real slice i has it.
 
     Means over the slices with a tumour: nothing found where nothing is would count as found.
-    generated, real: [N, S, S] in [0, 1]; masks [N, S, S] bool; groups [N], the patients.
+    generated, real: [N, S, S] in [0, 1]; masks [N, S, S] bool; groups [N], the patients. lookup: [N, S, S],
+    what is made of the same maps without a network, whose Dice stands beside.
     """
     found = Found(segment(generated), segment(real))
     ill = masks.any((1, 2))
@@ -82,6 +89,8 @@ def measure(
     entry["other_mask"] = (
         None if other is None else float(segmentation.dice(found.generated[ill], truth[other]).mean())
     )
+    if lookup is not None:
+        entry[distribution.LOOKUP] = float(segmentation.dice(segment(lookup)[ill], truth).mean())
     return entry, found
 
 
