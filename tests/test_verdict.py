@@ -181,6 +181,10 @@ def test_follows_the_mask(dice, answer):
     one = told("Follows", {"mask_dice": {"generated": dice, "real": 0.8, "share": share}})
     assert f"{dice / 0.8:.2f} times that ({share['low']:.2f} to {share['high']:.2f} over" in one.sentence
     assert one.answer == answer and f"{dice:.3f}" in one.sentence and "0.800" in one.sentence
+    assert "class means" not in one.sentence
+    beside = {"generated": dice, "real": 0.8, "share": share, "class_means": 0.362}
+    one = told("Follows", {"mask_dice": beside})
+    assert one.answer == answer and "; 0.362 on class means, which need no network" in one.sentence
 
 
 @pytest.mark.parametrize(

@@ -232,6 +232,8 @@ def _follows(evaluation: Mapping[str, Any]) -> Answer:
     if between:
         times = f"{share:.2f} times that ({between['low']:.2f} to {between['high']:.2f} over patients)"
         told = f"{told}, {times}"
+    if distribution.LOOKUP in dice:
+        told = f"{told}; {dice[distribution.LOOKUP]:.3f} on class means, which need no network"
     if grade == "yes" and not between:
         why = "no interval over patients: it takes two with a tumour, and run --mode=evaluate once more"
         return Answer(question, "not measured", _sentence(told, why), "")
