@@ -261,8 +261,13 @@ def _dispatch() -> int:
         return enhance(FLAGS.input, FLAGS.output, fresh=FLAGS.fresh, **FLAGS.enhance.to_dict())
     if FLAGS.workdir is None and FLAGS.mode != "demo":  # which has weights of its own
         raise UsageError(f"--mode={FLAGS.mode} needs --workdir, the folder of a trained run")
-    if FLAGS.config is not None:
+    copies = FLAGS.mode == "sample" and FLAGS.sample.painter == "copy_paste"
+    if FLAGS.config is not None and not copies:
         raise UsageError(f"--mode={FLAGS.mode} takes its config from --workdir; leave --config out")
+    if FLAGS.config is not None:  # pixels can be copied before anything is trained
+        from pixmed_jax.training.loop import begin
+
+        begin(configs.plain(FLAGS.config), Path(FLAGS.workdir))
     if FLAGS.data:
         if FLAGS.workdir is None:
             raise UsageError("--data says where the data of a run are now; give --workdir, its folder")

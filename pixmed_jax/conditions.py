@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from pixmed_jax import inference, layouts
 from pixmed_jax import workdir as run_folder
 from pixmed_jax.data import edits, mask_files
 from pixmed_jax.data.plausible import surveyed
-from pixmed_jax.data.regions import is_tumor, known_heads
+from pixmed_jax.data.regions import MAPS, is_tumor, known_heads
 from pixmed_jax.data.slices import plane_values
 from pixmed_jax.data.synthetic import RECONSTRUCTION, SAMPLED
 from pixmed_jax.data.tissues import Survey, survey
@@ -27,6 +27,24 @@ from pixmed_jax.same_data import open_of_run
 
 _LOOKED = 20  # slices, for whether there are brains
 _SCENES = 1024  # slices kept taken apart: 80 kB each at 128 x 128
+
+
+class NoNetwork(NamedTuple):
+    """What copied pixels need to know in the place of a generator: a run's config, trained or not."""
+
+    config: dict[str, Any]
+    classes: tuple[str, ...]
+    grey: bool
+    step: int = 0
+    takes_maps: bool = True
+    limits: tuple[float, float] = (0.0, 1.0)
+
+    @property
+    def size(self) -> int:
+        return int(self.config["data"]["size"])
+
+
+Painter = inference.Generator | NoNetwork
 
 
 class Conditions(NamedTuple):
@@ -59,7 +77,21 @@ class Conditions(NamedTuple):
         return self.tumors[counts.argmax()] if counts.any() else self.labels[row]
 
 
-def of_split(workdir: Path, split: str, generator: inference.Generator) -> Conditions:
+def no_network(workdir: Path) -> NoNetwork:
+    """Of the folder of a run that is told masks, be it trained or only begun."""
+    config = run_folder.read_config(workdir)
+    data = config.get("data", {})
+    if data.get("condition") not in MAPS:
+        raise PixmedError(
+            f"{workdir}: sample.painter=copy_paste cuts out what masks show, and data.condition="
+            f"{data.get('condition')!r} has none; give a run of {', '.join(MAPS)}"
+        )
+    dataset = open_of_run(workdir, config)
+    arrays, _ = dataset.load(dataset.rows["train"][:1], dataset.size)
+    return NoNetwork(config, dataset.classes, grey=arrays.images.shape[-1] == 1)
+
+
+def of_split(workdir: Path, split: str, generator: Painter) -> Conditions:
     config = run_folder.read_config(workdir)
     dataset = open_of_run(workdir, config)
     one_of("sample.split", split, dataset.rows)
@@ -107,7 +139,7 @@ def of_split(workdir: Path, split: str, generator: inference.Generator) -> Condi
     )
 
 
-def of_labels(labels: Sequence[str], generator: inference.Generator) -> Conditions:
+def of_labels(labels: Sequence[str], generator: Painter) -> Conditions:
     """Labels alone."""
     unknown = [name for name in labels if name not in generator.classes]
     if unknown:
@@ -122,7 +154,7 @@ def of_layouts(
     plane: str,
     number: int,
     seed: int,
-    generator: inference.Generator,
+    generator: Painter,
     refused: Counter[str],
 ) -> Conditions:
     """`number` layouts, of class `label` and `plane`, or of all in turn; refused draws are counted."""
@@ -154,7 +186,7 @@ def _told(classes: tuple[str, ...], size: int, condition: str) -> str:
 
 
 def _nobodys(
-    number: int, generator: inference.Generator
+    number: int, generator: Painter
 ) -> tuple[tuple[str, ...], tuple[str, ...], np.ndarray, np.ndarray, str]:
     """Groups, files, limits, pixels and grade of what is drawn from no patient, in the units of the
     checkpoint, which knows no lengths."""
@@ -162,7 +194,7 @@ def _nobodys(
     return nothing, nothing, np.tile(generator.limits, (number, 1)), np.full(number, np.nan), SAMPLED
 
 
-def of_folder(folder: Path, label: str, generator: inference.Generator) -> Conditions:
+def of_folder(folder: Path, label: str, generator: Painter) -> Conditions:
     """Label maps from a folder of mask pictures and volumes of any size; every faulty one is named."""
     if not folder.is_dir():
         raise PixmedError(f"sample.masks={folder}: no such folder; give one with masks")
@@ -202,7 +234,7 @@ def _counted(names: Sequence[str], count: int) -> str:
     return names[0] if len(names) == 1 else f"{len(names)} of {count} files ({listing(names, 3)})"
 
 
-def _as_map(mask: np.ndarray, path: Path, label: str, generator: inference.Generator) -> np.ndarray:
+def _as_map(mask: np.ndarray, path: Path, label: str, generator: Painter) -> np.ndarray:
     """A mask file's values as the model's classes, at the model's size."""
     values, classes = set(np.unique(mask).tolist()), generator.classes
     binary = values <= {0, 255} or (label and values <= {0, 1})

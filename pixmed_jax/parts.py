@@ -169,10 +169,12 @@ def _sampled(part: Part, name: str) -> bool:
     """Whether a folder of samples is that of the run's last step, in the number that is wanted."""
     try:
         with (part.workdir / name / MANIFEST).open(newline="", encoding="utf-8") as table:
-            steps = [row["step"] for row in csv.DictReader(table)]
+            rows = list(csv.DictReader(table))
     except FileNotFoundError:
         return False
-    return len(steps) == part.samples[name]["number"] and set(steps) == {str(_last_step(part))}
+    last, painted = _last_step(part), [row for row in rows if not row.get("painter")]  # by the network
+    same = last is not None and all(row["step"] == str(last) for row in painted)
+    return same and len(rows) == part.samples[name]["number"]
 
 
 def _last_step(part: Part) -> int | None:

@@ -37,7 +37,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from pixmed_jax import conditions, inference, pictures
+from pixmed_jax import conditions, pictures
 from pixmed_jax import workdir as run_folder
 from pixmed_jax.data import edits, intensity, nifti
 from pixmed_jax.data.regions import is_tumor
@@ -64,7 +64,7 @@ class Units(NamedTuple):
         return low, high, "" if self.pixel is None else f"{self.pixel:.6g}"
 
 
-def make_folders(folder: Path, generator: inference.Generator) -> None:
+def make_folders(folder: Path, generator: conditions.Painter) -> None:
     for name in _FOLDERS if generator.takes_maps else _FOLDERS[:1]:
         (folder / name).mkdir()
 
@@ -144,7 +144,7 @@ def write_pair(
     name: str,
     image: np.ndarray,
     condition: np.ndarray,
-    generator: inference.Generator,
+    generator: conditions.Painter,
     units: Units,
     format: str,
     upscale: int,

@@ -63,7 +63,8 @@ def sample(
         and "warp" change it in its own, "deform" bends both together, "mixed" draws one of these five;
         "remove" leaves no tumour.
     painter: who makes an edited map a slice: the "network", or "copy_paste", which takes the pixels from
-        where the map's were edited from, and so shows what the network adds.
+        where the map's were edited from. It needs no checkpoint: any run that is told masks will do, a
+        segmenter's too, and one that was only begun.
     output: default is `samples` in the run's folder. Only an earlier sampling of the same settings, by any
         step, is replaced.
     step: the checkpoint to use: "newest", "best" or a number.
@@ -76,7 +77,8 @@ def sample(
     """
     _check_source(masks, layout, plane, edit, painter)
     _check_values(number, seed, batch_size, format, upscale, upscaler)
-    generator = inference.load(workdir, step)
+    copies = painter == "copy_paste"
+    generator = conditions.no_network(workdir) if copies else inference.load(workdir, step)
     _check_model(generator, masks, layout, edit, format)
     target = (Path(output) if output else workdir / "samples").absolute()
     _check_target(target, masks)
@@ -95,7 +97,7 @@ def sample(
     enlarge = upscalers.upscaler(upscaler, upscale, stage="sample.upscale") if upscale != 1 else None
     if enlarge:
         how |= {"upscale": upscale, "upscaler": enlarge.told}
-    if painter != "network":
+    if copies:
         how["painter"] = painter
     chosen = _chosen(given, "" if masks or layout else label, split)
     labels = [given.labels[row] for row in chosen]
@@ -124,7 +126,7 @@ def sample(
         return edits.draw(edit, row, given.scene, given.labels, given.groups, rng, refused)
 
     def painted(part: list[edits.Edited], start: int) -> np.ndarray:
-        if painter == "copy_paste":
+        if isinstance(generator, conditions.NoNetwork):
             assert given.image is not None and given.scene is not None  # edits are of a split's slices
             return np.stack([copy_paste.pasted(drawn, given.image, given.scene) for drawn in part])
         maps, of = np.stack([drawn.map for drawn in part]), seeds[start : start + batch_size]
@@ -216,7 +218,7 @@ def _check_values(number: int, seed: int, batch_size: int, format: str, upscale:
         raise OptionError(f"sample.upscaler={upscaler}: enlarges nothing by sample.upscale=1; give 2, 3 or 4")
 
 
-def _check_model(generator: inference.Generator, masks: str, layout: str, edit: str, format: str) -> None:
+def _check_model(generator: conditions.Painter, masks: str, layout: str, edit: str, format: str) -> None:
     """PixmedError for what this model cannot do."""
     if format != "png" and not generator.grey:
         raise PixmedError(f"sample.format={format}: this model makes colours; use png")

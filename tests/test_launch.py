@@ -110,6 +110,31 @@ def test_a_run_without_its_config_is_told_how_it_goes_on(tmp_path, tmp_path_fact
     assert "already trained to step 6 of 6" in process.stdout and "resumed with" not in process.stderr
 
 
+def test_pixels_are_copied_of_a_folder_that_nothing_was_trained_in(tmp_path, data):
+    config = "--config=configs/segmenter.py:test"
+    words = (
+        data,
+        f"--workdir={tmp_path / 'run'}",
+        "--mode=sample",
+        "--sample.edit=move",
+        "--sample.number=2",
+    )
+    process = launch(config, *words)
+    assert process.returncode == 2 and "takes its config from --workdir" in process.stderr
+    assert not (tmp_path / "run").exists()
+    words = (*words, "--sample.painter=copy_paste", "--sample.split=train")
+    for _ in range(2):  # the same command once more does the same
+        process = launch(config, *words)
+        assert process.returncode == 0, process.stderr
+        assert "to train with, not to share" in process.stdout
+    found = {path.name for path in (tmp_path / "run").iterdir()}
+    assert found == {"config.json", "env.json", "split.json", "samples"}
+    assert len(list((tmp_path / "run" / "samples" / "images").iterdir())) == 2
+    process = launch(config, "--config.data.size=48", *words)
+    assert process.returncode == 1
+    assert "was begun with another config (data.size); give another --workdir" in process.stderr
+
+
 def test_dry_run_trains_nothing(tmp_path, data):
     workdir = tmp_path / "run"
     process = launch(TEST, data, f"--workdir={workdir}", "--dry_run", "--config.train.steps=9")

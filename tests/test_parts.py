@@ -173,6 +173,18 @@ def test_what_is_missing_is_made(done, counted, change, expected):
     assert counted == expected
 
 
+def test_copied_pixels_are_of_no_step(done, counted):
+    part = done._replace(samples={"pasted": {"number": 2}})
+    (part.workdir / "pasted").mkdir()
+    table = part.workdir / "pasted" / "manifest.csv"
+    table.write_text("file,step,painter\n" + 2 * "a.png,0,copy_paste\n")
+    assert module.is_done(part)
+    table.write_text("file,step,painter\n" + 2 * "a.png,0,\n")
+    assert not module.is_done(part)
+    table.write_text("file,step,painter\na.png,0,copy_paste\n")
+    assert not module.is_done(part)
+
+
 @pytest.mark.parametrize(("step", "expected"), [(6, ["train", "evaluate"]), (7, ["evaluate"])])
 def test_what_has_its_last_checkpoint_is_not_trained_to_be_tested_on_others(done, counted, step, expected):
     part = done._replace(split="val+test")

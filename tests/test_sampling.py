@@ -20,6 +20,7 @@ from pixmed_jax.data.slices import load as load_slices
 from pixmed_jax.data.sources import open_dataset
 from pixmed_jax.errors import PixmedError
 from pixmed_jax.sampling import sample
+from pixmed_jax.training.loop import begin
 
 TELLING = ("manifest.csv", "data_sheet.json", "data_sheet.md")  # of the whole sampling, not of one image
 
@@ -274,7 +275,7 @@ def test_copied_pixels_are_of_the_very_maps_that_the_network_paints(run, held_ou
     assert {row["edit"] for row in tables["network"]} >= {"deform", "move"}
     _, slices = held_out
     for network, copied in zip(*tables.values(), strict=True):
-        assert copied == {**network, "painter": "copy_paste"}
+        assert copied == {**network, "step": "0", "painter": "copy_paste"}
         file = copied["file"]
         for name in ("masks", "conditions"):
             first, second = (output / name / file for output in by.values())
@@ -297,6 +298,27 @@ def test_copied_pixels_are_of_the_very_maps_that_the_network_paints(run, held_ou
     assert "no network painted them" in text and "a generator drew them" not in text
     with pytest.raises(PixmedError, match=r"holds another sampling .*--fresh to replace it"):
         sample(run, **options, output=str(by["copy_paste"]))
+
+
+def test_pixels_are_copied_before_anything_is_trained(run, tmp_path):
+    """By what a training writes before its first step, to the byte what the trained run's folder gives."""
+    begun = tmp_path / "begun"
+    begin(runs.checkpoint.finished(run / "checkpoints")[-1].config, begun)
+    assert not (begun / "checkpoints").exists()
+    assert json.loads((begun / "split.json").read_text()) == json.loads((run / "split.json").read_text())
+    options = {"number": 4, "edit": "mixed", "split": "train", "painter": "copy_paste"}
+    first, second = (sample(of, **options, output=str(tmp_path / of.name / "out")) for of in (run, begun))
+    assert runs.tree_bytes(first) == runs.tree_bytes(second)
+    assert {row["step"] for row in rows(second)} == {"0"}
+
+
+def test_copied_pixels_need_masks(tmp_path, tmp_path_factory):
+    config = runs.config(tmp_path_factory, data__condition="label")
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(
+        PixmedError, match=r"copy_paste cuts out what masks show, and data\.condition='label'"
+    ):
+        sample(tmp_path, edit="move", painter="copy_paste")
 
 
 def test_refusals_are_a_total_and_three_reasons():

@@ -124,7 +124,8 @@ def collect(
     network = options.get("upscaler") if "@" in options.get("upscaler", "") else None  # run@step, or a method
     chosen = settings(masks, split, options)
     places = {"layout": "LAYOUT"} if layout else {}
-    given = {**chosen, **places, **({"upscaler": "UPSCALER"} if network else {}), "step": step}
+    by = {} if copied else {"step": step}
+    given = {**chosen, **places, **({"upscaler": "UPSCALER"} if network else {}), **by}
     words = " ".join(f"--sample.{key}={value}" for key, value in given.items())
     return {
         "kind": "data_sheet",

@@ -66,12 +66,7 @@ def train(config: dict[str, Any], workdir: Path, *, fresh: bool = False) -> int:
             check_slices(config, dataset)
         if meshes.is_first():  # not before all that can be checked is checked
             held.enter_context(run_folder.locked(workdir / "training"))
-            same = partial(same_data.check, workdir, dataset, record)
-            run_folder.prepare(workdir, config, fresh=fresh, check=same)
-            same_data.note(workdir, dataset)
-            run_folder.write_json(workdir / run_folder.SPLIT, dataset.description())
-            if dataset.left_out:
-                run_folder.note(workdir, left_out=dataset.left_out)
+            _make_folder(config, workdir, dataset, record, fresh=fresh)
         meshes.wait("the run's folder is ready")
         held.enter_context(memory.told(config["train"]["batch_size"], config["data"]["size"], _ADVICE))
         state = _start(run)
@@ -89,6 +84,48 @@ def train(config: dict[str, Any], workdir: Path, *, fresh: bool = False) -> int:
             run_folder.note(workdir, **run_folder.environment())  # where it goes on, which may be elsewhere
             checkpoint.check_room(workdir / "checkpoints", state, config["checkpoint"]["keep"])
         return _run(run, state, steps, interrupt)
+
+
+def begin(config: dict[str, Any], workdir: Path) -> None:
+    """Make the folder of a run as a training does before its first step; one that is there stays as it is.
+
+    Raises PixmedError where that is another run's, or what `train` would say of config and data.
+    """
+    config = configs.plain(config)
+    if (workdir / run_folder.CONFIG).exists():
+        old = run_folder.read_config(workdir)
+        changed = [
+            key
+            for key, values in configs.differences(old, config).items()
+            if not configs.is_place(key, *values)
+        ]
+        if changed:
+            raise PixmedError(
+                f"{workdir}: was begun with another config ({listing(changed)}); give another --workdir"
+            )
+        return
+    build.check_ranges(config)
+    dataset = open_data(config)
+    check_slices(config, dataset)
+    with run_folder.locked(workdir / "training"):
+        _make_folder(config, workdir, dataset, None, fresh=False)
+
+
+def _make_folder(
+    config: dict[str, Any],
+    workdir: Path,
+    dataset: Dataset,
+    record: Mapping[str, Any] | None,
+    *,
+    fresh: bool,
+) -> None:
+    """What a run's folder says before its first step: its config, and who is in which split."""
+    same = partial(same_data.check, workdir, dataset, record)
+    run_folder.prepare(workdir, config, fresh=fresh, check=same)
+    same_data.note(workdir, dataset)
+    run_folder.write_json(workdir / run_folder.SPLIT, dataset.description())
+    if dataset.left_out:
+        run_folder.note(workdir, left_out=dataset.left_out)
 
 
 def _tell(line: str) -> None:
