@@ -390,7 +390,7 @@ def test_a_gain_that_copied_pixels_surpass_is_no_yes(found, answer):
     assert one.answer == answer
     of = found[0]["pasted"]
     words = f"a segmenter's by {of['value']:+.3f} ({of['low']:+.3f} to {of['high']:+.3f}) with 10 %"
-    assert f"in the place of pixels copied by the same edits, without a network, {words}" in one.sentence
+    assert f"compared with pixels copied by the same edits, which need no network, {words}" in one.sentence
     without = [{**f, "pasted": {}} for f in found]
     assert "copied" not in told("Helps", {"utility": {**utility, "found": without}}).sentence
 

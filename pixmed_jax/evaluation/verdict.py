@@ -330,7 +330,7 @@ def helps(utility: Mapping[str, Any]) -> Answer:
         hint = f"a hint, no more: {len(hints)} {its} out 0 alone, but not among all comparisons"
     beside = ""
     if pasted:
-        beside = f"in the place of pixels copied by the same edits, without a network, {', '.join(pasted)}"
+        beside = f"compared with pixels copied by the same edits, which need no network, {', '.join(pasted)}"
     few = ""
     if utility["seeds"] < 2:
         grade = "not measured"
