@@ -4,12 +4,12 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from heads import SIZE, TUMORS, disc, ill, survey
+from heads import BRAIN, SIZE, TUMORS, disc, healthy, ill, survey
 from scipy import ndimage
 
 from pixmed_jax.data import edits
 from pixmed_jax.data.copy_paste import pasted
-from pixmed_jax.data.edits import Edited, Scene
+from pixmed_jax.data.edits import Edited, Scene, take_apart
 
 # Of the classes of heads.py: tumours are the brightest, brains alike whatever patches they have.
 GREYS = np.array([0, 0.9, 0.75, 0.15, 0.4, 0.4, 0.6])
@@ -92,6 +92,21 @@ def test_a_tumour_that_fills_most_of_a_brain_does_not_say_how_bright_the_brain_i
     of = Edited(donor.tumor, 1, 0, "swap", "", edits.moving((SIZE, SIZE), 0, 0))
     got = pasted(of, images.__getitem__, [donor, anatomy].__getitem__)[..., 0]
     assert got[32, 32] == 1 and got[32, 40] == pytest.approx(0.9)
+
+
+def test_where_no_healthy_brain_is_found_a_tumour_stays_as_bright_as_it_is():
+    whole = take_apart(np.where(BRAIN, 2, healthy()).astype(np.uint8), TUMORS, survey())
+    unknown = take_apart(whole.anatomy, TUMORS, survey(brain=disc(0, 0, -1)))
+    image = np.full((SIZE, SIZE, 1), 0.3, np.float32)
+    of = Edited(SCENES[0].tumor, 1, 0, "swap", "", edits.moving((SIZE, SIZE), 0, 0))
+    for anatomy, donor in (
+        (SCENES[2], whole),
+        (unknown, SCENES[0]),
+        (SCENES[2]._replace(where=unknown.where), SCENES[0]),
+    ):
+        slices = [donor, anatomy]
+        got = pasted(of, lambda i: image * (1 + i), slices.__getitem__)
+        assert got[40, 40, 0] == pytest.approx(0.3)
 
 
 def test_a_deformed_slice_is_read_between_pixels():

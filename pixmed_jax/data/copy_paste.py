@@ -33,8 +33,9 @@ def pasted(drawn: Edited, image: Callable[[int], np.ndarray], scene: Callable[[i
     donor = scene(drawn.tumor_row)
     tumor = _pixels_at(drawn.points, theirs)
     if drawn.row != drawn.tumor_row:
-        ratio = _usual(healthy, own) / max(_usual(theirs, donor), 1e-6)
-        tumor = tumor * np.clip(ratio, 1 / _MOST, _MOST)
+        here, there = _usual(healthy, own), _usual(theirs, donor)
+        if here and there:
+            tumor = tumor * np.clip(here / there, 1 / _MOST, _MOST)
     region = read_at(drawn.points, donor.tumor) > 0
     share = ndimage.gaussian_filter(region.astype(np.float32), _RIM * len(region))[..., None]
     return np.clip(healthy * (1 - share) + tumor * share, 0, 1).astype(np.float32)
@@ -48,5 +49,6 @@ def _pixels_at(points: np.ndarray, image: np.ndarray) -> np.ndarray:
 
 
 def _usual(image: np.ndarray, scene: Scene) -> float:
-    """How bright a slice's healthy brain is."""
-    return float(np.median(image[scene.where.brain & (scene.tumor == 0)]))
+    """How bright a slice's healthy brain is; 0 where none was found."""
+    inside = image[scene.where.brain & (scene.tumor == 0)]
+    return float(np.median(inside)) if inside.size else 0.0
