@@ -427,7 +427,7 @@ def test_an_experiment_from_nothing_and_gone_on_with(tmp_path_factory, tmp_path,
     for path in (pasted / "images").iterdir():
         assert path.read_bytes() != (painted / "images" / path.name).read_bytes()
     page = (workdir / "report" / "utility.html").read_text()
-    assert "https://" not in page and page.count("data:image/png") == 1 and "data:image/svg" in page
+    assert "https://" not in page and page.count("data:image/png") == 2 and "data:image/svg" in page
     assert utility(workdir, networks=networks, **options) == 0
     assert "part 1" not in capsys.readouterr().out
     trained = {path: path.read_bytes() for path in (workdir / "utility").rglob("manifest.json")}

@@ -39,11 +39,11 @@ ARMS = {
 # Fixed beforehand: whoever has few slices augments them anyway, so the first question is what synthetic ones
 # add to that. The verdict goes by it alone; the others say why.
 PRIMARY = ("both", "augmented")
-BESIDE_PASTED = ("both", PASTED)
+BESIDE_PASTED, OF_PASTED = ("both", PASTED), (PASTED, "augmented")
 COMPARED = {
     PRIMARY: "synthetic slices beside classical augmentation",
     BESIDE_PASTED: "synthetic slices in the place of copied pixels, beside classical augmentation",
-    (PASTED, "augmented"): "copied pixels beside classical augmentation, without a network",
+    OF_PASTED: "copied pixels beside classical augmentation, without a network",
     ("synthetic", "real"): "synthetic slices beside nothing",
     ("synthetic", "augmented"): "synthetic slices in the place of classical augmentation",
     ("synthetic", "oversampled"): "what is more than size and balance",

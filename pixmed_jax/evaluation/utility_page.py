@@ -16,18 +16,11 @@ from pixmed_jax import workdir as run_folder
 from pixmed_jax.data.decode import read_image, read_mask
 from pixmed_jax.data.synthetic import MANIFEST
 from pixmed_jax.evaluation import entries, facts, verdict
-from pixmed_jax.evaluation.arms import ARMS, COMPARED, MEASURES, PRIMARY, Arm, Experiment
+from pixmed_jax.evaluation.arms import ARMS, COMPARED, MEASURES, OF_PASTED, PASTED, PRIMARY, Arm, Experiment
 
 _SHOWN = 6  # synthetic slices of each share
-_COLOURS = (
-    "#222222",
-    "#888888",
-    "#46a0eb",
-    "#e6a020",
-    "#d0402a",
-    "#3cb482",
-    "#8a5cc4",
-)  # of the arms, in their order
+# Of the arms, in their order.
+_COLOURS = ("#222222", "#888888", "#46a0eb", "#e6a020", "#d0402a", "#3cb482", "#8a5cc4")
 _REACH = 4  # of the right panel, in units of its largest difference
 _GAP = 0.07  # between the marks of neighbouring arms, in units of the step from share to share
 
@@ -35,8 +28,9 @@ _GAP = 0.07  # between the marks of neighbouring arms, in units of the step from
 def write(workdir: Path, experiment: Experiment, result: Mapping[str, Any]) -> Path:
     """Write `report/utility.html` for what utility.json holds; returns its path."""
     samples = [
-        (share, workdir / "utility" / "generators" / f"{share}-seed0" / "samples")
+        (title, share, workdir / "utility" / "generators" / f"{share}-seed0" / folder)
         for share in result["shares"]
+        for title, folder in (("Synthetic slices", "samples"), ("Copied pixels of the same edits", PASTED))
     ]
     page = pages.render(
         "pixmed_jax.evaluation",
@@ -52,7 +46,7 @@ def write(workdir: Path, experiment: Experiment, result: Mapping[str, Any]) -> P
             for network, told in result["networks"].items()
             for measure, of in told["measures"].items()
         },
-        sheets=[(share, pictures.data_uri(_sheet(of))) for share, of in samples if of.is_dir()],
+        sheets=[(title, share, pictures.data_uri(_sheet(of))) for title, share, of in samples if of.is_dir()],
         tested=" and ".join({"val": "validation"}.get(s, s) for s in result["split"].split("+")),
     )
     path = workdir / "report" / "utility.html"
@@ -62,9 +56,10 @@ def write(workdir: Path, experiment: Experiment, result: Mapping[str, Any]) -> P
 
 
 def _chart(of: Mapping[str, Any], measure: str, shares: list[int], arms: Mapping[str, Arm]) -> str:
-    """Left the scores of the arms over the share of the patients, right the difference the verdict goes by.
+    """Left the scores of the arms over the share of the patients, right the difference the verdict goes by,
+    and what the same edits gain without a network.
 
-    The other differences are in the page's table: beside this one they would only be taken for answers.
+    The other differences are in the page's table: beside these they would only be taken for answers.
     """
     figure = Figure(figsize=(10.5, 3.8), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
@@ -73,9 +68,13 @@ def _chart(of: Mapping[str, Any], measure: str, shares: list[int], arms: Mapping
     for i, (arm, about) in enumerate(arms.items()):
         scores = [told["scores"][arm] for told in of_shares]
         _marks(left, scores, i - (len(arms) - 1) / 2, about.short, colours[arm], line=True)
-    differences = [told["differences"]["-".join(PRIMARY)] for told in of_shares]
     right.axhline(0, color="0.5", linewidth=1)
-    _marks(right, differences, 0, COMPARED[PRIMARY], colours[PRIMARY[0]], line=False)
+    shown = [pair for pair in (PRIMARY, OF_PASTED) if set(pair) <= set(arms)]
+    differences = []
+    for i, pair in enumerate(shown):
+        told_of = [told["differences"]["-".join(pair)] for told in of_shares]
+        _marks(right, told_of, i - (len(shown) - 1) / 2, COMPARED[pair], colours[pair[0]], line=False)
+        differences += told_of
     # Intervals of two seeds are wide enough to hide the differences; those run out of the panel.
     reach = _REACH * max(abs(one["value"]) for one in differences) or 1.0
     right.set_ylim(max(right.get_ylim()[0], -reach), min(right.get_ylim()[1], reach))
@@ -84,7 +83,8 @@ def _chart(of: Mapping[str, Any], measure: str, shares: list[int], arms: Mapping
     for axes, y in ((left, f"{title}{less}"), (right, f"difference in {title}")):
         axes.set_xticks(range(len(shares)), [f"{share} %" for share in shares])
         charts.styled(axes, x="share of the training patients", y=y, grid=True)
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3, fontsize=8, frameon=False)
+        columns = 3 if axes is left else 1
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=columns, fontsize=8, frameon=False)
     return charts.chart_uri(figure)
 
 
