@@ -18,6 +18,7 @@ from pixmed_jax.data import edits, mask_files
 from pixmed_jax.data.plausible import surveyed
 from pixmed_jax.data.regions import MAPS, is_tumor, known_heads
 from pixmed_jax.data.slices import plane_values
+from pixmed_jax.data.sources import Dataset
 from pixmed_jax.data.synthetic import RECONSTRUCTION, SAMPLED
 from pixmed_jax.data.tissues import Survey, survey
 from pixmed_jax.errors import OptionError, PixmedError, listing, one_of
@@ -30,18 +31,25 @@ _SCENES = 1024  # slices kept taken apart: 80 kB each at 128 x 128
 
 
 class NoNetwork(NamedTuple):
-    """What copied pixels need to know in the place of a generator: a run's config, trained or not."""
+    """What copied pixels need to know in the place of a generator: a run's config, trained or not.
+
+    dataset: the run's, which is opened once; to open it reads every mask.
+    """
 
     config: dict[str, Any]
-    classes: tuple[str, ...]
+    dataset: Dataset
     grey: bool
     step: int = 0
     takes_maps: bool = True
     limits: tuple[float, float] = (0.0, 1.0)
 
     @property
+    def classes(self) -> tuple[str, ...]:
+        return self.dataset.classes
+
+    @property
     def size(self) -> int:
-        return int(self.config["data"]["size"])
+        return self.dataset.size
 
 
 Painter = inference.Generator | NoNetwork
@@ -88,12 +96,12 @@ def no_network(workdir: Path) -> NoNetwork:
         )
     dataset = open_of_run(workdir, config)
     arrays, _ = dataset.load(dataset.rows["train"][:1], dataset.size)
-    return NoNetwork(config, dataset.classes, grey=arrays.images.shape[-1] == 1)
+    return NoNetwork(config, dataset, grey=arrays.images.shape[-1] == 1)
 
 
 def of_split(workdir: Path, split: str, generator: Painter) -> Conditions:
     config = run_folder.read_config(workdir)
-    dataset = open_of_run(workdir, config)
+    dataset = generator.dataset if isinstance(generator, NoNetwork) else open_of_run(workdir, config)
     one_of("sample.split", split, dataset.rows)
     check_unseen(workdir, config, dataset, split)
     arrays, slices = dataset.load(dataset.rows[split], dataset.size)
