@@ -112,15 +112,18 @@ def collect(
     origin = provenance.of_data(config, workdir)
     labels = data["condition"] == "label"
     layout = options.get("layout")
-    found = entries.audited_pairs(workdir, contents)
-    if not found and layout:
-        nothing = {"copies": None, "why": "not measured; run --mode=audit --audit.samples=THIS"}
-        found = {"images": nothing, "layouts": nothing}
-    elif not found:
-        found = {"images": entries.audited(workdir, step, digest)}
-    copied = options.get("painter") == "copy_paste"  # whatever an audit says of the network
-    known = copied or all(of.get("copies") is not None for of in found.values())
-    told = verdict.of_copied_pixels() if copied else verdict.of_samples(found)
+    copied = options.get("painter") == "copy_paste"
+    if copied:  # whatever an audit says of the network
+        known, told = True, verdict.of_copied_pixels()
+    else:
+        found = entries.audited_pairs(workdir, contents)
+        if not found and layout:
+            nothing = {"copies": None, "why": "not measured; run --mode=audit --audit.samples=THIS"}
+            found = {"images": nothing, "layouts": nothing}
+        elif not found:
+            found = {"images": entries.audited(workdir, step, digest)}
+        known = all(of.get("copies") is not None for of in found.values())
+        told = verdict.of_samples(found)
     network = options.get("upscaler") if "@" in options.get("upscaler", "") else None  # run@step, or a method
     chosen = settings(masks, split, options)
     places = {"layout": "LAYOUT"} if layout else {}
