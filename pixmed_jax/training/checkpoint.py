@@ -11,7 +11,6 @@ and restore a flipped bit without a word.
 """
 
 import errno
-import gc
 import hashlib
 import json
 import os
@@ -227,7 +226,7 @@ def restore(saved: Saved, target: Any) -> Any:
     handler = ocp.PyTreeCheckpointHandler()
     listen_past_orbax()
     try:
-        with quiet("absl", "asyncio"), ocp.Checkpointer(handler) as checkpointer:
+        with quiet("absl"), ocp.Checkpointer(handler) as checkpointer:
             stored = checkpointer.metadata(saved.path.absolute()).item_metadata.tree
             _check_fits(saved, stored, target)
             return checkpointer.restore(
@@ -244,8 +243,6 @@ def restore(saved: Saved, target: Any) -> Any:
         fault = damage(saved)
         if fault is None:
             raise
-    with quiet("asyncio"):
-        gc.collect()  # reads that nobody waits for any more end here, not in the middle of something else
     raise PixmedError(f"{saved.path}: {fault}, while it was read; run it again")
 
 

@@ -26,10 +26,17 @@ class _PastOrbax:
             self._hook(told)
 
 
+def _not_of_tensorstore(record: logging.LogRecord) -> bool:
+    """False for what asyncio logs of a read by TensorStore that has failed and that nobody asked about."""
+    error = record.exc_info[1] if record.exc_info else None
+    return "tensorstore_spec=" not in str(error)
+
+
 def listen_past_orbax() -> None:
-    """For the rest of the process, since threads of a failed save may outlive it."""
+    """For the rest of the process, since threads of a failed save or read may outlive it."""
     if not isinstance(sys.unraisablehook, _PastOrbax):
         sys.unraisablehook = _PastOrbax(sys.unraisablehook)
+    logging.getLogger("asyncio").addFilter(_not_of_tensorstore)  # once, however often it is added
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """Row 24: who reads while a training saves and deletes gets a whole step, or one line."""
 
+import asyncio
 import gc
 import sys
 import threading
@@ -9,7 +10,7 @@ import pytest
 from states import CONFIG, target
 
 from pixmed_jax.errors import PixmedError
-from pixmed_jax.training import checkpoint
+from pixmed_jax.training import checkpoint, quiet
 
 STEPS = 25
 
@@ -93,3 +94,20 @@ def test_a_step_that_is_deleted_while_it_is_read(folder, monkeypatch, caplog):
     gc.collect()
     assert heard == []
     assert caplog.records == []
+
+
+def test_what_fails_after_the_fault_was_told_stays_silent_and_nothing_else(caplog):
+    """Reads of TensorStore's may end long after the one that was told of, whenever memory is tidied."""
+    quiet.listen_past_orbax()
+
+    async def fail(words: str) -> None:
+        raise ValueError(words)
+
+    async def begin() -> None:
+        for words in ("NOT_FOUND: 'k' does not exist [tensorstore_spec='{}']", "somebody else's"):
+            asyncio.ensure_future(fail(words))
+        await asyncio.sleep(0)
+
+    asyncio.run(begin())
+    gc.collect()
+    assert [str(record.exc_info[1]) for record in caplog.records] == ["somebody else's"]
