@@ -104,9 +104,8 @@ def test_what_fails_after_the_fault_was_told_stays_silent_and_nothing_else(caplo
         raise ValueError(words)
 
     async def begin() -> None:
-        for words in ("NOT_FOUND: 'k' does not exist [tensorstore_spec='{}']", "somebody else's"):
-            asyncio.ensure_future(fail(words))
-        await asyncio.sleep(0)
+        words = ("NOT_FOUND: 'k' does not exist [tensorstore_spec='{}']", "somebody else's")
+        await asyncio.wait([asyncio.ensure_future(fail(each)) for each in words])
 
     asyncio.run(begin())
     gc.collect()
