@@ -261,10 +261,12 @@ def _dispatch() -> int:
         return enhance(FLAGS.input, FLAGS.output, fresh=FLAGS.fresh, **FLAGS.enhance.to_dict())
     if FLAGS.workdir is None and FLAGS.mode != "demo":  # which has weights of its own
         raise UsageError(f"--mode={FLAGS.mode} needs --workdir, the folder of a trained run")
+    # Pixels can be copied before anything is trained, and an experiment trains its generators itself.
     copies = FLAGS.mode == "sample" and FLAGS.sample.painter == "copy_paste"
-    if FLAGS.config is not None and not copies:
+    begins = copies or FLAGS.mode == "utility"
+    if FLAGS.config is not None and not begins:
         raise UsageError(f"--mode={FLAGS.mode} takes its config from --workdir; leave --config out")
-    if FLAGS.config is not None:  # pixels can be copied before anything is trained
+    if FLAGS.config is not None:
         from pixmed_jax.training.loop import begin
 
         begin(configs.plain(FLAGS.config), Path(FLAGS.workdir))

@@ -1,9 +1,9 @@
 """Work of many runs by one command: a study or a utility experiment is a list of parts, each a run's folder.
 
-A part is trained, evaluated and, if it is a generator, audited and sampled. What is done is passed over and
-what was stopped goes on where it was, so the same command finishes a list whenever it is given again. Given
-twice at the same time, the two share the work: each takes the first part that is ready and that nobody works
-on. Small networks do not fill a machine's cores, and several machines may see one folder.
+A part is trained, evaluated and, if slices are to be drawn from it, audited and sampled. What is done is
+passed over and what was stopped goes on where it was, so the same command finishes a list whenever it is
+given again. Given twice at the same time, the two share the work: each takes the first part that is ready and
+that nobody works on. Small networks do not fill a machine's cores, and several machines may see one folder.
 """
 
 import csv
@@ -25,7 +25,7 @@ from pixmed_jax.evaluation.audit import audit
 from pixmed_jax.evaluation.evaluate import evaluate
 from pixmed_jax.sampling import sample
 from pixmed_jax.training import checkpoint
-from pixmed_jax.training.loop import total_steps, train
+from pixmed_jax.training.loop import begin, total_steps, train
 
 _PATIENCE = 5.0  # seconds between looks at parts that others work on
 
@@ -34,7 +34,8 @@ class Part(NamedTuple):
     """One run: its folder, its config, what to draw from it once trained, and the part it waits for.
 
     samples: {folder within the run's: options of a sampling}. split: what it is evaluated on; "" is nothing.
-    audit: the options of its audit, if it has one.
+    audit: the options of its audit, if it has one. trains: False where its folder is only begun, for pixels
+    to be copied.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Part(NamedTuple):
     split: str = "test"
     needs: str = ""
     audit: Mapping[str, Any] | None = None
+    trains: bool = True
 
 
 def prepare(
@@ -133,7 +135,9 @@ def is_done(part: Part) -> bool:
 
 def _run(part: Part) -> int:
     """Do what is missing of a part."""
-    if not (part.split and _evaluated(part)):
+    if not part.trains:
+        begin(part.config, part.workdir)
+    elif not (part.split and _evaluated(part)):
         status = 0 if _trained(part) else train(part.config, part.workdir)
         if status:
             return status

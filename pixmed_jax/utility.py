@@ -5,6 +5,10 @@
     WORKDIR/utility/networks/segmenter-10-both-seed0/     a segmenter or classifier of each arm
     WORKDIR/utility.json, WORKDIR/report/utility.html     what came of it (evaluation/utility.py)
 
+Where WORKDIR is of a segmenter, there is no generator: the question is what copied pixels add.
+
+    WORKDIR/utility/copies/10-seed0/                      pixels copied from a tenth of the training patients
+
 With each share of the training patients and each seed, every network is trained once in each arm, with the
 same patients, optimiser steps, batch size and seed. The seed also draws the patients of a share, so it stands
 for the luck of who was at hand. A generator sees the patients of its arm and no others. The split of WORKDIR
@@ -27,7 +31,7 @@ from pixmed_jax.evaluation import utility as results
 from pixmed_jax.evaluation.arms import PASTED, Experiment
 from pixmed_jax.parts import Part, finish, prepare
 from pixmed_jax.same_data import open_of_run
-from pixmed_jax.training.build import is_supervised
+from pixmed_jax.training.build import is_supervised, segments
 
 EDITABLE = ("anatomy", "tumor+head")  # conditions that say where the head is
 
@@ -46,9 +50,10 @@ def utility(
 ) -> int:
     """Run what is not done of the experiment and write its results. Returns 0, or 128 + a signal.
 
-    networks: {"segmenter" or "classifier": its config}. shares: of the training patients, per cent.
-    number: synthetic slices of each generator. edit: as for sampling; "auto" mixes edits of the masks where
-    the condition knows the head. steps: of every network, 0 for those of its config.
+    networks: {"segmenter" or "classifier": its config}; a segmenter's folder brings its own. shares: of the
+    training patients, per cent. number: synthetic slices of each share and seed. edit: as for sampling;
+    "auto" mixes edits of the masks where the condition knows the head, or pixels are copied. steps: of every
+    network, 0 for those of its config.
     """
     experiment, told = plan(
         workdir,
@@ -69,7 +74,7 @@ def utility(
         experiment.told(),
         "utility experiment",
         fresh=fresh,
-        contents=("generators", "networks"),
+        contents=("generators", "copies", "networks"),
         may_change=("seeds", "shares", "split"),
         may_come=("networks",),
     )
@@ -89,7 +94,9 @@ def utility(
 def plan(
     workdir: Path, *, networks: Mapping[str, Mapping[str, Any]], edit: str, steps: int, **options: Any
 ) -> tuple[Experiment, list[str]]:
-    """The experiment that these options mean for the generator of `workdir`, and what to tell about it."""
+    """The experiment that these options mean for the generator or the segmenter of `workdir`, and what to
+    tell about it.
+    """
     shares = tuple(sorted(set(options["shares"])))
     if not shares or not all(0 < share <= 100 for share in shares):
         raise OptionError(f"utility.shares={tuple(options['shares'])}: give per cents above 0 and up to 100")
@@ -97,10 +104,13 @@ def plan(
         if options[name] < least:
             raise OptionError(f"utility.{name}={options[name]}: give {least} or more")
     config = run_folder.read_config(workdir)
-    if is_supervised(config):
-        raise PixmedError(f"{workdir}: trains no generator; give the folder of one as --workdir")
     condition, told = config["data"]["condition"], []
     chosen = dict(networks)
+    if is_supervised(config):
+        _check_segmenter(workdir, config, edit)
+        if "segmenter" in chosen:
+            chosen["segmenter"] = config
+        told.append("no generator: pixels are copied by edits of the masks")
     if condition == "label" and "segmenter" in chosen:
         del chosen["segmenter"]
         told.append("no segmenter: this generator draws from labels, so its slices have no masks")
@@ -112,16 +122,34 @@ def plan(
     if not chosen:
         raise PixmedError("; ".join([*told, "so there is nothing to train"]))
     if edit == "auto":
-        edit = "mixed" if condition in EDITABLE else "none"
+        edit = "mixed" if condition in EDITABLE or is_supervised(config) else "none"
     for name, network in chosen.items():
         if steps:
-            chosen[name] = merged(network, {"train": {"steps": steps}, "optimizer": {"decay_steps": steps}})
+            length = {"train": {"steps": steps, "epochs": 0}, "optimizer": {"decay_steps": steps}}
+            chosen[name] = merged(network, length)
         if chosen[name]["train"]["epochs"]:
             raise PixmedError(
                 f"utility.{name}: its config counts epochs, and arms of unlike size would take unlike steps; "
                 "give utility.steps"
             )
     return Experiment(config, chosen, edit=edit, **{**options, "shares": shares}), told
+
+
+def _check_segmenter(workdir: Path, config: Mapping[str, Any], edit: str) -> None:
+    """Whether pixels can be copied for this network, and for it alone."""
+    if not segments(config):
+        raise PixmedError(
+            f"{workdir}: trains neither a generator nor a segmenter, so there are no synthetic slices to "
+            "judge; give the folder of one as --workdir"
+        )
+    if config["data"]["synthetic_dir"]:
+        raise PixmedError(
+            f"{workdir}: data.synthetic_dir is set, so it would be in every arm; begin a folder without it"
+        )
+    if edit == "none":
+        raise OptionError(
+            "utility.edit=none: copied pixels would be the real slices; give mixed, or a generator's folder"
+        )
 
 
 def _check_held_out(dataset: Dataset, split: str) -> None:
@@ -147,17 +175,18 @@ def parts(experiment: Experiment, workdir: Path) -> Iterator[Part]:
                 "number": experiment.number, "split": "train", "balance": True, "edit": experiment.edit,
                 "seed": seed,
             }  # fmt: skip
-            samples = {"samples": drawn}
+            samples = {"samples": drawn} if experiment.paints else {}
             if PASTED in experiment.arms():
                 samples[PASTED] = {**drawn, "painter": "copy_paste"}
-            name = f"generator on {share} %, seed {seed}"
-            folder = workdir / "utility" / "generators" / f"{share}-seed{seed}"
+            name = f"{'generator' if experiment.paints else 'copied pixels'} on {share} %, seed {seed}"
+            folder = experiment.slices_of(workdir, share, seed)
             yield Part(
                 name,
                 folder,
                 merged(experiment.config, {"seed": seed, "data": draw}),
                 samples,
                 split="",
+                trains=experiment.paints,
             )
             shared = {key: of for key, of in experiment.config["data"].items() if key not in VIEW}
             for network, config in experiment.networks.items():

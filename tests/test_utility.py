@@ -16,6 +16,7 @@ from pixmed_jax.defaults import HEADS, OFF, merged
 from pixmed_jax.errors import PixmedError
 from pixmed_jax.evaluation import utility as results
 from pixmed_jax.evaluation.arms import ARMS, COMPARED, PRIMARY, Experiment
+from pixmed_jax.training.loop import begin
 from pixmed_jax.utility import parts, plan, utility
 
 OPTIONS = {"shares": (50, 100), "seeds": 1, "number": 6, "edit": "move", "split": "val+test", "steps": 0}
@@ -203,10 +204,60 @@ def test_one_patient_is_too_few(workdir):
         utility(workdir, networks=NETWORKS, **{**OPTIONS, "split": "val"})
 
 
-def test_a_folder_without_a_generator(tmp_path):
-    (tmp_path / "config.json").write_text(json.dumps(NETWORKS["segmenter"]))
-    with pytest.raises(PixmedError, match="trains no generator"):
-        utility(tmp_path, networks=NETWORKS, **OPTIONS)
+def begun(tmp_path, name, **data):
+    """The folder of a network that was begun, as far as the experiment looks at it."""
+    (tmp_path / "config.json").write_text(json.dumps(merged(NETWORKS[name], {"data": data})))
+    return tmp_path
+
+
+def test_without_a_generator_pixels_are_copied_for_the_segmenter_of_the_folder(tmp_path):
+    own = merged(NETWORKS["segmenter"], {"model": {"network": {"width": 6}}})
+    (tmp_path / "config.json").write_text(json.dumps(own))
+    experiment, told = plan(tmp_path, networks=NETWORKS, **{**OPTIONS, "shares": (50,), "edit": "auto"})
+    assert told == ["no generator: pixels are copied by edits of the masks"]
+    assert experiment.edit == "mixed" and experiment.primary == ("pasted", "augmented")
+    every = {part.name: part for part in parts(experiment, tmp_path)}
+    one = ["real", "augmented", "pasted"]
+    assert list(every) == [
+        "copied pixels on 50 %, seed 0",
+        *(f"segmenter on 50 %, {arm}, seed 0" for arm in one),
+        *(f"classifier on 50 %, {arm}, seed 0" for arm in one),
+    ]
+    assert all(part.trains is ("copied" not in name) for name, part in every.items())
+    copies = every["copied pixels on 50 %, seed 0"]
+    drawn = {"number": 6, "split": "train", "balance": True, "edit": "mixed", "seed": 0}
+    assert copies.samples == {"pasted": {**drawn, "painter": "copy_paste"}} and copies.split == ""
+    pasted = every["segmenter on 50 %, pasted, seed 0"]
+    assert pasted.needs == copies.name
+    assert pasted.config["data"]["synthetic_dir"] == str(copies.workdir / "pasted")
+    assert pasted.config["model"]["network"]["width"] == 6
+    assert every["classifier on 50 %, real, seed 0"].config["model"] == NETWORKS["classifier"]["model"]
+    assert list(experiment.compared()) == [experiment.primary, ("augmented", "real")]
+    without = plan(tmp_path, networks={"classifier": NETWORKS["classifier"]}, **OPTIONS)[0]
+    assert list(without.networks) == ["classifier"]
+
+
+def test_a_segmenter_that_counts_epochs_takes_steps(tmp_path):
+    own = merged(NETWORKS["segmenter"], {"train": {"steps": 0, "epochs": 3}})
+    (tmp_path / "config.json").write_text(json.dumps(own))
+    with pytest.raises(PixmedError, match=r"utility\.segmenter: its config counts epochs.*utility\.steps"):
+        plan(tmp_path, networks=NETWORKS, **{**OPTIONS, "edit": "auto"})
+    experiment, _ = plan(tmp_path, networks=NETWORKS, **{**OPTIONS, "edit": "auto", "steps": 5})
+    assert {(of["train"]["steps"], of["train"]["epochs"]) for of in experiment.networks.values()} == {(5, 0)}
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "edit", "told"),
+    [
+        ("classifier", {}, "auto", "trains neither a generator nor a segmenter"),
+        ("segmenter", {"synthetic_dir": "made"}, "auto", r"data\.synthetic_dir is set"),
+        ("segmenter", {}, "none", r"utility\.edit=none: copied pixels would be the real slices"),
+    ],
+)
+def test_folders_in_which_nothing_can_be_copied(tmp_path, name, data, edit, told):
+    with pytest.raises(PixmedError, match=told):
+        utility(begun(tmp_path, name, **data), networks=NETWORKS, **{**OPTIONS, "edit": edit})
+    assert not (tmp_path / "utility").exists()
 
 
 # ---------------------------------------------------------------- what is made of the scores
@@ -289,6 +340,29 @@ def test_scores_and_differences_by_hand(finished):
     assert "Not finished" in (workdir / "report" / "utility.html").read_text()
 
 
+def test_without_a_generator_the_answer_is_about_copied_pixels(finished):
+    """The same scores: copied pixels gain 0.04 and 0.07 beside augmentation."""
+    workdir, experiment = finished
+    experiment = experiment._replace(config=NETWORKS["segmenter"])
+    (workdir / "utility" / "generators").rename(workdir / "utility" / "copies")
+    result = results.write(workdir, experiment, complete=True)
+    of = result["networks"]["segmenter"]["measures"]["dice"]["100"]
+    assert set(of["scores"]) == {"real", "augmented", "pasted"}
+    assert result["primary"] == ["pasted", "augmented"] and result["generator"] is None
+    assert list(of["differences"]) == ["pasted-augmented", "augmented-real"]
+    assert of["differences"]["pasted-augmented"]["of_seeds"] == pytest.approx([0.04, 0.07])
+    assert of["power"]["variance"]["seeds"] == pytest.approx(np.var([0.04, 0.07], ddof=1))
+    said = results.summary(result)
+    assert "copied pixels change a segmenter's dice by +0.055" in said and "which need no network" not in said
+    page = (workdir / "report" / "utility.html").read_text()
+    assert "does cutting and pasting help?" in page and "no generator" in page and "+0.055" in page
+    assert "Pixels were copied from the patients of the arm" in page and "enerator was trained" not in page
+    assert not (workdir / "model_card.json").exists()  # a segmenter's is about its own scores
+    spoilt(workdir / "utility" / "copies" / "100-seed1", train={**TRAINED, "z.png": "p1"})
+    with pytest.raises(PixmedError, match=r"its synthetic slices come from 1 of the patients .* \(p1\)"):
+        results.write(workdir, experiment, complete=True)
+
+
 def test_an_arms_interval_ends_where_the_measure_does():
     scores = {arm: np.array([[0.8, 0.99, 0.98]]) + 0.001 * i for i, arm in enumerate(ARMS)}
     judged = results._judged(scores, [PRIMARY], 1, "dice")
@@ -346,19 +420,19 @@ def spoilt(folder, **splits):
     [
         (
             lambda w: spoilt(w / "generators" / "100-seed1", train={**TRAINED, "z.png": "p1"}),
-            r"its generator has seen 1 of the patients it is tested on \(p1\)",
+            r"its synthetic slices come from 1 of the patients it is tested on \(p1\)",
         ),
         (
             lambda w: spoilt(w / "generators" / "100-seed1", train={**TRAINED, "z.png": "p5"}),
-            "trained on other slices than its generator",
+            "trained on other slices than those behind its synthetic ones",
         ),
         (
             lambda w: spoilt(w / "networks" / "segmenter-100-real-seed0", train={"d.png": "p3"}),
-            "trained on other slices than its generator",
+            "trained on other slices than those behind its synthetic ones",
         ),
         (
             lambda w: spoilt(w / "networks" / "segmenter-100-only-seed0", train={"z.png": "p5"}),
-            "trained on other slices than its generator",
+            "trained on other slices than those behind its synthetic ones",
         ),
         (
             lambda w: write_cases(w / "networks" / "segmenter-100-both-seed1", [0.1, 0.2], HELD_OUT[:2]),
@@ -438,3 +512,31 @@ def test_an_experiment_from_nothing_and_gone_on_with(tmp_path_factory, tmp_path,
     assert trained == {path: path.read_bytes() for path in (workdir / "utility").rglob("manifest.json")}
     with pytest.raises(PixmedError, match=r"holds a utility experiment with another config \(number\)"):
         utility(workdir, networks=networks, **{**options, "number": 7})
+
+
+@pytest.mark.slow
+def test_copied_pixels_from_nothing(tmp_path_factory, tmp_path, capsys):
+    """A segmenter's folder that was only begun: nothing is trained but the arms."""
+    own = NETWORKS["segmenter"]
+    own["data"]["dir"] = str(runs.shared(tmp_path_factory) / "data")
+    begin(own, tmp_path)
+    options = {**OPTIONS, "shares": (50,), "steps": 2, "edit": "auto"}
+    networks = {"segmenter": own}
+    assert utility(tmp_path, networks=networks, **options) == 0
+    said = capsys.readouterr().out
+    assert "no generator: pixels are copied" in said and "part 4 of 4" in said
+    result = json.loads((tmp_path / "utility.json").read_text())
+    assert result["complete"] and result["trained_on"]["50"]["patients"] == [4]
+    copies = tmp_path / "utility" / "copies" / "50-seed0"
+    assert len(list((copies / "pasted" / "images").iterdir())) == 6 and not (copies / "checkpoints").exists()
+    assert not (tmp_path / "checkpoints").exists() and not (tmp_path / "model_card.json").exists()
+    told = {}
+    for arm in ("real", "augmented", "pasted"):
+        folder = results.folder_of(tmp_path, "segmenter", 50, arm, 0)
+        told[arm] = json.loads((folder / "evaluation.json").read_text())["trained_on"]
+    real = {"real": 16, "synthetic": 0}
+    assert told == {"real": real, "augmented": real, "pasted": {"real": 16, "synthetic": 6}}
+    page = (tmp_path / "report" / "utility.html").read_text()
+    assert page.count("data:image/png") == 1 and "data:image/svg" in page
+    assert utility(tmp_path, networks=networks, **options) == 0
+    assert "part 1" not in capsys.readouterr().out

@@ -1,6 +1,9 @@
 """What a utility experiment is made of: its arms, which of them are compared, and what is measured."""
 
+from pathlib import Path
 from typing import Any, NamedTuple
+
+from pixmed_jax.training.build import is_supervised
 
 
 class Arm(NamedTuple):
@@ -40,6 +43,8 @@ ARMS = {
 # add to that. The verdict goes by it alone; the others say why.
 PRIMARY = ("both", "augmented")
 BESIDE_PASTED, OF_PASTED = ("both", PASTED), (PASTED, "augmented")
+# Of an experiment without a generator, whose primary comparison is OF_PASTED.
+_COPIED = ("real", "augmented", PASTED)
 COMPARED = {
     PRIMARY: "synthetic slices beside classical augmentation",
     BESIDE_PASTED: "synthetic slices in the place of copied pixels, beside classical augmentation",
@@ -68,7 +73,9 @@ OF_NETWORK = {"masks": ("dice",), "labels": ("accuracy", "log_loss")}  # the fir
 
 
 class Experiment(NamedTuple):
-    """`config` of the generator, networks {"segmenter": its config}; the rest as `utility` takes it."""
+    """`config` of the generator, or of a segmenter where pixels are copied without one; networks
+    {"segmenter": its config}; the rest as `utility` takes it.
+    """
 
     config: dict[str, Any]
     networks: dict[str, Any]
@@ -81,11 +88,29 @@ class Experiment(NamedTuple):
     def told(self) -> dict[str, Any]:
         return self._asdict()
 
+    @property
+    def paints(self) -> bool:
+        """Whether there is a generator to train, or pixels are only copied."""
+        return not is_supervised(self.config)
+
+    @property
+    def primary(self) -> tuple[str, str]:
+        """The comparison that the verdict goes by."""
+        return PRIMARY if self.paints else OF_PASTED
+
     def arms(self) -> dict[str, Arm]:
         """Without an edit, copied pixels would be the real slices."""
+        if not self.paints:
+            return {name: ARMS[name] for name in _COPIED}
         without = () if self.edit != "none" else (PASTED,)
         return {name: arm for name, arm in ARMS.items() if name not in without}
 
     def compared(self) -> dict[tuple[str, str], str]:
+        """{arms: in words}, the primary comparison first."""
         arms = self.arms()
         return {pair: words for pair, words in COMPARED.items() if set(pair) <= set(arms)}
+
+    def slices_of(self, workdir: Path, share: int, seed: int) -> Path:
+        """The run's folder whose samples are the synthetic slices of a share and seed."""
+        made_by = "generators" if self.paints else "copies"
+        return workdir / "utility" / made_by / f"{share}-seed{seed}"

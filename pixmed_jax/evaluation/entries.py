@@ -13,7 +13,7 @@ from typing import Any
 from pixmed_jax import pages
 from pixmed_jax import workdir as run_folder
 from pixmed_jax.evaluation import verdict
-from pixmed_jax.evaluation.arms import BESIDE_PASTED
+from pixmed_jax.evaluation.arms import BESIDE_PASTED, PASTED
 
 START, END = "<!-- verdict -->", "<!-- end of the verdict -->"
 
@@ -54,7 +54,7 @@ def used(workdir: Path, config: str) -> dict[str, Any]:
 
 def told_of_utility(result: Mapping[str, Any]) -> dict[str, Any]:
     """What the verdict needs of utility.json: the one comparison that was fixed beforehand, and how the same
-    edits do without a network ("pasted", where it was tried).
+    edits do without a network ("pasted", where it was tried); "copied" where there was no network at all.
 
     Where utility.json does not say who was tested with each share, it was the same patients with all.
     """
@@ -81,7 +81,7 @@ def told_of_utility(result: Mapping[str, Any]) -> dict[str, Any]:
                 }
             )
     facts = {key: result[key] for key in ("seeds", "split", "complete")}
-    return {**facts, "found": found}
+    return {**facts, "found": found, "copied": a == PASTED}
 
 
 def _bounds(difference: Mapping[str, Any]) -> dict[str, float]:

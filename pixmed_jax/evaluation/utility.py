@@ -19,7 +19,7 @@ from pixmed_jax import workdir as run_folder
 from pixmed_jax.data.synthetic import PREFIX
 from pixmed_jax.errors import PixmedError, listing
 from pixmed_jax.evaluation import cards, entries, utility_page, verdict
-from pixmed_jax.evaluation.arms import MEASURES, OF_NETWORK, PRIMARY, Experiment
+from pixmed_jax.evaluation.arms import MEASURES, OF_NETWORK, Experiment
 from pixmed_jax.metrics import clustered, paired
 
 _LEAST = 1e-7  # of a probability, as in `classification`
@@ -56,31 +56,33 @@ def write(workdir: Path, experiment: Experiment, *, complete: bool) -> dict[str,
                 str(share): _chance(workdir, experiment, name, share, tested[share])
                 for share in experiment.shares
             }
+    of = experiment.config
     result = {
-        "config": configs.digest(experiment.config),
-        "generator": f"{experiment.config['name']}:{experiment.config['preset']}",
-        "generator_steps": experiment.config["train"]["steps"],
-        "condition": experiment.config["data"]["condition"],
+        "config": configs.digest(of),
+        "generator": f"{of['name']}:{of['preset']}" if experiment.paints else None,
+        "generator_steps": of["train"]["steps"] if experiment.paints else None,
+        "condition": of["data"]["condition"],
         "complete": complete,
         "split": experiment.split,
         "tested_on": {
             str(share): {"patients": len(files), "slices": sum(map(len, files.values()))}
             for share, files in tested.items()
         },
-        "size": experiment.config["data"]["size"],
+        "size": of["data"]["size"],
         "seeds": experiment.seeds,
         "shares": list(experiment.shares),
         "number": experiment.number,
         "edit": experiment.edit,
         "trained_on": trained,
         "comparisons": comparisons,
-        "primary": list(PRIMARY),
+        "primary": list(experiment.primary),
         "networks": networks,
     }
     run_folder.write_json(workdir / run_folder.UTILITY, result)
     utility_page.write(workdir, experiment, result)
-    entries.tell(workdir, "utility", entries.used(workdir, result["config"]), config=result["config"])
-    cards.write(workdir)
+    if experiment.paints:  # a segmenter's own evaluation and card are not about slices to train with
+        entries.tell(workdir, "utility", entries.used(workdir, result["config"]), config=result["config"])
+        cards.write(workdir)
     return result
 
 
@@ -97,8 +99,8 @@ def _check_patients(
     """{share: {patient: files} that it is judged by}, and how many patients and slices each share trained on,
     seed by seed.
 
-    With one share and seed every arm was tested on the same patients, the generator has seen none of them,
-    and each was trained on the patients of its arms and on nobody else.
+    With one share and seed every arm was tested on the same patients, none of whom is behind a synthetic
+    slice, and each was trained on the patients of its arms and on nobody else.
     """
     tested: dict[int, dict[str, list[str]]] = {}
     trained: dict[str, dict[str, list[int]]] = {}
@@ -122,8 +124,8 @@ def _check_patients(
 def _check_seed(
     workdir: Path, experiment: Experiment, share: int, seed: int
 ) -> tuple[dict[str, list[str]], dict[str, str]]:
-    """{patient: files} tested on, and {file: patient} that the generator was trained on."""
-    made = _split(workdir / "utility" / "generators" / f"{share}-seed{seed}")["train"]
+    """{patient: files} tested on, and {file: patient} behind the synthetic slices."""
+    made = _split(experiment.slices_of(workdir, share, seed))["train"]
     tested: dict[str, list[str]] = {}
     for network in experiment.networks:
         for arm, about in experiment.arms().items():
@@ -136,13 +138,14 @@ def _check_seed(
                 raise PixmedError(f"{folder}: was tested on other slices than the rest; delete it and rerun")
             if seen := sorted(set(here) & set(made.values())):
                 raise PixmedError(
-                    f"{folder}: its generator has seen {len(seen)} of the patients it is tested on "
+                    f"{folder}: its synthetic slices come from {len(seen)} of the patients it is tested on "
                     f"({listing(seen)}); delete {workdir / 'utility'} and rerun"
                 )
             own = {file for file in _split(folder)["train"] if not file.startswith(PREFIX)}
             if not own <= set(made) or (about.synthetic != "replace" and own != set(made)):
                 raise PixmedError(
-                    f"{folder}: trained on other slices than its generator; delete it and rerun"
+                    f"{folder}: trained on other slices than those behind its synthetic ones; delete it and "
+                    "rerun"
                 )
     return tested, made
 
@@ -206,7 +209,9 @@ def _cut_off(of: paired.Bounds, measure: str) -> paired.Bounds:
 def _judged(
     scores: Mapping[str, np.ndarray], pairs: Sequence[tuple[str, str]], comparisons: int, measure: str
 ) -> dict[str, Any]:
-    """Scores of one network with one share of the patients, and the differences of `pairs` of arms."""
+    """Scores of one network with one share of the patients, and the differences of `pairs` of arms, of which
+    the first is the primary one.
+    """
     differences, level = {}, 1 - 0.05 / comparisons
     for a, b in pairs:
         d = scores[a] - scores[b]
@@ -218,7 +223,7 @@ def _judged(
             "high_all": wide.high,
             "of_seeds": d.mean(1).tolist(),
         }
-    d = scores[PRIMARY[0]] - scores[PRIMARY[1]]
+    d = scores[pairs[0][0]] - scores[pairs[0][1]]
     seeds, patients = d.shape
     of = paired.components(d)
     return {

@@ -28,7 +28,7 @@ _GAP = 0.07  # between the marks of neighbouring arms, in units of the step from
 def write(workdir: Path, experiment: Experiment, result: Mapping[str, Any]) -> Path:
     """Write `report/utility.html` for what utility.json holds; returns its path."""
     samples = [
-        (title, share, workdir / "utility" / "generators" / f"{share}-seed0" / folder)
+        (title, share, experiment.slices_of(workdir, share, 0) / folder)
         for share in result["shares"]
         for title, folder in (("Synthetic slices", "samples"), ("Copied pixels of the same edits", PASTED))
     ]

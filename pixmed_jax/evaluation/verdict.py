@@ -320,7 +320,8 @@ def helps(utility: Mapping[str, Any]) -> Answer:
     patients = dict.fromkeys(str(of(tested)) for of in (min, max))
     count = f"{len(found)} comparison{'s' if len(found) != 1 else ''}"
     seen = f"of {count} {len(better)} show a gain and {len(worse)} a loss beyond chance"
-    sentence = f"beside classical augmentation, synthetic slices change {', '.join(told)}"
+    what = "copied pixels" if utility.get("copied") else "synthetic slices"
+    sentence = f"beside classical augmentation, {what} change {', '.join(told)}"
     seeds = f"{utility['seeds']} seed{'s' if utility['seeds'] != 1 else ''}"
     power = f"{' to '.join(patients)} patients and {seeds} would show {' to '.join(limits)} at the least"
     unfinished = "" if utility["complete"] else "the experiment is not finished"

@@ -74,6 +74,11 @@ def classifies(config: Mapping[str, Any]) -> bool:
     return is_supervised(config) and NETWORKS[config["model"]["network"]["name"]][1] == "labels"
 
 
+def segments(config: Mapping[str, Any]) -> bool:
+    """Whether a config is of a network that finds tumours."""
+    return is_supervised(config) and NETWORKS[config["model"]["network"]["name"]][1] == "masks"
+
+
 def restores(config: Mapping[str, Any]) -> bool:
     """Whether a config is of a network, supervised or adversarial, that is given a degraded image."""
     return config["data"]["condition"] in degrade.CONDITIONS
