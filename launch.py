@@ -267,7 +267,7 @@ def _dispatch() -> int:
     if FLAGS.config is not None and not begins:
         raise UsageError(f"--mode={FLAGS.mode} takes its config from --workdir; leave --config out")
     if FLAGS.config is not None:
-        from pixmed_jax.training.loop import begin
+        from pixmed_jax.training.start import begin
 
         begin(configs.plain(FLAGS.config), Path(FLAGS.workdir))
     if FLAGS.data:

@@ -25,7 +25,8 @@ from pixmed_jax.evaluation.audit import audit
 from pixmed_jax.evaluation.evaluate import evaluate
 from pixmed_jax.sampling import sample
 from pixmed_jax.training import checkpoint
-from pixmed_jax.training.loop import begin, total_steps, train
+from pixmed_jax.training.loop import train
+from pixmed_jax.training.start import begin, total_steps
 
 _PATIENCE = 5.0  # seconds between looks at parts that others work on
 

@@ -20,7 +20,7 @@ from pixmed_jax.evaluation.compare import compare
 from pixmed_jax.parts import Part, finish, prepare
 from pixmed_jax.training import build
 from pixmed_jax.training.dry_run import dry_run
-from pixmed_jax.training.loop import open_data, why_empty
+from pixmed_jax.training.start import open_data, why_empty
 
 REAL = "real"  # the arm without synthetic slices
 

@@ -25,7 +25,8 @@ from pixmed_jax.errors import PixmedError
 from pixmed_jax.evaluation import facts
 from pixmed_jax.training import checkpoint, loop
 from pixmed_jax.training.dry_run import dry_run
-from pixmed_jax.training.loop import total_steps, train
+from pixmed_jax.training.loop import train
+from pixmed_jax.training.start import total_steps
 from pixmed_jax.training.task import Task, jit_init, skip_if_not_finite
 
 

@@ -22,7 +22,8 @@ from pixmed_jax.evaluation.evaluate import evaluate, summary
 from pixmed_jax.evaluation.restoration import pattern
 from pixmed_jax.training import build, warm_start
 from pixmed_jax.training.dry_run import dry_run
-from pixmed_jax.training.loop import open_data, train
+from pixmed_jax.training.loop import train
+from pixmed_jax.training.start import open_data
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,7 @@ from pixmed_jax import workdir as run_folder
 from pixmed_jax.errors import PixmedError
 from pixmed_jax.evaluation import facts
 from pixmed_jax.training.loop import train
+from pixmed_jax.training.start import begin
 
 
 @pytest.fixture
@@ -39,6 +40,20 @@ def test_a_run_whose_data_were_moved_is_gone_on_with(settings, tmp_path, capsys)
     assert train(moved, tmp_path / "run") == 0
     assert f"resumed with data.dir: 'data' -> '{tmp_path / 'elsewhere'}'" in capsys.readouterr().err
     assert run_folder.read_config(tmp_path / "run") == moved
+
+
+def test_a_folder_that_was_only_begun_is_told_where_its_data_are(settings, tmp_path, capsys):
+    begin(settings(), tmp_path / "begun")
+    (tmp_path / "data").rename(tmp_path / "elsewhere")
+    moved = settings(data__dir=str(tmp_path / "elsewhere"))
+    begin(moved, tmp_path / "begun")
+    assert run_folder.read_config(tmp_path / "begun") == moved
+    assert "its data are in" in capsys.readouterr().err
+    changed_pictures(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere").rename(tmp_path / "other")
+    with pytest.raises(PixmedError, match="8 of 8 slices looked at are others"):
+        begin(settings(data__dir=str(tmp_path / "other")), tmp_path / "begun")
+    assert run_folder.read_config(tmp_path / "begun") == moved
 
 
 def test_another_spelling_is_the_same_place(settings, tmp_path, capsys):

@@ -20,7 +20,7 @@ from pixmed_jax.data.slices import load as load_slices
 from pixmed_jax.data.sources import open_dataset
 from pixmed_jax.errors import PixmedError
 from pixmed_jax.sampling import sample
-from pixmed_jax.training.loop import begin
+from pixmed_jax.training.start import begin
 
 TELLING = ("manifest.csv", "data_sheet.json", "data_sheet.md")  # of the whole sampling, not of one image
 

@@ -16,7 +16,7 @@ from pixmed_jax.defaults import HEADS, OFF, merged
 from pixmed_jax.errors import PixmedError
 from pixmed_jax.evaluation import utility as results
 from pixmed_jax.evaluation.arms import ARMS, COMPARED, PRIMARY, Experiment
-from pixmed_jax.training.loop import begin
+from pixmed_jax.training.start import begin
 from pixmed_jax.utility import parts, plan, utility
 
 OPTIONS = {"shares": (50, 100), "seeds": 1, "number": 6, "edit": "move", "split": "val+test", "steps": 0}

@@ -14,7 +14,7 @@ from pixmed_jax.data.slices import Source
 from pixmed_jax.models import count
 from pixmed_jax.training import mesh, supervised
 from pixmed_jax.training.build import check_ranges, is_supervised, make_task, named_weights, network, networks
-from pixmed_jax.training.loop import check_rates, check_slices, open_data, total_steps, untested
+from pixmed_jax.training.start import check_rates, check_slices, open_data, total_steps, untested
 from pixmed_jax.training.warm_start import with_behind
 
 

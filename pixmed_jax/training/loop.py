@@ -4,9 +4,7 @@
 """
 
 import time
-from collections.abc import Mapping
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,13 +12,13 @@ import jax
 from jax.sharding import Mesh
 
 from pixmed_jax import config as configs
-from pixmed_jax import inference, memory, same_data
+from pixmed_jax import inference, memory
 from pixmed_jax import workdir as run_folder
 from pixmed_jax.data import augment_picture
 from pixmed_jax.data.augment_settings import enabled
 from pixmed_jax.data.degrade import degradation
 from pixmed_jax.data.pipeline import Arrays, make_batch
-from pixmed_jax.data.sources import Dataset, open_dataset
+from pixmed_jax.data.sources import Dataset
 from pixmed_jax.errors import NAMED, PixmedError, listing
 from pixmed_jax.models import count
 from pixmed_jax.signals import Interrupt
@@ -29,6 +27,14 @@ from pixmed_jax.training import mesh as meshes
 from pixmed_jax.training.feed import Feed
 from pixmed_jax.training.heldout import HeldOut
 from pixmed_jax.training.records import Bar, Records
+from pixmed_jax.training.start import (
+    check_rates,
+    check_slices,
+    make_folder,
+    open_data,
+    total_steps,
+    untested,
+)
 from pixmed_jax.training.task import Task, jit_init
 
 _ADVICE = "lower train.batch_size, raise train.accumulate, or lower data.size; what was saved is intact"
@@ -66,7 +72,7 @@ def train(config: dict[str, Any], workdir: Path, *, fresh: bool = False) -> int:
             check_slices(config, dataset)
         if meshes.is_first():  # not before all that can be checked is checked
             held.enter_context(run_folder.locked(workdir / "training"))
-            _make_folder(config, workdir, dataset, record, fresh=fresh)
+            make_folder(config, workdir, dataset, record, fresh=fresh)
         meshes.wait("the run's folder is ready")
         held.enter_context(memory.told(config["train"]["batch_size"], config["data"]["size"], _ADVICE))
         state = _start(run)
@@ -86,123 +92,9 @@ def train(config: dict[str, Any], workdir: Path, *, fresh: bool = False) -> int:
         return _run(run, state, steps, interrupt)
 
 
-def begin(config: dict[str, Any], workdir: Path) -> None:
-    """Make the folder of a run as a training does before its first step; one that is there stays as it is.
-
-    Raises PixmedError where that is another run's, or what `train` would say of config and data.
-    """
-    config = configs.plain(config)
-    if (workdir / run_folder.CONFIG).exists():
-        old = run_folder.read_config(workdir)
-        changed = [
-            key
-            for key, values in configs.differences(old, config).items()
-            if not configs.is_place(key, *values)
-        ]
-        if changed:
-            raise PixmedError(
-                f"{workdir}: was begun with another config ({listing(changed)}); give another --workdir"
-            )
-        return
-    build.check_ranges(config)
-    dataset = open_data(config)
-    check_slices(config, dataset)
-    with run_folder.locked(workdir / "training"):
-        _make_folder(config, workdir, dataset, None, fresh=False)
-
-
-def _make_folder(
-    config: dict[str, Any],
-    workdir: Path,
-    dataset: Dataset,
-    record: Mapping[str, Any] | None,
-    *,
-    fresh: bool,
-) -> None:
-    """What a run's folder says before its first step: its config, and who is in which split."""
-    same = partial(same_data.check, workdir, dataset, record)
-    run_folder.prepare(workdir, config, fresh=fresh, check=same)
-    same_data.note(workdir, dataset)
-    run_folder.write_json(workdir / run_folder.SPLIT, dataset.description())
-    if dataset.left_out:
-        run_folder.note(workdir, left_out=dataset.left_out)
-
-
 def _tell(line: str) -> None:
     if meshes.is_first():
         print(line, flush=True)
-
-
-def open_data(config: dict[str, Any]) -> Dataset:
-    """The dataset of a config; it has masks, if what the model is told is made of them, and slices to train
-    and to validate on.
-    """
-    dataset = open_dataset(**config["data"], seed=config["seed"])
-    if not dataset.source.masked and dataset.masked:
-        raise PixmedError(
-            f"data.source={config['data']['source']}: has no masks, and this model is trained on them; "
-            "set data.source=folder and data.dir to images with masks"
-        )
-    if build.makes_layouts(config) and config["data"]["class_channels"] and dataset.source.several:
-        raise PixmedError(
-            "data.class_channels=true: the masks show several classes in one slice, and a layout has one; "
-            "set data.class_channels=false here and for the generator, which then draw the tumour as a whole"
-        )
-    for name in ("train", "val"):
-        if not len(dataset.rows[name]):
-            cause, remedy = why_empty(config["data"], dataset, name)
-            raise PixmedError(f"{cause}, and a training looks at both train and val; {remedy}")
-    return dataset
-
-
-def check_slices(config: dict[str, Any], dataset: Dataset) -> None:
-    """Read every slice once; PixmedError with all that cannot be used."""
-    if config["data"].get("faulty", "error") == "error":  # else all were read while the dataset was opened
-        dataset.check()
-
-
-def untested(config: dict[str, Any], dataset: Dataset) -> str:
-    """What to tell before a training after which there is nobody to test on; "" where there is."""
-    if len(dataset.rows["test"]):
-        return ""
-    cause, remedy = why_empty(config["data"], dataset, "test")
-    return f"{cause}, so nobody is there to test on after the training; {remedy} if that is not meant"
-
-
-def why_empty(data: Mapping[str, Any], dataset: Dataset, name: str) -> tuple[str, str]:
-    """Why a split has no slices, and what gives it some."""
-    if not dataset.source.given or data["split"]["folds"]:
-        shares = tuple(data["split"]["fractions"])
-        return f"data.split.fractions={shares}: leaves {name} empty", "give it a share above 0"
-    if column := data["split_column"]:
-        return f"data.split_column={column}: names no slice {name}", f"call some patients {name} there"
-    return f"data.source={data['source']}: its own split has no slice in {name}", f"add a folder {name}"
-
-
-def total_steps(config: dict[str, Any], train_slices: int) -> int:
-    """`train.steps`, or what `train.epochs` comes to; exactly one of the two is not 0."""
-    steps, epochs = config["train"]["steps"], config["train"]["epochs"]
-    for name, value in (("steps", steps), ("epochs", epochs)):
-        if value < 0:
-            raise PixmedError(f"train.{name}={value}: give 1 or more, or 0 where the other one counts")
-    if bool(steps) == bool(epochs):
-        raise PixmedError(
-            f"train.steps={steps} and train.epochs={epochs}: set exactly one of them, the other to 0"
-        )
-    return steps or -(-epochs * train_slices // config["train"]["batch_size"])
-
-
-def check_rates(config: dict[str, Any], steps: int) -> None:
-    """PixmedError for intervals of no step, and for steps that would change nothing."""
-    decay = config["optimizer"].get("decay_steps", 0)
-    if 0 < decay < steps:
-        raise PixmedError(
-            f"optimizer.decay_steps={decay}: the rate is 0 from there on, and the training has {steps} steps"
-            "; set it to as many, or to 0 for a rate that stays"
-        )
-    for name, value in configs.flatten({key: config[key] for key in ("log", "checkpoint")}).items():
-        if value < 1:
-            raise PixmedError(f"{name}={value}: give 1 or more")
 
 
 def _start(run: Run) -> Any:
