@@ -267,6 +267,8 @@ def _dispatch() -> int:
     if FLAGS.config is not None and not begins:
         raise UsageError(f"--mode={FLAGS.mode} takes its config from --workdir; leave --config out")
     if FLAGS.config is not None:
+        if "systems" in FLAGS.config:
+            raise UsageError(f"--mode={FLAGS.mode} begins one run, and this config is of a study of many")
         from pixmed_jax.training.start import begin
 
         begin(configs.plain(FLAGS.config), Path(FLAGS.workdir))

@@ -135,6 +135,8 @@ def test_pixels_are_copied_of_a_folder_that_nothing_was_trained_in(tmp_path, dat
     assert "was begun with another config (data.size); give another --workdir" in process.stderr
     process = launch(config, *words[:2], "--mode=utility", "--utility.shares=0")
     assert process.returncode == 2 and "utility.shares=(0,)" in process.stderr
+    process = launch("--config=configs/study.py", *words[1:2], "--mode=utility")
+    assert process.returncode == 2 and "this config is of a study of many" in process.stderr
 
 
 def test_dry_run_trains_nothing(tmp_path, data):
