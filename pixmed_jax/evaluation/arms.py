@@ -32,7 +32,7 @@ ARMS = {
     "both": Arm("real + synthetic + classical augmentation", "+ both", "add", augmented=True),
     "only": Arm("synthetic only", "synthetic only", "replace"),
     "pasted": Arm(
-        "real + copied pixels of the same edits (copy-paste) + classical augmentation",
+        "real + copied pixels of edited masks (copy-paste) + classical augmentation",
         "+ copy-paste, augmentation",
         "add",
         augmented=True,

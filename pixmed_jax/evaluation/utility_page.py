@@ -30,7 +30,7 @@ def write(workdir: Path, experiment: Experiment, result: Mapping[str, Any]) -> P
     samples = [
         (title, share, experiment.slices_of(workdir, share, 0) / folder)
         for share in result["shares"]
-        for title, folder in (("Synthetic slices", "samples"), ("Copied pixels of the same edits", PASTED))
+        for title, folder in (("Synthetic slices", "samples"), ("Copied pixels", PASTED))
     ]
     page = pages.render(
         "pixmed_jax.evaluation",
