@@ -8,8 +8,10 @@ which answers while the rest is busy.
 import os
 import signal
 import sys
-from threading import Thread, Timer
+from threading import Event, Thread, Timer
 from types import FrameType
+
+_PATIENCE = 1.0  # seconds for a line to be written, by a thread that may wait for who reads it
 
 
 class Stopped(BaseException):
@@ -28,7 +30,7 @@ class Interrupt:
 
     def __init__(self, does: str, *, raises: bool = False) -> None:
         self.signal: int | None = None
-        self._does, self._raises = does, raises
+        self._does, self._raises, self._told = does, raises, Event()
 
     def __enter__(self) -> "Interrupt":
         ours, theirs = os.pipe()
@@ -52,6 +54,7 @@ class Interrupt:
         first = self.signal is None
         self.signal = number
         if self._raises and first:
+            self._told.wait(_PATIENCE)  # so that the end is told after what it comes from
             raise Stopped(number)
 
     def _unraisable(self, told: "sys.UnraisableHookArgs") -> None:
@@ -80,4 +83,5 @@ class Interrupt:
             if seen > 1:
                 os._exit(128 + number)
             print(f"{signal.Signals(number).name}: {self._does}", file=sys.stderr, flush=True)
+            self._told.set()
         os.close(pipe)

@@ -29,6 +29,18 @@ def test_one_that_strikes_in_a_callback_of_the_garbage_collector_is_not_lost(cap
     assert told.count("SIGTERM: stopping") == 1 and "Exception ignored" not in told
 
 
+def test_the_signal_is_told_before_the_end(capfd):
+    """By two threads: the one that is stopped may be the quicker."""
+    for _ in range(20):
+        with pytest.raises(Stopped), Interrupt("stopping", raises=True):
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(5)
+            finally:
+                print("stopped", file=sys.stderr, flush=True)
+    assert capfd.readouterr().err.splitlines() == ["SIGTERM: stopping", "stopped"] * 20
+
+
 def test_the_hook_is_given_back():
 
     before = sys.unraisablehook
