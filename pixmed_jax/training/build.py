@@ -64,19 +64,24 @@ def is_supervised(config: Mapping[str, Any]) -> bool:
     return "network" in config["model"]
 
 
+def _makes(config: Mapping[str, Any]) -> str:
+    """What a supervised network makes, as `NETWORKS` has it; "" of a generator."""
+    return NETWORKS[config["model"]["network"]["name"]][1] if is_supervised(config) else ""
+
+
 def makes_layouts(config: Mapping[str, Any]) -> bool:
     """Whether a config is of a network that draws label maps."""
-    return is_supervised(config) and NETWORKS[config["model"]["network"]["name"]][1] == "layouts"
+    return _makes(config) == "layouts"
 
 
 def classifies(config: Mapping[str, Any]) -> bool:
     """Whether a config is of a network that tells labels."""
-    return is_supervised(config) and NETWORKS[config["model"]["network"]["name"]][1] == "labels"
+    return _makes(config) == "labels"
 
 
 def segments(config: Mapping[str, Any]) -> bool:
     """Whether a config is of a network that finds tumours."""
-    return is_supervised(config) and NETWORKS[config["model"]["network"]["name"]][1] == "masks"
+    return _makes(config) == "masks"
 
 
 def restores(config: Mapping[str, Any]) -> bool:
