@@ -49,8 +49,7 @@ def check_data(
     `options` are those of `survey`, for both folders.
     """
     target = Path(workdir).absolute() / "check_data"
-    if target.exists() and not (target.is_dir() and {p.name for p in target.iterdir()} <= NAMES):
-        raise PixmedError(f"{target}: holds other files; give another --workdir")
+    run_folder.check_holds(target, NAMES)
     root, other_root = Path(data).absolute(), Path(against).absolute() if against else None
     found = survey(root, **options)
     second = survey(other_root, **options) if other_root else None

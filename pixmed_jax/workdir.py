@@ -16,8 +16,9 @@ import shutil
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from fnmatch import fnmatch
 from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
@@ -132,13 +133,27 @@ def alone(name: str) -> Callable[[Callable[..., T]], Callable[..., T]]:
     return decorate
 
 
+def check_holds(folder: Path, names: Collection[str], flag: str = "--workdir") -> None:
+    """Refuse to replace a folder that holds more than `names` (patterns), which is what was written there."""
+    if folder.exists() and not folder.is_dir():
+        raise PixmedError(f"{folder}: is no folder; give another {flag}")
+    found = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+    known = (*names, ".*")  # hidden ones are of file managers, and our own locks
+    if others := [name for name in found if not any(fnmatch(name, pattern) for pattern in known)]:
+        raise PixmedError(
+            f"{folder}: would be replaced, and holds other files ({listing(others)}); move them, or give "
+            f"another {flag}"
+        )
+
+
 @contextmanager
 def replaced(target: Path, flag: str = "--workdir") -> Iterator[Path]:
     """A folder to fill, which takes the place of `target` when the block is done and vanishes if it fails.
 
     At any moment either the old folder is there or the new one, whole, under its name or one that the next
     start gives back. What a link names is replaced, not the link. `target` is locked meanwhile; drafts that a
-    killed process has left beside it are deleted. flag: what names the folder on the command line.
+    killed process has left beside it are deleted. Whether it may be replaced at all is for the caller to ask
+    (`check_holds`), before its work. flag: what names the folder on the command line.
     """
     target = Path(os.path.realpath(target))
     if os.path.ismount(target):
@@ -229,13 +244,19 @@ def prepare(
     trained = any(path.parent.name.isdigit() for path in (workdir / "checkpoints").glob("*/*"))
     if (workdir / CONFIG).exists() and trained and not fresh:
         _check_same(workdir, read_config(workdir), config, check)
-    elif fresh:
-        _clear(workdir)
-    elif not (workdir / CONFIG).exists() and any((workdir / name).exists() for name in OUTPUTS):
+    elif not (trained or (workdir / CONFIG).exists()) and (held := _results(workdir)):
+        # Nothing says that a run wrote them, so --fresh does not delete them either.
+        raise PixmedError(
+            f"{workdir}: holds {listing(held)} without the {CONFIG} of a run; move them, or give another "
+            "--workdir"
+        )
+    elif not (workdir / CONFIG).exists() and trained and not fresh:
         raise PixmedError(
             f"{workdir}: holds results of a run without their {CONFIG}; give another --workdir, "
             "or --fresh to delete them"
         )
+    elif fresh:
+        _clear(workdir)
     write_json(workdir / CONFIG, config)
     if fresh or not trained:
         write_json(workdir / ENVIRONMENT, environment())
@@ -297,9 +318,15 @@ def _check_same(
         print(f"{workdir}: resumed with {text}", file=sys.stderr)
 
 
+def _results(workdir: Path) -> list[str]:
+    """Names of what a run writes that are there."""
+    events = sorted(path.name for path in workdir.glob("events.out.tfevents.*"))
+    return [name for name in OUTPUTS if os.path.lexists(workdir / name)] + events
+
+
 def _clear(workdir: Path) -> None:
     """Delete what a run writes, and nothing else."""
-    for path in [workdir / name for name in OUTPUTS] + list(workdir.glob("events.out.tfevents.*")):
+    for path in (workdir / name for name in _results(workdir)):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:

@@ -166,6 +166,16 @@ def test_without_a_slice_in_common_there_is_no_picture_of_any(pair, tmp_path):
     assert "The same masks through every system" not in page and "no slice in common" not in page
 
 
+def test_no_run_is_replaced_by_the_comparison(pair, tmp_path):
+    """--workdir is a run's folder in every other mode."""
+    both = [shutil.copytree(path, tmp_path / path.name) for path in pair]
+    before = runs.tree_bytes(tmp_path)
+    for output in (both[0], tmp_path):
+        with pytest.raises(PixmedError, match="would be replaced, and holds other files"):
+            compare(both, output)
+    assert runs.tree_bytes(tmp_path) == before
+
+
 @pytest.mark.parametrize(
     ("name", "told"),
     [

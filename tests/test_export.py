@@ -300,6 +300,14 @@ def test_without_the_extra_there_are_the_other_files(run, tmp_path, monkeypatch)
     assert [*stage.export(workdir, onnx=False)] == ["generator.safetensors", "generator.stablehlo"]
 
 
+def test_what_else_lies_in_an_export_is_not_replaced(run, tmp_path):
+    folder = shutil.copytree(run[0], tmp_path / "run")
+    (folder / "export" / "samples").mkdir()
+    with pytest.raises(PixmedError, match=r"export: would be replaced, and holds other files \(samples\)"):
+        stage.export(folder, onnx=False)
+    assert (folder / "export" / "samples").is_dir()
+
+
 def test_float16_is_told_apart(run, tmp_path):
     workdir = tmp_path / "run"
     shutil.copytree(run[0], workdir)

@@ -90,6 +90,11 @@ def test_the_same_study_again_and_another(study, tmp_path):
     assert runs.tree_bytes(workdir / "reader") == before
     readers.prepare(workdir, number=10, split="val+test", seed=4, fresh=True)
     assert key_of(workdir)[0]["study"] != study[1][0]["study"]
+    (workdir / "reader" / "answers.csv").write_text("hours of a radiologist's time")
+    for fresh in (False, True):
+        with pytest.raises(PixmedError, match=r"reader: would be replaced, .*\(answers\.csv\); move them"):
+            readers.prepare(workdir, number=10, split="val+test", seed=4, fresh=fresh)
+    assert (workdir / "reader" / "answers.csv").exists()
     with pytest.raises(PixmedError, match=r"answers study [0-9a-f]{8}, and the key is of [0-9a-f]{8}"):
         readers.score(workdir, answered(study[0], tmp_path / "old.csv", [3] * 10))
 

@@ -88,10 +88,34 @@ def test_fresh_deletes_what_a_run_wrote_and_nothing_else(tmp_path):
 
 @pytest.mark.parametrize("name", ["checkpoints", "metrics.jsonl", "samples"])
 def test_results_without_a_config_are_not_touched(tmp_path, name):
+    """Not by --fresh either: a folder of somebody's own may have a `samples` too."""
     (tmp_path / name).write_text("x")
-    with pytest.raises(PixmedError, match=r"without their config\.json"):
-        prepare(tmp_path)
-    assert (tmp_path / name).read_text() == "x" and not (tmp_path / "config.json").exists()
+    for fresh in (False, True):
+        with pytest.raises(PixmedError, match=rf"holds {name} without the config\.json of a run; move"):
+            prepare(tmp_path, fresh=fresh)
+        assert (tmp_path / name).read_text() == "x" and not (tmp_path / "config.json").exists()
+
+
+def test_a_run_that_lost_its_config_is_deleted_by_fresh_alone(tmp_path):
+    folder = trained(tmp_path)
+    (folder / "config.json").unlink()
+    with pytest.raises(PixmedError, match=r"results of a run without their config\.json; .* or --fresh"):
+        prepare(folder)
+    prepare(folder, fresh=True)
+    assert sorted(p.name for p in folder.iterdir()) == ["config.json", "env.json"]
+
+
+def test_a_folder_with_other_files_is_not_replaced(tmp_path):
+    """Hidden ones aside, which file managers leave."""
+    for name in ("page.html", "weights.onnx", ".DS_Store"):
+        (tmp_path / name).write_text("x")
+    workdir.check_holds(tmp_path, ("page.html", "*.onnx"))
+    workdir.check_holds(tmp_path / "none", ())
+    (tmp_path / "thesis.tex").write_text("x")
+    with pytest.raises(PixmedError, match=r"would be replaced, and holds other files \(thesis\.tex\); move"):
+        workdir.check_holds(tmp_path, ("page.html", "*.onnx"))
+    with pytest.raises(PixmedError, match=r"thesis\.tex: is no folder; give another --output"):
+        workdir.check_holds(tmp_path / "thesis.tex", (), "--output")
 
 
 def test_a_folder_with_other_files_is_fine(tmp_path):

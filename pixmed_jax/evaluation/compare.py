@@ -46,6 +46,7 @@ from pixmed_jax.evaluation.rows import (
 )
 from pixmed_jax.same_data import open_of_run
 
+NAMES = ("index.html", "systems.csv", "evidence.csv", "downstream.csv", "losses.csv")
 SHOWN = 6  # masks that are drawn through every system
 # What the paper says of itself where it can be set beside our numbers (Tables 3 and 4).
 PAPER = {"ghost": {"parameters": "52.44", "ssim": "0.742"}}
@@ -53,7 +54,11 @@ _CURVES = ("generator/adversarial", "discriminator/real", "discriminator/fake")
 
 
 def compare(paths: Sequence[str | Path], output: Path) -> Path:
-    """Write the page and its tables into the folder `output`; returns the page's path."""
+    """Write the page and its tables into the folder `output`; returns the page's path.
+
+    It holds nothing else: what is there is replaced, and a folder with other files, a run's say, is refused.
+    """
+    run_folder.check_holds(output.absolute(), NAMES)
     runs = [read(Path(path)) for path in paths]
     if not runs:
         raise PixmedError("workdirs: none given; list folders of evaluated runs, separated by commas")

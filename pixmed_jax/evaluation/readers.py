@@ -74,6 +74,8 @@ def prepare(
         raise OptionError(f"reader.number={number}: give {_LEAST} to {_MOST}")
     if "train" in split.split("+"):
         raise OptionError(f"reader.split={split}: these patients were trained on; give test, val or val+test")
+    # Answers may have been put beside the page: hours of people's time, which nobody can make again.
+    run_folder.check_holds(workdir / FOLDER, ("key.csv", "page.html", "images"))
     generator = inference.load(workdir, step)
     config = generator.config
     dataset = facts.open_data(workdir, run_folder.read_config(workdir), split)  # where they are now

@@ -31,9 +31,11 @@ from pixmed_jax.export.interface import Interface
 from pixmed_jax.progress import watched
 from pixmed_jax.training import checkpoint
 from pixmed_jax.training.build import is_supervised, makes_layouts, restores
-from pixmed_jax.workdir import EXPORT, replaced, write_json
+from pixmed_jax.workdir import EXPORT, check_holds, replaced, write_json
 
 RESULTS = "export.json"
+_CARDS = ("model_card.json", "model_card.md")
+_NAMES = (folder.CONFIG, RESULTS, *_CARDS, "*.safetensors", "*.stablehlo", "*.onnx", "web")
 # Largest |difference| from JAX, as a share of the outputs' range: [0, 1], or that of the logits.
 TOLERANCE = 1e-4
 HALF = 2e-2  # of weights in float16; in ONNX they are rounded after batch norm is folded into them
@@ -60,6 +62,7 @@ def export(
     one_of("export.dtype", dtype, folder.DTYPES)
     if web and not onnx:
         raise OptionError("export.web: the page runs the ONNX file; leave export.onnx=False out")
+    check_holds(workdir / EXPORT, _NAMES)
     runtime = web_page.runtime(Path(web)) if web else {}
     for name in ("onnx", "onnxruntime") if onnx else ():
         library(name)  # asked for before anything is computed
