@@ -28,7 +28,6 @@ from pixmed_jax.data.duplicates import Copy
 from pixmed_jax.data.survey import NO_LABELS, survey
 from pixmed_jax.data.survey_masks import label_by_masks
 from pixmed_jax.data.survey_records import Record, Survey
-from pixmed_jax.errors import PixmedError
 
 FILE_COLUMNS = (
     "file", "mask", "split", "label", "patient", "height", "width", "kind", "minimum", "maximum", "mean",

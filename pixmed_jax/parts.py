@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from pixmed_jax import texts
 from pixmed_jax import workdir as run_folder
 from pixmed_jax.config import differences, is_place
 from pixmed_jax.data.synthetic import MANIFEST
@@ -64,7 +65,7 @@ def prepare(
     contents: what the work writes there, and all that `fresh` deletes. may_change: keys that may differ.
     may_come: tables whose entries may come later and be left out, but not differ.
     """
-    old = {} if fresh else _read(folder / run_folder.CONFIG)
+    old = {} if fresh else texts.found_object(folder / run_folder.CONFIG)
     if old:
         config = {**config, **{table: {**old[table], **config[table]} for table in may_come}}
         come = tuple(f"{table}.{name}." for table in may_come for name in config[table].keys() - old[table])
@@ -160,14 +161,14 @@ def _trained(part: Part) -> bool:
 
 def _evaluated(part: Part) -> bool:
     """Whether the run is evaluated at its last step."""
-    evaluated = _read(part.workdir / run_folder.EVALUATION)
+    evaluated = texts.found_object(part.workdir / run_folder.EVALUATION)
     return (evaluated.get("step"), evaluated.get("split")) == (_last_step(part), part.split)
 
 
 def _audited(part: Part) -> bool:
     """Whether the run is audited at its last step; that as many images were asked for is not looked at."""
     last = _last_step(part)
-    return last is not None and _read(part.workdir / run_folder.AUDIT).get("step") == last
+    return last is not None and texts.found_object(part.workdir / run_folder.AUDIT).get("step") == last
 
 
 def _sampled(part: Part, name: str) -> bool:
@@ -184,17 +185,10 @@ def _sampled(part: Part, name: str) -> bool:
 
 def _last_step(part: Part) -> int | None:
     """None where the run in the part's folder has another config, such as other places, or none."""
-    if _read(part.workdir / run_folder.CONFIG) != json.loads(json.dumps(part.config)):
+    if texts.found_object(part.workdir / run_folder.CONFIG) != json.loads(json.dumps(part.config)):
         return None
-    train_slices = _read(part.workdir / run_folder.SPLIT).get("train", {})
+    train_slices = (run_folder.read_split(part.workdir) or {}).get("train", {})
     return total_steps(part.config, len(train_slices))
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
 
 
 def _clock(seconds: float, done: int, left: int) -> str:

@@ -8,9 +8,11 @@ which answers while the rest is busy.
 import os
 import signal
 import sys
+import time
 from threading import Event, Thread, Timer
 from types import FrameType
 
+_TOGETHER = 0.5  # seconds within which signals are one: `timeout` sends its own to the process and its group
 _PATIENCE = 1.0  # seconds for a line to be written, by a thread that may wait for who reads it
 
 
@@ -71,7 +73,7 @@ class Interrupt:
         Timer(0.05, again).start()
 
     def _watch(self, pipe: int) -> None:
-        seen = 0
+        first: float | None = None
         while byte := os.read(pipe, 1):
             number = byte[0]
             if number not in (signal.SIGINT, signal.SIGTERM):
@@ -79,9 +81,11 @@ class Interrupt:
             if self._again:  # not a second one
                 self._again = False
                 continue
-            seen += 1
-            if seen > 1:
+            if first is not None:
+                if time.monotonic() - first < _TOGETHER:
+                    continue
                 os._exit(128 + number)
+            first = time.monotonic()
             print(f"{signal.Signals(number).name}: {self._does}", file=sys.stderr, flush=True)
             self._told.set()
         os.close(pipe)

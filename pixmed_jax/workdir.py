@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pixmed_jax import config as configs
+from pixmed_jax import texts
 from pixmed_jax.errors import PixmedError, listing
 
 CONFIG, SPLIT, METRICS, EVALUATION = "config.json", "split.json", "metrics.jsonl", "evaluation.json"
@@ -33,8 +34,8 @@ MODEL_CARD, _MODEL_PAGE = "model_card.json", "model_card.md"
 _FOLDERS = ("checkpoints", "grids", "samples", "report", "utility", "reader", JUDGES, EXPORT)
 _FILES = (CONFIG, ENVIRONMENT, SPLIT, METRICS, EVALUATION, CASES, AUDIT, UTILITY, MODEL_CARD, _MODEL_PAGE)
 OUTPUTS = (*_FILES, READER, *_FOLDERS)
-_LARGEST = 2**24  # bytes of a text that is read back
-_LARGEST_SPLIT = 2**27
+_SECTIONS = ("data", "train")  # of every config
+LARGEST_SPLIT = 2**27  # bytes
 T = TypeVar("T")
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "dm-pix", "numpy", "pixmed-jax")
 
@@ -197,16 +198,14 @@ def read_config(workdir: Path) -> dict[str, Any]:
     """The config a run was started with."""
     path = workdir / CONFIG
     try:
-        if path.stat().st_size > _LARGEST:
-            raise ValueError(f"over {_LARGEST} bytes")
-        config = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(config, dict):
-            raise ValueError("no JSON object")
+        config = texts.read_object(path)
+        if "files" not in config and (wrong := [s for s in _SECTIONS if not isinstance(config.get(s), dict)]):
+            raise ValueError(f"no section {listing(wrong)}")
     except FileNotFoundError as error:
         raise PixmedError(
             f"{path}: missing, so {workdir} is no run's folder; train with --config first"
         ) from error
-    except (OSError, ValueError, RecursionError) as error:
+    except ValueError as error:
         raise PixmedError(
             f"{path}: unreadable ({error}); restore it from any checkpoint's manifest.json"
         ) from error
@@ -269,10 +268,7 @@ def note(workdir: Path, **facts: Any) -> None:
 
 def read_environment(workdir: Path) -> dict[str, Any]:
     """What a run was trained on and with; nothing where that is not told."""
-    try:
-        return json.loads((workdir / ENVIRONMENT).read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return {}
+    return texts.found_object(workdir / ENVIRONMENT)
 
 
 def read_split(workdir: Path) -> dict[str, Any] | None:
@@ -281,15 +277,8 @@ def read_split(workdir: Path) -> dict[str, Any] | None:
     "behind" are those whom synthetic training slices come from, and whom the weights have seen that the
     training started from; None where nobody knows that.
     """
-    path = workdir / SPLIT
-    try:
-        if path.stat().st_size > _LARGEST_SPLIT:
-            return None
-        split = json.loads(path.read_text(encoding="utf-8"))
-        train = split["train"]
-        return split if isinstance(train, dict) else None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return None
+    split = texts.found_object(workdir / SPLIT, LARGEST_SPLIT)
+    return split if isinstance(split.get("train"), dict) else None
 
 
 def trained_on(workdir: Path) -> dict[str, str] | None:

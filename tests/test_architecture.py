@@ -58,6 +58,7 @@ LAYERS = (
         "command_line",
         "signals",
         "memory",
+        "texts",
     ),  # for everybody
 )
 RANKS = {name: rank for rank, names in enumerate(LAYERS) for name in names}

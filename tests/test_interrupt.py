@@ -3,6 +3,7 @@
 import gc
 import os
 import signal
+import subprocess
 import sys
 import time
 
@@ -39,6 +40,24 @@ def test_the_signal_is_told_before_the_end(capfd):
             finally:
                 print("stopped", file=sys.stderr, flush=True)
     assert capfd.readouterr().err.splitlines() == ["SIGTERM: stopping", "stopped"] * 20
+
+
+@pytest.mark.parametrize(("apart", "ends"), [(0.0, False), (0.8, True)])
+def test_two_at_once_are_one_and_a_second_one_ends_it(apart, ends):
+    """`timeout` sends a signal of its own to the process and then to its group."""
+    code = f"""
+import os, signal, time
+from pixmed_jax.signals import Interrupt
+with Interrupt("stopping") as interrupt:
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep({apart})
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(0.3)
+print("saved")
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stdout) == ((143, "") if ends else (0, "saved\n"))
+    assert ended.stderr.splitlines() == ["SIGTERM: stopping"]
 
 
 def test_the_hook_is_given_back():

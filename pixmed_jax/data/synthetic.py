@@ -11,7 +11,6 @@ Errors: PixmedError.
 """
 
 import hashlib
-import json
 import sys
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -21,6 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from pixmed_jax import texts
 from pixmed_jax.data import decode, leaks, tables
 from pixmed_jax.data.slices import Source
 from pixmed_jax.errors import PixmedError, listing
@@ -185,14 +185,11 @@ def trained_on(root: Path, trust: bool) -> dict[str, str]:
             "data.synthetic_trust=true if none of them is in this run's val and test splits"
         )
     try:
-        if path.stat().st_size > _MOST:
-            raise ValueError(f"over {_MOST} bytes")
-        told: Any = json.loads(path.read_text(encoding="utf-8"))
-        files = told["files"]
+        files: Any = texts.read_object(path, _MOST)["files"]
         if not isinstance(files, dict) or not all(isinstance(group, str) for group in files.values()):
             raise ValueError("'files' is no table of patients")
         return dict(files)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError) as error:
         raise PixmedError(f"{path}: unreadable ({error}); sample again") from None
 
 

@@ -5,12 +5,14 @@ Errors: PixmedError, all faults of a table at once.
 """
 
 import csv
+import io
 import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from pixmed_jax import texts
 from pixmed_jax.data.faults import Fault, named, raise_all
 from pixmed_jax.data.pairs import composed, stem_of
 from pixmed_jax.errors import PixmedError, listing
@@ -73,14 +75,12 @@ def columns_of(
 def read_table(path: Path, key: str) -> tuple[list[str], list[dict[str, str | None]]]:
     """(columns, rows) of a CSV file that `key` names."""
     try:
-        if path.stat().st_size > _MAX_TABLE:
-            raise PixmedError(f"{path}: over {_MAX_TABLE} bytes; set {key} to a table of one row per image")
-        with path.open(newline="", encoding="utf-8-sig") as stream:  # spreadsheets write a byte order mark
-            separator = _separator(stream.readline(_MAX_HEADER))
-            stream.seek(0)
-            reader = csv.DictReader(stream, delimiter=separator)
-            return list(reader.fieldnames or []), list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        stream = io.StringIO(texts.read(path, _MAX_TABLE), newline="")
+        separator = _separator(stream.readline(_MAX_HEADER))
+        stream.seek(0)
+        reader = csv.DictReader(stream, delimiter=separator)
+        return list(reader.fieldnames or []), list(reader)
+    except (FileNotFoundError, ValueError, csv.Error) as error:
         raise PixmedError(f"{path}: cannot be read ({error}); set {key} to a CSV in UTF-8") from error
 
 

@@ -7,13 +7,12 @@ After Mitchell et al. 2019, "Model Cards for Model Reporting". Written again whe
 A part that nobody measured says so, with the command that measures it; what nobody stated is called unknown.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pixmed_jax import config as configs
-from pixmed_jax import pages
+from pixmed_jax import pages, texts
 from pixmed_jax import workdir as run_folder
 from pixmed_jax.evaluation import card_rows, entries, provenance, verdict
 from pixmed_jax.training.build import NETWORKS, restores
@@ -158,10 +157,7 @@ def text(value: float | None) -> str:
 
 def _read(path: Path, digest: str) -> dict[str, Any]:
     """The contents of a file that is about this config, else nothing."""
-    try:
-        told = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return {}
+    told = texts.found_object(path)
     return told if told.get("config") == digest else {}
 
 

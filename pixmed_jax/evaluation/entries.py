@@ -5,12 +5,11 @@ checkpoint and config; else it is null with a `why`. A stage that ends later put
 and writes the verdict in report/index.html again.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pixmed_jax import pages
+from pixmed_jax import pages, texts
 from pixmed_jax import workdir as run_folder
 from pixmed_jax.evaluation import verdict
 from pixmed_jax.evaluation.arms import BESIDE_PASTED, PASTED
@@ -20,7 +19,7 @@ START, END = "<!-- verdict -->", "<!-- end of the verdict -->"
 
 def audited(workdir: Path, step: int, config: str) -> dict[str, Any]:
     """The entry "memorisation": the last audit's, if it was of this step, else why there is none."""
-    told = _read(workdir / run_folder.AUDIT)
+    told = texts.found_object(workdir / run_folder.AUDIT)
     if not told:
         return {"ratio": None, "copies": None, "auc": None, "why": "not measured; run --mode=audit"}
     if (told["step"], told["config"]) != (step, config):
@@ -35,7 +34,7 @@ def audited_pairs(workdir: Path, contents: str) -> dict[str, dict[str, Any]]:
 
     Names do not do: another layout model may have the same one, and another folder another seed.
     """
-    told = _read(workdir / run_folder.AUDIT)
+    told = texts.found_object(workdir / run_folder.AUDIT)
     pairs = told.get("pairs") or {}
     if pairs.get("contents") != contents:
         return {}
@@ -44,7 +43,7 @@ def audited_pairs(workdir: Path, contents: str) -> dict[str, dict[str, Any]]:
 
 def used(workdir: Path, config: str) -> dict[str, Any]:
     """The entry "utility": what the last experiment with this config found, else why there is none."""
-    result = _read(workdir / run_folder.UTILITY)
+    result = texts.found_object(workdir / run_folder.UTILITY)
     if not result:
         return {"why": "not measured; run --mode=utility"}
     if result["config"] != config:
@@ -90,7 +89,7 @@ def _bounds(difference: Mapping[str, Any]) -> dict[str, float]:
 
 def read_by_people(workdir: Path, step: int, config: str) -> dict[str, Any]:
     """The entry "readers": what the last reader study of this step came to, else why there is none."""
-    told = _read(workdir / run_folder.READER)
+    told = texts.found_object(workdir / run_folder.READER)
     if (told.get("step"), told.get("config")) != (step, config):
         return {"auc": None, "why": "not measured; run --mode=reader"}
     return {
@@ -105,10 +104,9 @@ def tell(workdir: Path, entry: str, value: Any, *, config: str, step: int | None
     of any), and into the report.
     """
     path = workdir / run_folder.EVALUATION
-    if path.exists():
-        evaluation = json.loads(path.read_text(encoding="utf-8"))
-        if evaluation.get("config") == config and step in (None, evaluation.get("step")):
-            run_folder.write_json(path, {**evaluation, entry: value})
+    evaluation = texts.found_object(path)
+    if evaluation.get("config") == config and step in (None, evaluation.get("step")):
+        run_folder.write_json(path, {**evaluation, entry: value})
     refresh(workdir)
 
 
@@ -122,12 +120,7 @@ def refresh(workdir: Path) -> bool:
     _, end, after = rest.partition(END)
     if not start or not end:
         return False
-    told = verdict.answers(json.loads(path.read_text(encoding="utf-8")))
+    told = verdict.answers(texts.found_object(path))
     part = pages.render("pixmed_jax.evaluation", "verdict.html.j2", answers=verdict.shown(told, workdir))
     run_folder.write_text(page, f"{before}{part.strip()}{after}")
     return True
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """The results of a stage, {} where it has none."""
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}

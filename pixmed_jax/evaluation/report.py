@@ -1,7 +1,6 @@
 """The report of a run: one self-contained HTML page, pictures first."""
 
 import base64
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from pixmed_jax import config as configs
-from pixmed_jax import pages
+from pixmed_jax import pages, texts
 from pixmed_jax import workdir as run_folder
 from pixmed_jax.charts import chart_uri, styled
 from pixmed_jax.data.augment_settings import briefly
@@ -24,6 +23,7 @@ _AUGMENTATIONS = {
     "augmentation.png": "What training makes of one of its slices",
     "augmentation_discriminator.png": "What the discriminator sees of a slice, real or generated",
 }
+_MOST_METRICS = 2**30  # bytes
 OWN_STYLE = "own_style"  # the one baseline that is the generator itself
 TITLES = {
     "generated": "generated",
@@ -132,8 +132,7 @@ def write_page(
 
 
 def read_metrics(workdir: Path) -> list[dict[str, float]]:
-    path = workdir / run_folder.METRICS
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return texts.found_objects(workdir / run_folder.METRICS, _MOST_METRICS)
 
 
 def _table(metric: str, form: str, evaluation: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:

@@ -6,7 +6,6 @@ the same real slices judged, which `judged_alike` tells apart. Errors: PixmedErr
 finished and evaluated run.
 """
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pixmed_jax import config as configs
+from pixmed_jax import texts
 from pixmed_jax import workdir as run_folder
 from pixmed_jax.errors import PixmedError, listing
 from pixmed_jax.evaluation import verdict
@@ -82,7 +82,7 @@ def read(path: Path) -> Run:
     contents = []
     for name, remedy in ((run_folder.EVALUATION, "evaluate"), (run_folder.SPLIT, "train")):
         try:
-            contents.append(json.loads((path / name).read_text(encoding="utf-8")))
+            contents.append(texts.read_object(path / name, run_folder.LARGEST_SPLIT))
         except FileNotFoundError as error:
             raise PixmedError(f"{path / name}: missing; run --mode={remedy} in that folder first") from error
         except ValueError as error:

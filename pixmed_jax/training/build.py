@@ -262,9 +262,8 @@ def _check_window(size: int) -> None:
 
 # Numbers outside of which a setting has no meaning; the second is excluded where a third says so.
 _RANGES: dict[str, tuple[float, ...]] = {
-    "seed": (0, math.inf),
-    "data.split.seed": (0, math.inf),
-    "data.split.keep_seed": (0, math.inf),
+    **dict.fromkeys(("seed", "data.split.seed", "data.split.keep_seed"), (0, 2 ** 63 - 1)),
+    "data.size": (1, 8192),
     "train.batch_size": (1, math.inf),
     "train.accumulate": (1, math.inf),
     "train.max_skipped": (1, math.inf),

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from pixmed_jax import texts
 from pixmed_jax.errors import PixmedError, listing
 from pixmed_jax.training.quiet import listen_past_orbax, quiet
 
@@ -330,9 +331,7 @@ def _read_manifest(path: Path) -> Saved:
 def read_saved(path: Path) -> Saved:
     """What a manifest says. Errors: FileNotFoundError, and ValueError for whatever else is wrong."""
     try:
-        if path.stat().st_size > _LARGEST:
-            raise ValueError(f"over {_LARGEST} bytes")
-        contents = json.loads(path.read_text())
+        contents = texts.read_object(path, _LARGEST)
         # Manifests of older versions have no digest of their own.
         if contents.get("sha256", "") not in ("", sha256_of_contents(contents)):
             raise ValueError("changed since it was written")
@@ -354,7 +353,7 @@ def read_saved(path: Path) -> Saved:
         )
     except FileNotFoundError:
         raise
-    except (OSError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+    except (KeyError, TypeError, AttributeError, OverflowError) as error:
         raise ValueError(error) from error
 
 
