@@ -57,7 +57,7 @@ MODES: dict[str, dict[str, Option]] = {
     },
     "audit": {
         "number": Option(500, "images to generate for each question"),
-        "split": Option("test", "patients who were not trained on: test, val or val+test"),
+        "split": Option("test", "patients who were not trained on: test or val"),
         "samples": Option("", "a sampled folder to judge as well"),
         "seed": Option(0, "of the draws"),
         "step": Option("newest", _STEP),

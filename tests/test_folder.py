@@ -255,7 +255,7 @@ def test_tables_that_are_none(root, content):
 
 def test_a_table_without_end_is_not_read(root, monkeypatch):
     monkeypatch.setattr(tables, "_MAX_TABLE", 50)
-    assert "over 50 bytes; set data.meta" in fault(root)
+    assert "over 50 bytes); set data.meta to a CSV" in fault(root)
 
 
 def test_folders_that_contain_themselves_end(root):
