@@ -172,6 +172,14 @@ def test_a_network_may_check_its_own_settings(registered, tmp_path_factory):
         build.make_task(config)
 
 
+def test_a_setting_that_the_network_does_not_have_is_named(tmp_path_factory):
+    """As two presets of different networks bring together, `:srcnn+full` say."""
+    config = runs.preset(tmp_path_factory, "ghost")
+    config["model"]["generator"]["blocks"] = 5
+    with pytest.raises(PixmedError, match=r"^model\.generator\.blocks: unknown to UNet; take another preset"):
+        build.make_task(config)
+
+
 def test_weights_of_a_network_that_reads_none_are_refused(registered, tmp_path_factory):
     config = runs.preset(tmp_path_factory, "classifier")
     config["model"]["network"] = {"name": "classifier", "weights": "file.h5"}
@@ -210,6 +218,16 @@ def test_every_setting_with_a_range_is_one_of_some_preset():
         ("layout", "loss.code", -1.0, "0 or more"),
         ("zero_dce", "loss.smoothness", -1.0, "0 or more"),
         ("segmenter", "optimizer.weight_decay", -1.0, "0 or more"),
+        ("segmenter", "optimizer.decay_steps", -1, "0 or more"),
+        ("segmenter", "seed", 2**63, f"0 to {2**63 - 1:g}"),
+        ("segmenter", "data.size", 8193, "1 to 8192"),
+        ("ghost", "model.generator.cheap_kernel", 0, "1 or more"),
+        ("ghost_spade", "model.generator.most", 0, "1 or more"),
+        ("ghost_spade", "model.generator.style", -1, "0 or more"),
+        ("stylegan2", "model.generator.channel_base", 0, "1 or more"),
+        ("stylegan2", "model.discriminator.group", 0, "1 or more"),
+        ("layout", "model.network.latent", 0, "1 or more"),
+        ("zero_dce", "model.network.iterations", -1, "1 or more"),
     ],
 )
 def test_numbers_without_a_meaning_are_refused(of, key, value, told, tmp_path_factory):

@@ -213,6 +213,9 @@ def _made(
 ) -> nn.Module:
     """The network of `config.model.ROLE`, given what it has fields for; it may `check` itself."""
     fields = {field.name for field in dataclasses.fields(network)}
+    if unknown := sorted(settings.keys() - fields):
+        keys = listing([f"model.{role}.{name}" for name in unknown])
+        raise PixmedError(f"{keys}: unknown to {network.__name__}; take another preset, or leave it out")
     module = network(**{**{name: given[name] for name in given.keys() & fields}, **settings})
     if check := getattr(module, "check", None):
         check(given["size"], f"model.{role}")
@@ -280,10 +283,15 @@ _RANGES: dict[str, tuple[float, ...]] = {
                     "spatial", "exposure", "colour", "smoothness")},
     **{f"model.{role}.dropout": (0, 1, True) for role in ("generator", "network")},
     **{f"model.{role}.{name}": (1, math.inf)
-       for role, names in (("generator", ("width", "levels", "ghost_ratio")),
-                           ("discriminator", ("width", "layers", "scales")),
-                           ("network", ("width", "levels", "growth", "stem")))
+       for role, names in (("generator", ("width", "levels", "ghost_ratio", "cheap_kernel", "most",
+                                          "channel_base", "channel_max")),
+                           ("discriminator", ("width", "layers", "scales", "group", "channel_base",
+                                              "channel_max")),
+                           ("network", ("width", "levels", "growth", "stem", "latent", "modes",
+                                        "iterations")))
        for name in names},
+    "model.generator.style": (0, math.inf),
+    "optimizer.decay_steps": (0, math.inf),
     "model.generator.style_mixing": (0, 1),
     "model.generator.truncation": (0, math.inf, True),
     "model.generator.mean_decay": (0, 1, True),
