@@ -12,7 +12,7 @@ import time
 from threading import Event, Thread, Timer
 from types import FrameType
 
-_TOGETHER = 0.5  # seconds within which signals are one: `timeout` sends its own to the process and its group
+_TOGETHER = 0.5  # seconds within which a signal twice is one: `timeout` sends it to the process and its group
 _PATIENCE = 1.0  # seconds for a line to be written, by a thread that may wait for who reads it
 
 
@@ -73,7 +73,7 @@ class Interrupt:
         Timer(0.05, again).start()
 
     def _watch(self, pipe: int) -> None:
-        first: float | None = None
+        first: tuple[int, float] | None = None  # its number, and when
         while byte := os.read(pipe, 1):
             number = byte[0]
             if number not in (signal.SIGINT, signal.SIGTERM):
@@ -82,10 +82,10 @@ class Interrupt:
                 self._again = False
                 continue
             if first is not None:
-                if time.monotonic() - first < _TOGETHER:
+                if number == first[0] and time.monotonic() - first[1] < _TOGETHER:
                     continue
                 os._exit(128 + number)
-            first = time.monotonic()
+            first = number, time.monotonic()
             print(f"{signal.Signals(number).name}: {self._does}", file=sys.stderr, flush=True)
             self._told.set()
         os.close(pipe)
