@@ -45,6 +45,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from shlex import quote
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
@@ -216,23 +217,23 @@ def _dispatch() -> int:
         from pixmed_jax.training import mesh
         from pixmed_jax.training.loop import train
 
-        status = train(config, workdir, fresh=FLAGS.fresh)
+        status, where = train(config, workdir, fresh=FLAGS.fresh), quote(str(workdir))
         if status == 0 and FLAGS.distributed:  # evaluation needs one process, and those here are joined
             if mesh.is_first():
-                print(f"next: {program()} --workdir={workdir} --mode=evaluate")
+                print(f"next: {program()} --workdir={where} --mode=evaluate")
         elif status == 0:
             if _is_empty(workdir, split := FLAGS.evaluate.split):
                 print(f"not evaluated: {split} is empty; --mode=evaluate takes --evaluate.split=val")
             else:
                 _evaluate(workdir)
             if mode := RESTORERS.get(config["data"]["condition"]):
-                print(f"next: {program()} --mode={mode} --{mode}.workdir={workdir} --input=DIR --output=TO")
+                print(f"next: {program()} --mode={mode} --{mode}.workdir={where} --input=DIR --output=TO")
             elif "network" not in config["model"]:  # which makes no images
                 from pixmed_jax.data.synthetic import TO_TRAIN_WITH
 
                 of_labels = "--mode=sample --sample.number=500 --sample.balance"  # which are nobody's
                 how = of_labels if config["data"]["condition"] == "label" else TO_TRAIN_WITH
-                print(f"next: {program()} --workdir={workdir} {how}")
+                print(f"next: {program()} --workdir={where} {how}")
         return status
 
     if FLAGS.mode == "check_data":
@@ -247,7 +248,7 @@ def _dispatch() -> int:
             raise UsageError("--mode=compare needs --workdirs, evaluated runs, and --workdir to write to")
         from pixmed_jax.evaluation.compare import compare
 
-        print(f"written: {compare(FLAGS.workdirs, Path(FLAGS.workdir))}")
+        print(f"written: {compare(list(filter(None, FLAGS.workdirs)), Path(FLAGS.workdir))}")
         return 0
     if FLAGS.mode in FOLDERS:
         if not FLAGS.input or not FLAGS.output:

@@ -3,6 +3,7 @@
 The folder appears whole or not at all, and the same checkpoint, masks and seed give the same bytes.
 """
 
+import shlex
 import sys
 from collections import Counter
 from collections.abc import Collection
@@ -256,11 +257,13 @@ def _chosen(given: conditions.Conditions, label: str, split: str) -> np.ndarray:
 def _purpose(workdir: Path, target: Path, grades: Collection[str], why: str) -> str:
     """What the slices in `target` are for, in a line for the terminal."""
     if why:
-        return f"not to train with: {why}; to train with: {program()} --workdir={workdir} {TO_TRAIN_WITH}"
+        made = f"{program()} --workdir={shlex.quote(str(workdir))} {TO_TRAIN_WITH}"
+        return f"not to train with: {why}; to train with: {made}"
     if RECOMBINED in grades:
         return "to train with, not to share: parts of training patients, newly arranged"
     if SAMPLED in grades:
-        audit = f"{program()} --workdir={workdir} --mode=audit --audit.samples={target}"
+        words = shlex.join([f"--workdir={workdir}", "--mode=audit", f"--audit.samples={target}"])
+        audit = f"{program()} {words}"
         return f"to train with, and to share once an audit finds no leak: {audit}"
     return "of masks whose patients nobody knows here: to train with where none of them is tested on"
 

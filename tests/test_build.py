@@ -180,6 +180,16 @@ def test_a_setting_that_the_network_does_not_have_is_named(tmp_path_factory):
         build.make_task(config)
 
 
+def test_kernels_alone_decay(tmp_path_factory):
+    """Of a layout model's prior the means are matrices too, and no kernels."""
+    config = runs.preset(tmp_path_factory, "layout", optimizer__weight_decay=0.5)
+    optimizer = build._adamw(**config["optimizer"])
+    params = {"means": jnp.ones((3, 2)), "layer": {"kernel": jnp.ones((3, 2)), "bias": jnp.ones(2)}}
+    updates, _ = optimizer.update(jax.tree.map(jnp.zeros_like, params), optimizer.init(params), params)
+    assert not updates["means"].any() and not updates["layer"]["bias"].any()
+    assert (updates["layer"]["kernel"] < 0).all()
+
+
 def test_weights_of_a_network_that_reads_none_are_refused(registered, tmp_path_factory):
     config = runs.preset(tmp_path_factory, "classifier")
     config["model"]["network"] = {"name": "classifier", "weights": "file.h5"}

@@ -6,6 +6,7 @@ import scipy.io
 from volume_files import PLACES, h5py, mat73
 
 from pixmed_jax.data import volumes
+from pixmed_jax.errors import PixmedError
 
 
 @pytest.mark.parametrize("compressed", [False, True])
@@ -34,3 +35,14 @@ def test_matlab_73_without_chunks_and_with_large_ones(tmp_path):
         with (tmp_path / f"{i}.mat").open("r+b") as file:
             file.write(b"MATLAB 7.3 MAT-file")
         np.testing.assert_array_equal(volumes.open_array(tmp_path / f"{i}.mat").read(), values)
+
+
+def test_a_file_of_zeros_is_refused_at_its_first_element(tmp_path):
+    """Eight zeros would be an empty element: minutes of reading, of a file that takes no room."""
+    path = tmp_path / "zeros.mat"
+    scipy.io.savemat(path, {"x": np.ones((2, 2), np.uint8)})
+    with path.open("r+b") as file:
+        file.truncate(128)
+        file.truncate(10**8)
+    with pytest.raises(PixmedError, match=r"zeros\.mat: holds an element of kind 0 where variables are"):
+        volumes.open_array(path)

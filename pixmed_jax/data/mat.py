@@ -93,6 +93,8 @@ def _mat5_arrays(file: IO[bytes], path: Path) -> Iterator[Variable]:
     while place + 8 <= size:
         file.seek(place)
         kind, length = (int(n) for n in np.frombuffer(file.read(8), word))
+        if kind not in (_MATRIX, _COMPRESSED):  # zeros would be minutes of empty elements
+            raise PixmedError(f"{path}: holds an element of kind {kind} where variables are; save it again")
         content, packed = place + 8, kind == _COMPRESSED
         place += 8 + length
         if place > size:

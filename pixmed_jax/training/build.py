@@ -361,7 +361,7 @@ def _adamw(
     rate = optax.cosine_decay_schedule(learning_rate, decay_steps) if decay_steps else learning_rate
 
     def kernels(params: Any) -> Any:
-        return jax.tree.map(lambda x: x.ndim > 1, params)
+        return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)
 
     return optax.adamw(rate, b1, b2, weight_decay=weight_decay, mask=kernels)
 
