@@ -6,6 +6,8 @@ channels of an NHWC image is one, in this code and in Flax.
 """
 
 import os
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -22,13 +24,18 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 # Without its fusion emitters, and in one piece, XLA compiles such programs in half the time (BUILD_NOTES.md).
-os.environ["XLA_FLAGS"] = " ".join(
-    (
-        "--xla_cpu_use_fusion_emitters=false",
-        "--xla_cpu_parallel_codegen_split_count=1",
-        os.environ.get("XLA_FLAGS", ""),
-    )
-)
+# It ends a process that gives it a flag it does not know, and flags come and go (jaxlib 0.12 has lost the
+# first), so each is tried in another process.
+for flag in ("--xla_cpu_use_fusion_emitters=false", "--xla_cpu_parallel_codegen_split_count=1"):
+    given = os.environ.get("XLA_FLAGS", "")
+    if flag.split("=")[0] not in given:
+        tried = subprocess.run(
+            [sys.executable, "-c", "from jaxlib import xla_client; xla_client.CompileOptions()"],
+            env=os.environ | {"XLA_FLAGS": flag},
+            stderr=subprocess.DEVNULL,
+        )
+        if tried.returncode == 0:
+            os.environ["XLA_FLAGS"] = f"{flag} {given}".strip()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
