@@ -14,7 +14,8 @@ import numpy as np
 
 from pixmed_jax import inference, layouts
 from pixmed_jax import workdir as run_folder
-from pixmed_jax.data import edits, mask_files
+from pixmed_jax.data import arrays, edits, mask_files
+from pixmed_jax.data.faults import not_utf8, raise_all
 from pixmed_jax.data.plausible import surveyed
 from pixmed_jax.data.regions import MAPS, is_tumor, known_heads
 from pixmed_jax.data.slices import plane_values
@@ -209,9 +210,10 @@ def of_folder(folder: Path, label: str, generator: Painter) -> Conditions:
     tumors = [name for name in generator.classes if is_tumor(name)]
     if label and label not in tumors:
         raise OptionError(f"sample.label={label!r} is not one of {', '.join(tumors)}")
-    paths = sorted(filter(mask_files.is_mask, folder.iterdir()))
+    paths = [p for p in arrays.files_below(folder) if p.parent == folder and mask_files.is_mask(p)]
     if not paths:
         raise PixmedError(f"{folder}: holds no mask pictures or volumes ({', '.join(mask_files.SUFFIXES)})")
+    raise_all(folder, not_utf8(paths, folder))
     maps, files, suffixes = [], [], []
     faults: dict[str, list[str]] = {}  # {reason: files}
     for path in watched(paths, len(paths), "reading masks"):

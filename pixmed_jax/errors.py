@@ -5,6 +5,7 @@ exits with status 1, or with 2 where it is an option's value that is mistyped; a
 means a fault of ours.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -36,6 +37,13 @@ def one_of(option: str, value: Any, known: Iterable[Any], *, given: str = "") ->
         told = f"{option}={given!r}: {value!r}" if given else f"{option}={value!r}"
         names = [str(name) for name in known]
         raise OptionError(f"{told} is not one of {', '.join(names)}{nearest(str(value), names)}")
+
+
+def at_least(least: int, mode: str, **values: float) -> None:
+    """OptionError for options of a mode below `least`, or that are no numbers."""
+    for name, value in values.items():
+        if not least <= value < math.inf:
+            raise OptionError(f"{mode}.{name}={value}: give {least} or more")
 
 
 def listing(items: Sequence[str], limit: int = 20) -> str:

@@ -84,9 +84,7 @@ def prepare(
         folder.mkdir(parents=True, exist_ok=True)
         if fresh:
             for name in contents:
-                for file in (folder / name).rglob(".*.lock"):
-                    with run_folder.locked(file.with_name(file.name[1 : -len(".lock")])):
-                        pass  # nobody is at work on what is deleted here
+                run_folder.check_idle(folder / name)
                 shutil.rmtree(folder / name, ignore_errors=True)
         run_folder.write_json(folder / run_folder.CONFIG, config)
     except OSError as error:

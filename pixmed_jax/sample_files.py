@@ -29,7 +29,6 @@ the side of a pixel in mm, of the anatomy's slice, empty where its file does not
 
 import csv
 import io
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,7 +36,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from pixmed_jax import conditions, pictures
+from pixmed_jax import conditions, pictures, texts
 from pixmed_jax import workdir as run_folder
 from pixmed_jax.data import edits, intensity, nifti
 from pixmed_jax.data.regions import is_tumor
@@ -124,7 +123,7 @@ def check_same(
     if not (target / MANIFEST).exists():
         return
     try:
-        sheet = json.loads((target / f"{DATA_SHEET}.json").read_text(encoding="utf-8"))
+        sheet = texts.read_object(target / f"{DATA_SHEET}.json")
         theirs, made_by = dict(sheet["settings"]), sheet["generator"]["step"]
         with (target / MANIFEST).open(newline="", encoding="utf-8") as table:
             known = [row["source"] for row in csv.DictReader(table)] if sources is not None else None

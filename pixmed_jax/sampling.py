@@ -19,7 +19,7 @@ from pixmed_jax.data import arrays, copy_paste, edits
 from pixmed_jax.data.degrade import SCALES
 from pixmed_jax.data.synthetic import RECOMBINED, SAMPLED, TO_TRAIN_WITH, TRAINED_ON, not_for_training
 from pixmed_jax.enhancement import upscaler as upscalers
-from pixmed_jax.errors import OptionError, PixmedError, listing, one_of
+from pixmed_jax.errors import OptionError, PixmedError, at_least, listing, one_of
 from pixmed_jax.evaluation import data_sheet
 from pixmed_jax.progress import watched
 
@@ -211,9 +211,8 @@ def _check_values(number: int, seed: int, batch_size: int, format: str, upscale:
     one_of("sample.format", format, sample_files.FORMATS)
     if format == "nifti":
         arrays.library("nibabel")
-    for name, value, least in (("number", number, 0), ("seed", seed, 0), ("batch_size", batch_size, 1)):
-        if value < least:
-            raise OptionError(f"sample.{name}={value}: give {least} or more")
+    at_least(0, "sample", number=number, seed=seed)
+    at_least(1, "sample", batch_size=batch_size)
     one_of("sample.upscale", upscale, (1, *SCALES))
     if upscale == 1 and upscaler != "bicubic":
         raise OptionError(f"sample.upscaler={upscaler}: enlarges nothing by sample.upscale=1; give 2, 3 or 4")

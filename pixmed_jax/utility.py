@@ -26,7 +26,7 @@ from typing import Any
 from pixmed_jax import workdir as run_folder
 from pixmed_jax.data.sources import Dataset
 from pixmed_jax.defaults import HEADS, OFF, VIEW, merged
-from pixmed_jax.errors import OptionError, PixmedError, listing
+from pixmed_jax.errors import OptionError, PixmedError, at_least, listing
 from pixmed_jax.evaluation import utility as results
 from pixmed_jax.evaluation.arms import PASTED, Experiment
 from pixmed_jax.parts import Part, finish, prepare
@@ -100,9 +100,7 @@ def plan(
     shares = tuple(sorted(set(options["shares"])))
     if not shares or not all(0 < share <= 100 for share in shares):
         raise OptionError(f"utility.shares={tuple(options['shares'])}: give per cents above 0 and up to 100")
-    for name, least in (("seeds", 1), ("number", 1)):
-        if options[name] < least:
-            raise OptionError(f"utility.{name}={options[name]}: give {least} or more")
+    at_least(1, "utility", seeds=options["seeds"], number=options["number"])
     config = run_folder.read_config(workdir)
     condition, told = config["data"]["condition"], []
     chosen = dict(networks)

@@ -118,6 +118,14 @@ def _lock(file: Path, flag: str) -> tuple[int, bool]:
         os.close(descriptor)  # its last holder has just deleted it
 
 
+def check_idle(folder: Path) -> None:
+    """Refuse to delete a folder that somebody works in; whoever trains there is asked for by its own lock."""
+    for file in sorted(folder.rglob(".*.lock")):
+        if file != folder / ".training.lock":
+            with locked(file.with_name(file.name[1 : -len(".lock")])):
+                pass
+
+
 def alone(name: str) -> Callable[[Callable[..., T]], Callable[..., T]]:
     """For a stage (workdir, ...): it holds the lock `name` of its workdir."""
 
@@ -315,6 +323,7 @@ def _results(workdir: Path) -> list[str]:
 
 def _clear(workdir: Path) -> None:
     """Delete what a run writes, and nothing else."""
+    check_idle(workdir)
     for path in (workdir / name for name in _results(workdir)):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)

@@ -230,6 +230,7 @@ def test_every_setting_with_a_range_is_one_of_some_preset():
         ("segmenter", "optimizer.weight_decay", -1.0, "0 or more"),
         ("segmenter", "optimizer.decay_steps", -1, "0 or more"),
         ("segmenter", "seed", 2**63, f"0 to {2**63 - 1:g}"),
+        ("segmenter", "train.batch_size", 2**16 + 1, "1 to 65536"),
         ("segmenter", "data.size", 8193, "1 to 8192"),
         ("ghost", "model.generator.cheap_kernel", 0, "1 or more"),
         ("ghost_spade", "model.generator.most", 0, "1 or more"),

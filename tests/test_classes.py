@@ -55,6 +55,12 @@ def test_the_sets_own_split(root):
     assert moved <= {"Training/glioma/new.png"}
 
 
+def test_files_deeper_than_a_class_are_none_of_it(root):
+    files = classes.source(root).files
+    put(root / "Testing" / "glioma" / "originals" / "g00.png")
+    assert classes.source(root).files == files
+
+
 def test_hidden_folders_and_files_are_no_class(root):
     files = classes.source(root).files
     put(root / "Training" / ".ipynb_checkpoints" / "g00-checkpoint.png")
@@ -144,7 +150,8 @@ def test_tinted_pictures_are_one_kind_with_the_others_where_grey_is_asked_for(tm
 
 def test_a_name_that_is_no_utf_8(root):
     put(root / "Training" / "glioma" / "m\udce9.png", 7)
-    assert "Training/glioma/m\udce9.png" in classes.source(root).files
+    with pytest.raises(PixmedError, match=r"1 file names are not UTF-8 \(Training/glioma/m\\xe9\.png\), ren"):
+        classes.source(root)
 
 
 def test_a_validation_folder_without_a_test_folder_is_not_shuffled_in(root):

@@ -1,5 +1,6 @@
 """Folders of pairs: the index, every planted fault, and the meaning of mask values."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from PIL import Image
 from pixmed_jax.data import folder, tables
 from pixmed_jax.data.splits import split
 from pixmed_jax.data.survey import survey
+from pixmed_jax.enhancement import files
 from pixmed_jax.errors import PixmedError
 
 REAL = Path(__file__).parents[2] / "shared" / "data" / "brain-tumor-segmentation-256"
@@ -160,6 +162,19 @@ def test_suffixes_subfolders_and_hidden_files(tmp_path):
     source = folder.source(tmp_path)
     assert source.files == ("x/a.PNG", "y/a.bmp")
     np.testing.assert_array_equal(source.read(0)[0], image())
+
+
+def test_names_that_are_not_utf8(tmp_path):
+    """As of archives that were packed on another system; those of hidden files are nobody's business."""
+    put(tmp_path / "images" / "a.png", image())
+    put(tmp_path / "masks" / "a.png", mask())
+    (tmp_path / "images" / os.fsdecode(b"._\xe9.png")).touch()
+    assert folder.source(tmp_path).files == ("a.png",)
+    put(tmp_path / "images" / os.fsdecode(b"caf\xe9.png"), image())
+    told = r": 1 file names are not UTF-8 \(caf\\xe9\.png\), rename them"
+    for read in (folder.source, lambda root: files.Folder(root / "images", "full", "--input")):
+        with pytest.raises(PixmedError, match=told):
+            read(tmp_path)
 
 
 def test_indexing_decodes_no_pixel(root):

@@ -121,6 +121,7 @@ def test_generated_slices_of_a_folder(study, tmp_path, capsys):
 def test_what_cannot_be_prepared(study, tmp_path):
     for words, options in (
         (r"reader\.number=8: give 10 to 1000", {"number": 8}),
+        (r"reader\.seed=-1: give 0 or more", {"seed": -1}),
         (r"reader\.split=train\+test: these patients were trained on", {"split": "train+test"}),
     ):
         with pytest.raises(PixmedError, match=words):

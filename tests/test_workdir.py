@@ -86,6 +86,18 @@ def test_fresh_deletes_what_a_run_wrote_and_nothing_else(tmp_path):
     assert workdir.read_config(folder)["seed"] == 1
 
 
+def test_fresh_waits_for_those_who_work_there(tmp_path):
+    """A sampling, or a part of a utility experiment; a training asks for its own lock first and holds it."""
+    folder = trained(tmp_path / "run")
+    for place in (folder / "samples", folder / "utility" / "generators" / "0"):
+        with workdir.locked(place), pytest.raises(workdir.InUseError, match="in use by process"):
+            prepare(folder, fresh=True)
+        assert (folder / "checkpoints" / "1").exists()
+    with workdir.locked(folder / "training"):
+        prepare(folder, fresh=True)
+    assert sorted(p.name for p in folder.iterdir()) == ["config.json", "env.json"]
+
+
 @pytest.mark.parametrize("name", ["checkpoints", "metrics.jsonl", "samples"])
 def test_results_without_a_config_are_not_touched(tmp_path, name):
     """Not by --fresh either: a folder of somebody's own may have a `samples` too."""

@@ -8,7 +8,9 @@ Errors: PixmedError in one line that names the file and never what is in it: hea
 """
 
 import importlib
+import io
 import math
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +26,7 @@ MAX_BYTES = 2**29  # of one array, decoded: 512 x 512 x 1,000 voxels of 16 bits 
 MAX_FILE = 2**30
 _BLOCK = 2**20
 DEFLATE = 1032  # bytes that one byte can unpack to, at most
+MAX_DIRECTORY = 2**20  # bytes of a zip's, some 10,000 files
 AS_STORED = np.diag([-1.0, -1, 1, 1])  # first axis: columns, to the patient's left; then rows, to behind
 
 
@@ -60,6 +63,11 @@ class Array(NamedTuple):
 def hidden(path: Path, root: Path) -> bool:
     """Whether a file below `root` is none of the user's data: "._NAME" of macOS, .ipynb_checkpoints/NAME."""
     return any(part.startswith(".") for part in path.relative_to(root).parts)
+
+
+def files_below(root: Path) -> list[Path]:
+    """The user's files in a folder and all of its folders, sorted."""
+    return sorted(path for path in root.rglob("*") if not path.is_dir() and not hidden(path, root))
 
 
 def suffix(path: Path) -> str:
@@ -114,6 +122,28 @@ def _guarded_read(path: Path, array: Array) -> np.ndarray:
                 "export it again"
             )
         return values
+
+
+@contextmanager
+def zipped(path: Path) -> Iterator[zipfile.ZipFile]:
+    """A zip file to read from; PixmedError where its directory, read whole, would fill the memory."""
+    with _Directory(io.FileIO(path)) as file, zipfile.ZipFile(file) as archive:
+        file.most = -1
+        yield archive
+
+
+class _Directory(io.BufferedReader):
+    """A file of which no more than `most` bytes are read at a time; any number where that is below 0.
+
+    `zipfile` asks for a directory at once, by one of several lengths that the file may state.
+    """
+
+    most = MAX_DIRECTORY
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is not None and size > self.most >= 0:
+            raise PixmedError(f"{self.name}: lists over {self.most} bytes of files; cut it into smaller ones")
+        return super().read(size)
 
 
 def by(shape: Sequence[int]) -> str:

@@ -15,7 +15,6 @@ import io
 import json
 import re
 import shutil
-import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -130,7 +129,7 @@ def _folds(path: Path) -> np.ndarray:
 def _records(archives: list[Path]) -> Iterator[tuple[int, dict[str, Any]]]:
     """(number, record) of every .mat in the zip files."""
     for path in archives:
-        with arrays.guarded(path), zipfile.ZipFile(path) as archive:
+        with arrays.guarded(path), arrays.zipped(path) as archive:
             for member in archive.infolist():
                 found = _MEMBER.fullmatch(member.filename)
                 if found is None:

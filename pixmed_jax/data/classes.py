@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from pixmed_jax.data import arrays, decode, intensity
+from pixmed_jax.data.faults import not_utf8, raise_all
 from pixmed_jax.data.intensity import Limits
 from pixmed_jax.data.slices import Source
 from pixmed_jax.errors import PixmedError, listing
@@ -48,8 +49,8 @@ def source(directory: str | Path, *, rule: str = "auto", grey: bool = False) -> 
         )
     paths, labels, given = [], [], []
     for folder in splits or {root: ""}:
-        for path in sorted(folder.glob("*/*")):
-            if path.suffix.lower() in decode.SUFFIXES and not arrays.hidden(path, root):
+        for path in arrays.files_below(folder):
+            if path.suffix.lower() in decode.SUFFIXES and path.parent.parent == folder:
                 paths.append(path)
                 labels.append(path.parent.name)
                 given.append(splits.get(folder, ""))
@@ -59,6 +60,7 @@ def source(directory: str | Path, *, rule: str = "auto", grey: bool = False) -> 
         raise PixmedError(
             f"{root}: images of {len(set(labels))} classes; set data.dir to a folder with one folder for each"
         )
+    raise_all(root, not_utf8(paths, root))
     reader = _Reader(paths, parsed, grey)
     broken = []
     for path in paths:

@@ -3,6 +3,7 @@
 Errors: PixmedError.
 """
 
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -29,6 +30,14 @@ class Fault(NamedTuple):
 def raise_all(where: Path, faults: Sequence[Fault], limit: int = NAMED) -> None:
     if faults:
         raise PixmedError(f"{where}: " + "; ".join(fault.told(limit) for fault in faults))
+
+
+def not_utf8(files: Iterable[Path], root: Path) -> list[Fault]:
+    """Of names that no table and no report could repeat, as archives of other systems leave them."""
+    names = [os.fsencode(path.relative_to(root)) for path in files]
+    told = [name.decode(errors="backslashreplace") for name in names]
+    broken = [text for text, name in zip(told, names, strict=True) if text.encode() != name]
+    return named("file names are not UTF-8", broken, "rename them")
 
 
 def named(what: str, names: Iterable[str], remedy: str) -> list[Fault]:

@@ -19,8 +19,7 @@ SUFFIXES = tuple(sorted(decode.SUFFIXES | volumes.SUFFIXES))
 
 def is_mask(path: Path) -> bool:
     """Whether `slices` is meant for a file, by its name."""
-    known = path.suffix.lower() in decode.SUFFIXES or volumes.is_volume(path)
-    return known and not arrays.hidden(path, path.parent)
+    return path.suffix.lower() in decode.SUFFIXES or volumes.is_volume(path)
 
 
 def slices(path: Path, axis: str, tumors: int) -> list[tuple[str, str, np.ndarray]]:

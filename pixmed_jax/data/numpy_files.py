@@ -10,6 +10,7 @@ from typing import IO
 
 import numpy as np
 
+from pixmed_jax.data import arrays
 from pixmed_jax.data.arrays import DEFLATE, MAX_BYTES, Array, check, check_holds, choose, exactly, plain
 from pixmed_jax.errors import PixmedError
 
@@ -39,7 +40,7 @@ def read_npy(path: Path, wanted: str) -> Array:
 
 
 def read_npz(path: Path, wanted: str) -> Array:
-    with zipfile.ZipFile(path) as archive:
+    with arrays.zipped(path) as archive:
         members = {i.filename.removesuffix(".npy"): i for i in archive.infolist()}
         info = members[choose(path, wanted, list(members))]
         if info.file_size > MAX_BYTES + 2**14 or info.compress_type not in (0, zipfile.ZIP_DEFLATED):
@@ -53,7 +54,7 @@ def read_npz(path: Path, wanted: str) -> Array:
     check_holds(str(path), min(info.file_size, info.compress_size * DEFLATE) - length, shape, dtype)
 
     def read() -> np.ndarray:
-        with zipfile.ZipFile(path) as archive, archive.open(info) as stream:
+        with arrays.zipped(path) as archive, archive.open(info) as stream:
             stream.read(length)
             flat = exactly(stream, shape, dtype, str(path))
         return flat.reshape(shape, order="F" if fortran else "C")

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from pixmed_jax.data import arrays, decode, dicom, volumes
 from pixmed_jax.data import masks as encodings
-from pixmed_jax.data.faults import Fault, named
+from pixmed_jax.data.faults import Fault, named, not_utf8
 from pixmed_jax.errors import PixmedError, listing
 from pixmed_jax.progress import watched
 
@@ -61,9 +61,8 @@ def scan(folder: Path, key: str) -> tuple[dict[str, Paths], list[Fault]]:
         return {}, [Fault(f"no folder {folder.name}", [], f"set {key}")]
     paths: dict[str, Paths] = {}
     twice, others = [], set()
-    for path in sorted(folder.rglob("*")):
-        if arrays.hidden(path, folder) or path.is_dir():
-            continue
+    files = arrays.files_below(folder)
+    for path in files:
         name = path.relative_to(folder).as_posix()
         suffix = arrays.suffix(path)
         if suffix not in decode.SUFFIXES and not volumes.is_volume(path):
@@ -72,7 +71,8 @@ def scan(folder: Path, key: str) -> tuple[dict[str, Paths], list[Fault]]:
             twice.append(f"{folder.name}/{name}")
         else:
             paths[stem] = (path,)
-    faults = named("files share their stem with another", twice, "keep one of each")
+    faults = not_utf8(files, folder)
+    faults += named("files share their stem with another", twice, "keep one of each")
     if not paths:
         seen = f" but files of {listing(sorted(others))}" if others else ""
         faults.append(Fault(f"no {FORMATS} files in {folder.name}{seen}", [], f"set {key}"))

@@ -4,6 +4,7 @@ Slices are uint8 or uint16 until they are inside the jitted step, which gathers,
 condition. Module training.feed says what is given to a step: all slices and row numbers, or a batch's slices.
 """
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import jax
@@ -52,10 +53,18 @@ def batch_rows(seed: int, step: int, batch_size: int, count: int) -> np.ndarray:
     positions = np.arange(step * batch_size, (step + 1) * batch_size)
     rows = np.empty(batch_size, np.int32)
     for epoch in np.unique(positions // count):
-        order = np.random.default_rng([seed, int(epoch)]).permutation(count)
+        order = _order(seed, int(epoch), count)
         here = positions // count == epoch
         rows[here] = order[positions[here] % count]
     return rows
+
+
+@lru_cache(maxsize=4)
+def _order(seed: int, epoch: int, count: int) -> np.ndarray:
+    """Kept, as every step of an epoch asks for it: drawing 100,000 anew takes milliseconds."""
+    order = np.random.default_rng([seed, epoch]).permutation(count)
+    order.flags.writeable = False
+    return order
 
 
 def to_float(images: jax.Array) -> jax.Array:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from pixmed_jax.data import arrays, decode, folder, pairs, tables, volumes
 from pixmed_jax.data.classes import SPLIT_FOLDERS
-from pixmed_jax.data.faults import Fault
+from pixmed_jax.data.faults import Fault, not_utf8
 from pixmed_jax.data.pairs import Item
 from pixmed_jax.data.survey_records import Record
 from pixmed_jax.errors import PixmedError, listing
@@ -98,9 +98,9 @@ def index_pairs(index: Index, images: str, masks: str) -> tuple[str, ...]:
 
 def index_classes(index: Index) -> None:
     root, others = index.root, Counter[str]()
-    for path in sorted(root.rglob("*")):
-        if arrays.hidden(path, root) or path.is_dir():
-            continue
+    files = arrays.files_below(root)
+    index.faults.extend(not_utf8(files, root))
+    for path in files:
         if path.suffix.lower() not in decode.SUFFIXES and not volumes.is_volume(path):
             others[path.suffix or path.name] += 1
             continue

@@ -3,7 +3,6 @@
 Errors: PixmedError.
 """
 
-import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -20,7 +19,7 @@ from pixmed_jax.enhancement.baselines import BASELINES
 from pixmed_jax.enhancement.method import Degrade, Method, Output
 from pixmed_jax.enhancement.methods import lime_method
 from pixmed_jax.enhancement.tiles import tiled
-from pixmed_jax.errors import OptionError, PixmedError, one_of
+from pixmed_jax.errors import OptionError, PixmedError, at_least, one_of
 
 METHODS = ("lime", "zero_dce", *BASELINES)
 
@@ -71,10 +70,7 @@ def enhance(
     one_of("enhance.method", method, METHODS)
     one_of("enhance.solver", solver, lime.SOLVERS)
     one_of("enhance.strategy", strategy, lime.STRATEGIES)
-    least = {"gamma": gamma, "strength": strength, "alpha": alpha, "clip_limit": clip_limit, "seed": seed}
-    for name, value in least.items():
-        if not 0 <= value < math.inf:
-            raise OptionError(f"enhance.{name}={value}: give 0 or more")
+    at_least(0, "enhance", gamma=gamma, strength=strength, alpha=alpha, clip_limit=clip_limit, seed=seed)
     if not 0 < darkest <= brightest <= 1 or not 0 <= noise <= 1:
         raise OptionError(
             f"enhance.darkest={darkest}, brightest={brightest}, noise={noise}: give shares of the grey "

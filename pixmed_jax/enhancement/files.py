@@ -21,6 +21,7 @@ import numpy as np
 from PIL import Image
 
 from pixmed_jax.data import arrays, decode, intensity, nifti, pairs, volumes
+from pixmed_jax.data.faults import not_utf8, raise_all
 from pixmed_jax.data.pairs import Item
 from pixmed_jax.data.reader import Reader
 from pixmed_jax.errors import PixmedError, listing
@@ -39,12 +40,13 @@ class Folder:
     def __init__(self, root: Path, rule: str, key: str):
         if not root.is_dir():
             raise PixmedError(f"{key}={root}: no such folder")
-        found = sorted(p for p in root.rglob("*") if not p.is_dir() and not arrays.hidden(p, root))
+        found = arrays.files_below(root)
         paths = [p for p in found if arrays.suffix(p) in decode.SUFFIXES or volumes.is_volume(p)]
         if not paths:
             seen = sorted({p.suffix or p.name for p in found})
             told = f"files of {listing(seen)}" if seen else "nothing"
             raise PixmedError(f"{key}={root}: holds {told} and no {pairs.FORMATS} files")
+        raise_all(root, not_utf8(paths, root))
         self.root = root
         self.others = [p.relative_to(root).as_posix() for p in sorted({*found} - {*paths})]
         self.items = [_item(root, path) for path in watched(paths, len(paths), "reading headers")]

@@ -13,7 +13,6 @@ place of an earlier one only if this stage wrote all that is there, from the sam
 Errors: PixmedError if nothing can be done.
 """
 
-import json
 import sys
 import time
 import zlib
@@ -23,6 +22,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from pixmed_jax import texts
 from pixmed_jax import workdir as run_folder
 from pixmed_jax.data import intensity as intensities
 from pixmed_jax.data.pairs import slice_name
@@ -260,7 +260,7 @@ def _is_ours(target: Path) -> bool:
         return False
     there = {p.relative_to(target).as_posix() for p in target.rglob("*") if not p.is_dir()}
     try:
-        files = json.loads((target / SETTINGS).read_text(encoding="utf-8"))["files"] if there else {}
+        files = texts.read_object(target / SETTINGS)["files"] if there else {}
         return there <= {SETTINGS, SCORES, REPORT} | {file["output"] for file in files.values()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
@@ -270,7 +270,7 @@ def _check_same(target: Path, stage: str, source: str, options: Mapping[str, Any
     """PixmedError, if `target` holds what was made of another input or with other options."""
     if not (target / SETTINGS).exists():
         return
-    about = json.loads((target / SETTINGS).read_text(encoding="utf-8"))  # which `_is_ours` has read
+    about = texts.read_object(target / SETTINGS)  # which `_is_ours` has read
     try:
         theirs = _flags(about["stage"], about["input"], about["options"])
     except (KeyError, AttributeError):

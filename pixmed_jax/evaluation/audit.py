@@ -21,7 +21,7 @@ from PIL import Image
 from pixmed_jax import charts, inference, pages, pictures
 from pixmed_jax import config as configs
 from pixmed_jax import workdir as run_folder
-from pixmed_jax.errors import OptionError, one_of
+from pixmed_jax.errors import at_least, one_of
 from pixmed_jax.evaluation import cards, entries, facts, layouts, pairs, verdict
 from pixmed_jax.evaluation.evaluate import grey_floats
 from pixmed_jax.metrics.diversity import even_rows, spread_rows
@@ -48,8 +48,8 @@ def audit(
     sampled folder to judge beside.
     """
     one_of("audit.split", split, SPLITS)
-    if number < 1:
-        raise OptionError(f"audit.number={number}: give 1 or more")
+    at_least(1, "audit", number=number)
+    at_least(0, "audit", seed=seed)
     config = run_folder.read_config(workdir)
     generator = inference.load(workdir, step)
     dataset = facts.open_data(workdir, config, split)

@@ -17,7 +17,7 @@ from pixmed_jax import workdir as run_folder
 from pixmed_jax.data.pipeline import Arrays
 from pixmed_jax.data.regions import known_heads
 from pixmed_jax.data.slices import Slices
-from pixmed_jax.errors import OptionError, PixmedError, one_of
+from pixmed_jax.errors import PixmedError, at_least, one_of
 from pixmed_jax.evaluation import (
     cards,
     cost,
@@ -55,8 +55,7 @@ def evaluate(
     features, lpips: the networks of KID and its kin, and of LPIPS. weights: where published ones have theirs.
     """
     one_of("evaluate.features", features, FEATURES)
-    if seed < 0:
-        raise OptionError(f"evaluate.seed={seed}: give 0 or more")
+    at_least(0, "evaluate", seed=seed)
     config = run_folder.read_config(workdir)
     if restores(config):
         if features != "encoder":

@@ -39,7 +39,7 @@ from pixmed_jax import config as configs
 from pixmed_jax import workdir as run_folder
 from pixmed_jax.data import arrays, decode, tables
 from pixmed_jax.data.sources import Dataset
-from pixmed_jax.errors import OptionError, PixmedError, listing
+from pixmed_jax.errors import OptionError, PixmedError, at_least, listing
 from pixmed_jax.evaluation import cards, entries, facts, pairs, verdict
 from pixmed_jax.evaluation.evaluate import grey_floats
 from pixmed_jax.metrics import bootstrap, clustered
@@ -72,6 +72,7 @@ def prepare(
     """
     if not _LEAST <= number <= _MOST:
         raise OptionError(f"reader.number={number}: give {_LEAST} to {_MOST}")
+    at_least(0, "reader", seed=seed)
     if "train" in split.split("+"):
         raise OptionError(f"reader.split={split}: these patients were trained on; give test, val or val+test")
     # Answers may have been put beside the page: hours of people's time, which nobody can make again.

@@ -267,7 +267,7 @@ def _check_window(size: int) -> None:
 _RANGES: dict[str, tuple[float, ...]] = {
     **dict.fromkeys(("seed", "data.split.seed", "data.split.keep_seed"), (0, 2 ** 63 - 1)),
     "data.size": (1, 8192),
-    "train.batch_size": (1, math.inf),
+    "train.batch_size": (1, 2**16),
     "train.accumulate": (1, math.inf),
     "train.max_skipped": (1, math.inf),
     "train.ema_decay": (0, 1, True),

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from pixmed_jax import config as configs
-from pixmed_jax import inference
+from pixmed_jax import inference, memory
 from pixmed_jax.data.augment_settings import briefly
 from pixmed_jax.data.pipeline import batch_rows
 from pixmed_jax.data.slices import Source
@@ -35,8 +35,9 @@ def dry_run(config: dict[str, Any], workdir: Path) -> int:
     print(f"every slice was read: {len(dataset.source.files)} can be used{left_out}")
 
     batch_size, train = config["train"]["batch_size"], dataset.rows["train"]
-    rows = train[np.unique(batch_rows(config["seed"], 0, batch_size, len(train)))]
-    arrays, _ = dataset.load(rows, dataset.load_size)
+    with memory.told(batch_size, dataset.load_size, "lower train.batch_size or data.size"):
+        rows = train[np.unique(batch_rows(config["seed"], 0, batch_size, len(train)))]
+        arrays, _ = dataset.load(rows, dataset.load_size)
     images, maps = np.asarray(arrays.images), np.asarray(arrays.maps)
     print(
         f"first batch: images {list(images.shape)} {images.dtype} from {images.min()} to {images.max()}, "
