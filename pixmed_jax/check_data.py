@@ -14,8 +14,6 @@ second folder are not reported; check it for itself.
 The output appears whole or not at all. Errors: PixmedError if a folder has nothing that can be read.
 """
 
-import csv
-import io
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -28,6 +26,7 @@ from pixmed_jax.data.duplicates import Copy
 from pixmed_jax.data.survey import NO_LABELS, survey
 from pixmed_jax.data.survey_masks import label_by_masks
 from pixmed_jax.data.survey_records import Record, Survey
+from pixmed_jax.texts import csv_table
 
 FILE_COLUMNS = (
     "file", "mask", "split", "label", "patient", "height", "width", "kind", "minimum", "maximum", "mean",
@@ -73,9 +72,7 @@ def check_data(
 
     with run_folder.replaced(target) as draft:
         for name, rows in tables.items():
-            text = io.StringIO(newline="")
-            csv.writer(text, lineterminator="\n").writerows(rows)
-            _write(draft / name, text.getvalue())
+            _write(draft / name, csv_table(rows))
         _write(draft / "report.html", page)
     return "\n".join(_summary(found, second, within, between, target, meaning))
 

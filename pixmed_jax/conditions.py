@@ -22,6 +22,7 @@ from pixmed_jax.data.slices import plane_values
 from pixmed_jax.data.sources import Dataset
 from pixmed_jax.data.synthetic import RECONSTRUCTION, SAMPLED
 from pixmed_jax.data.tissues import Survey, survey
+from pixmed_jax.data.values import floats
 from pixmed_jax.errors import OptionError, PixmedError, listing, one_of
 from pixmed_jax.evaluation.facts import check_unseen
 from pixmed_jax.progress import watched
@@ -131,7 +132,7 @@ def of_split(workdir: Path, split: str, generator: Painter) -> Conditions:
         return edits.take_apart(maps[i], tumors, where, planes[i])
 
     def image(i: int) -> np.ndarray:
-        return slices.images[i] / np.float32(np.iinfo(slices.images.dtype).max)
+        return floats(slices.images[i])
 
     counted = dataset.source.counted and dataset.class_channels
     return Conditions(

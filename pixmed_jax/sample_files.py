@@ -28,7 +28,6 @@ the side of a pixel in mm, of the anatomy's slice, empty where its file does not
 """
 
 import csv
-import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -69,9 +68,7 @@ def make_folders(folder: Path, generator: conditions.Painter) -> None:
 
 
 def write_manifest(folder: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    table = io.StringIO(newline="")
-    csv.writer(table, lineterminator="\n").writerows([columns, *rows])
-    run_folder.write_text(folder / MANIFEST, table.getvalue())
+    run_folder.write_text(folder / MANIFEST, texts.csv_table([columns, *rows]))
 
 
 def told(drawn: edits.Edited, given: conditions.Conditions) -> tuple[str, ...]:

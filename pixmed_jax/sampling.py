@@ -15,12 +15,13 @@ from pixmed_jax import conditions, inference, layouts, sample_files
 from pixmed_jax import config as configs
 from pixmed_jax import workdir as run_folder
 from pixmed_jax.command_line import program
-from pixmed_jax.data import arrays, copy_paste, edits
+from pixmed_jax.data import copy_paste, edits
 from pixmed_jax.data.degrade import SCALES
 from pixmed_jax.data.synthetic import RECOMBINED, SAMPLED, TO_TRAIN_WITH, TRAINED_ON, not_for_training
 from pixmed_jax.enhancement import upscaler as upscalers
 from pixmed_jax.errors import OptionError, PixmedError, at_least, listing, one_of
 from pixmed_jax.evaluation import data_sheet
+from pixmed_jax.extras import library
 from pixmed_jax.progress import watched
 
 PAINTERS = ("network", "copy_paste")
@@ -210,7 +211,7 @@ def _check_values(number: int, seed: int, batch_size: int, format: str, upscale:
     """OptionError for what no model could do."""
     one_of("sample.format", format, sample_files.FORMATS)
     if format == "nifti":
-        arrays.library("nibabel")
+        library("nibabel", "medical")
     at_least(0, "sample", number=number, seed=seed)
     at_least(1, "sample", batch_size=batch_size)
     one_of("sample.upscale", upscale, (1, *SCALES))

@@ -1,11 +1,14 @@
-"""Texts that are read back: of regular files alone, up to a size, and JSON that may be cut short.
+"""Tables as text, and texts that are read back: of regular files, up to a size, JSON that may be cut short.
 
 A folder that came from elsewhere may hold a link to a device or a pipe, whose size says 0 and whose end never
 comes. Errors: FileNotFoundError where there is none, ValueError for whatever else is wrong.
 """
 
+import csv
+import io
 import json
 import stat
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +57,13 @@ def found_objects(path: Path, most: int) -> list[dict[str, Any]]:
         except ValueError:
             continue
     return objects
+
+
+def csv_table(rows: Iterable[Iterable[Any]]) -> str:
+    """Lines of a CSV file; line ends are those of Unix wherever it is written."""
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
 
 
 def _object(text: str) -> dict[str, Any]:

@@ -10,11 +10,12 @@ from browser import chromium
 from PIL import Image
 from skimage import color, exposure
 
+from pixmed_jax import extras
 from pixmed_jax.data import phantom
 from pixmed_jax.data.degrade import darkened
 from pixmed_jax.data.slices import Source
 from pixmed_jax.data.sources import open_dataset
-from pixmed_jax.enhancement import baselines, optional
+from pixmed_jax.enhancement import baselines
 from pixmed_jax.enhancement.enhance import enhance
 from pixmed_jax.enhancement.methods import prepared
 from pixmed_jax.errors import PixmedError
@@ -66,7 +67,7 @@ def test_flat_and_tiny_pictures_come_out_finite(name, shape):
 
 def test_a_missing_library_is_one_line(monkeypatch):
     monkeypatch.setattr(
-        optional.importlib, "import_module", lambda name: (_ for _ in ()).throw(ImportError(name))
+        extras.importlib, "import_module", lambda name: (_ for _ in ()).throw(ImportError(name))
     )
     with pytest.raises(PixmedError, match=r'pip install "pixmed-jax\[enhance\]"'):
         baselines.clahe()

@@ -7,14 +7,13 @@ Layout: an `Array` has the axes of its file. Values in the file's own units are 
 Errors: PixmedError in one line that names the file and never what is in it: headers hold names of patients.
 """
 
-import importlib
 import io
 import math
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
 
@@ -74,14 +73,6 @@ def suffix(path: Path) -> str:
     """In lower case; ".nii.gz" as a whole."""
     name = path.name.lower()
     return ".nii.gz" if name.endswith(".nii.gz") else path.suffix.lower()
-
-
-def library(name: str) -> Any:
-    """A module of the extra "medical"."""
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise PixmedError(f'{name} is not installed; pip install "pixmed-jax[medical]"') from error
 
 
 @contextmanager

@@ -27,6 +27,7 @@ from pixmed_jax.data import arrays, download, intensity, mat
 from pixmed_jax.data.phantom_builder import dataset_info, quiet
 from pixmed_jax.data.slices import Source
 from pixmed_jax.errors import PixmedError, listing
+from pixmed_jax.extras import library
 from pixmed_jax.progress import watched
 
 LABEL_NAMES = ("meningioma", "glioma", "pituitary")  # 1, 2, 3 in the files
@@ -121,7 +122,7 @@ def _folds(path: Path) -> np.ndarray:
     """The authors' fold of each slice, from 1; `cvind` of a MATLAB file of either kind."""
     with arrays.guarded(path):
         if path.read_bytes()[:10] == b"MATLAB 7.3":
-            with arrays.library("h5py").File(path, "r") as file:
+            with library("h5py", "medical").File(path, "r") as file:
                 return mat.read_hdf5(file["cvind"], str(path)).ravel().astype(np.int32)
         return scipy.io.loadmat(path, variable_names=["cvind"])["cvind"].ravel().astype(np.int32)
 
@@ -141,7 +142,7 @@ def _records(archives: list[Path]) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _record(content: bytes, name: str) -> dict[str, Any]:
-    with arrays.library("h5py").File(io.BytesIO(content), "r") as file:
+    with library("h5py", "medical").File(io.BytesIO(content), "r") as file:
         values = {}
         for key in ("image", "label", "PID", "tumorBorder", "tumorMask"):
             mat.check_own(file, "cjdata", name)

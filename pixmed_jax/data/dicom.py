@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from pixmed_jax.data.arrays import AS_STORED, Array, check, guarded, library, opened
+from pixmed_jax.data.arrays import AS_STORED, Array, check, guarded, opened
 from pixmed_jax.data.intensity import Limits
 from pixmed_jax.errors import PixmedError
+from pixmed_jax.extras import library
 
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 _HEADER = (
@@ -27,7 +28,7 @@ _HEADER = (
 
 def _dicom_data(path: Path, *, pixels: bool) -> Any:
     """The dataset of a file, with the elements that count alone, or with its pixels too."""
-    pydicom = library("pydicom")
+    pydicom = library("pydicom", "medical")
     logging.getLogger("pydicom").setLevel(logging.ERROR)
     pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE  # its warnings quote values
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
@@ -79,7 +80,7 @@ def read_dicom(path: Path, wanted: str) -> Array:
         if "PixelData" not in whole:
             raise PixmedError(f"{path}: holds no pixels; export it again")
         syntax = whole.file_meta.TransferSyntaxUID
-        if not library("pydicom.pixels").get_decoder(syntax).is_available:
+        if not library("pydicom.pixels", "medical").get_decoder(syntax).is_available:
             raise PixmedError(
                 f"{path}: is packed as {syntax.name}, for which there is no decoder here; "
                 "export it uncompressed (gdcmconv --raw, dcmdjpeg)"

@@ -11,8 +11,9 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
-from pixmed_jax.data.arrays import Array, by, check, choose, library, plain, squeezed, starts
+from pixmed_jax.data.arrays import Array, by, check, choose, plain, squeezed, starts
 from pixmed_jax.errors import PixmedError
+from pixmed_jax.extras import library
 
 _MATLAB = {6: "f8", 7: "f4", 8: "i1", 9: "u1", 10: "i2", 11: "u2", 12: "i4", 13: "u4", 14: "i8", 15: "u8"}
 _MATRIX, _COMPRESSED = 14, 15
@@ -145,7 +146,7 @@ def _mat5_header(start: bytes, length: int, word: np.dtype, path: Path) -> Varia
 
 
 def _hdf5(path: Path, wanted: str) -> Array:
-    h5py = library("h5py")
+    h5py = library("h5py", "medical")
     with h5py.File(path, "r") as file:
         for name in file:
             check_own(file, name, path)
@@ -162,7 +163,7 @@ def _hdf5(path: Path, wanted: str) -> Array:
 
 def check_own(group: Any, name: str, where: Path | str) -> None:
     """Refuse a member of an HDF5 group that leads elsewhere, into another file perhaps."""
-    if not isinstance(group.get(name, getlink=True), library("h5py").HardLink):
+    if not isinstance(group.get(name, getlink=True), library("h5py", "medical").HardLink):
         raise PixmedError(
             f"{where}: a variable is missing or a link to somewhere else; save the array itself"
         )

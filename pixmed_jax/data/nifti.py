@@ -17,18 +17,18 @@ from pixmed_jax.data.arrays import (
     check,
     check_holds,
     exactly,
-    library,
     squeezed,
     suffix,
 )
 from pixmed_jax.data.intensity import TOP, Limits, type_range
 from pixmed_jax.errors import PixmedError
+from pixmed_jax.extras import library
 
 _MAX_GAP = 2**20  # between header and voxels of a NIfTI file
 
 
 def read_nifti(path: Path, wanted: str) -> Array:
-    nibabel = library("nibabel")
+    nibabel = library("nibabel", "medical")
     packed = suffix(path) == ".nii.gz"
 
     def stream() -> IO[bytes]:
@@ -86,7 +86,7 @@ def volume_bytes(values: np.ndarray, affine: np.ndarray, limits: Limits = (0.0, 
     their values. Limits of a file that was stored inverted, high before low, give its pictures as they are
     shown: NIfTI has nothing that would say inverted.
     """
-    image = library("nibabel").Nifti1Image(values, affine)
+    image = library("nibabel", "medical").Nifti1Image(values, affine)
     if values.dtype == np.uint16:
         low, high = sorted(limits)
         image.header.set_slope_inter((high - low) / TOP, low)

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from pixmed_jax.data import synthetic, tables
+from pixmed_jax.data.values import unit
 from pixmed_jax.errors import PixmedError
 from pixmed_jax.progress import watched
 
@@ -58,8 +59,7 @@ class Samples:
     def __getitem__(self, row: int) -> dict[str, Any]:
         row = range(len(self))[row]  # IndexError behind the last one ends a for loop
         stored, mask = self._source.read(row)
-        image = stored.astype(np.float32) / np.float32(np.iinfo(stored.dtype).max)
-        image = image if image.ndim == 3 else image[..., None]
+        image = unit(stored)
         told = {"image": np.moveaxis(image, -1, 0) if self._channels_first else image}
         if self._source.masked:
             told["mask"] = (mask > 0).astype(np.uint8)

@@ -21,12 +21,13 @@ from threading import Lock
 
 import numpy as np
 
-from pixmed_jax.data.arrays import MAX_BYTES, Array, library, opened, starts, suffix
+from pixmed_jax.data.arrays import MAX_BYTES, Array, opened, starts, suffix
 from pixmed_jax.data.dicom import read_dicom
 from pixmed_jax.data.mat import read_mat
 from pixmed_jax.data.nifti import read_nifti
 from pixmed_jax.data.numpy_files import read_npy, read_npz
 from pixmed_jax.errors import PixmedError
+from pixmed_jax.extras import library
 
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 READERS: Mapping[str, Callable[[Path, str], Array]] = {
@@ -130,7 +131,7 @@ def _apart(mask: Array, image: Array) -> float:
 
 def _upright(array: Array) -> tuple[tuple[int, ...], np.ndarray]:
     """(shape, affine) of an array once its axes run to right, anterior and superior."""
-    orientations = library("nibabel").orientations
+    orientations = library("nibabel", "medical").orientations
     shape = (*array.shape[:2], 1) if array.planar else array.shape[:3]
     orientation = orientations.io_orientation(array.affine)
     turned = orientations.apply_orientation(np.broadcast_to(np.uint8(0), shape), orientation).shape
@@ -154,7 +155,7 @@ def stack(array: Array, values: np.ndarray, axis: str) -> np.ndarray:
         if axis in PLANES:
             raise PixmedError(f"{array.name}: says nothing of planes; set data.axis to stored, 0, 1 or 2")
         return np.moveaxis(values, _stored(axis), 0)
-    orientations = library("nibabel").orientations
+    orientations = library("nibabel", "medical").orientations
     orientation = orientations.io_orientation(array.affine)
     upright = orientations.apply_orientation(values, orientation)
     return np.moveaxis(upright, _cut(axis, orientation), 0)[:, ::-1, ::-1].swapaxes(1, 2)
@@ -173,7 +174,7 @@ def pixel(array: Array, axis: str) -> tuple[float, float]:
     """(height, width) of a pixel of `stack`'s pictures in millimetres; 1 and 1 where nobody knows."""
     if array.affine is None:
         return 1.0, 1.0
-    orientation = library("nibabel").orientations.io_orientation(array.affine)
+    orientation = library("nibabel", "medical").orientations.io_orientation(array.affine)
     sides = np.empty(3)
     sides[orientation[:, 0].astype(int)] = np.linalg.norm(array.affine[:3, :3], axis=0)
     single = array.planar or array.shape[2] == 1
@@ -186,7 +187,7 @@ def unstack(array: Array, pictures: np.ndarray) -> np.ndarray:
     if array.affine is None:
         values = np.moveaxis(pictures, 0, 2)
     else:
-        orientations = library("nibabel").orientations
+        orientations = library("nibabel", "medical").orientations
         orientation = orientations.io_orientation(array.affine)
         upright = np.moveaxis(pictures.swapaxes(1, 2)[:, ::-1, ::-1], 0, int(orientation[2, 0]))
         back = orientations.ornt_transform(orientations.io_orientation(np.eye(4)), orientation)

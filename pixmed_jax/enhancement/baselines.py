@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from pixmed_jax.enhancement.method import Method, Output
-from pixmed_jax.enhancement.optional import scikit_image
+from pixmed_jax.extras import library
 
 GAMMA = 1 / 2.2  # the power that undoes the display's: what "gamma correction" means unasked
 CLIP_LIMIT = 0.01  # scikit-image's own
@@ -23,13 +23,13 @@ def gamma(power: float = GAMMA) -> Method:
 
 def histogram() -> Method:
     """Grey values become their ranks (Gonzalez & Woods, Section 3.3)."""
-    equalize = scikit_image("exposure").equalize_hist
+    equalize = library("skimage.exposure", "enhance").equalize_hist
     return Method("histogram", lambda image: Output(_valued(image, equalize)))
 
 
 def clahe(clip_limit: float = CLIP_LIMIT) -> Method:
     """Equalisation within 8 x 8 tiles whose contrast is limited (Zuiderveld 1994)."""
-    equalize = scikit_image("exposure").equalize_adapthist
+    equalize = library("skimage.exposure", "enhance").equalize_adapthist
     return Method(
         "clahe",
         lambda image: Output(_valued(image, lambda value: equalize(value, clip_limit=clip_limit))),

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pixmed_jax.enhancement.lime import noise_level
-from pixmed_jax.enhancement.optional import scikit_image
+from pixmed_jax.extras import library
 
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
 
@@ -20,6 +20,6 @@ def recomposed(image: np.ndarray, light: np.ndarray) -> np.ndarray:
     """
     luma = image @ _LUMA if image.shape[-1] == 3 else image[..., 0]
     sigma = float(noise_level(jnp.asarray(luma)))
-    denoise = scikit_image("restoration").denoise_nl_means
+    denoise = library("skimage.restoration", "enhance").denoise_nl_means
     moved = denoise(luma, h=0.8 * sigma, sigma=sigma, fast_mode=True, patch_size=5, patch_distance=6) - luma
     return image + (moved * (1 - light))[..., None].astype(np.float32)

@@ -26,11 +26,11 @@ from pixmed_jax import texts
 from pixmed_jax import workdir as run_folder
 from pixmed_jax.data import intensity as intensities
 from pixmed_jax.data.pairs import slice_name
+from pixmed_jax.data.values import stored, unit
 from pixmed_jax.enhancement import page
 from pixmed_jax.enhancement.files import Folder, output_name, write
 from pixmed_jax.enhancement.method import Degrade, Method, Output
 from pixmed_jax.enhancement.scores import BEFORE, Score, compared, summary, table
-from pixmed_jax.enhancement.values import stored, unit
 from pixmed_jax.errors import OptionError, PixmedError, listing
 from pixmed_jax.progress import watched
 

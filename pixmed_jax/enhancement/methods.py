@@ -9,13 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from pixmed_jax.data.slices import Source
+from pixmed_jax.data.values import stored, unit
 from pixmed_jax.enhancement import lime
 from pixmed_jax.enhancement.baselines import BASELINES
 from pixmed_jax.enhancement.denoise import recomposed
 from pixmed_jax.enhancement.method import Method, Output
-from pixmed_jax.enhancement.optional import scikit_image
-from pixmed_jax.enhancement.values import stored, unit
 from pixmed_jax.errors import PixmedError
+from pixmed_jax.extras import library
 
 
 def lime_method(
@@ -31,7 +31,7 @@ def lime_method(
     """The settings of `lime.enhance`, where gamma 0, floor below 0 and alpha 0 choose."""
     alpha = alpha or lime.ALPHA[solver][strategy]
     if denoise:
-        scikit_image("restoration")  # now, and not with the first file
+        library("skimage.restoration", "enhance")  # now, and not with the first file
 
     def run(image: np.ndarray) -> Output:
         bright, light, chosen = lime.enhance(

@@ -3,8 +3,6 @@
 Pictures are [H, W, C] float32 in [0, 1]; what is known of a degradation are maps [H, W].
 """
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -13,6 +11,7 @@ import numpy as np
 from pixmed_jax.enhancement.method import Output
 from pixmed_jax.errors import PixmedError
 from pixmed_jax.metrics import clustered, quality
+from pixmed_jax.texts import csv_table
 
 BEFORE = "before"  # the contender that does nothing
 _SMALLEST = {"ssim": quality.WINDOW, "ms_ssim": quality.SMALLEST}
@@ -90,11 +89,9 @@ def _mean(
 def table(scores: Sequence[Score]) -> str:
     """All scores as CSV: file, slice, contender and the metrics."""
     names = list(dict.fromkeys(name for score in scores for name in score.values))
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["file", "slice", "contender", *names])
+    rows: list[Sequence[object]] = [["file", "slice", "contender", *names]]
     for score in scores:
         values = [score.values.get(name, np.nan) for name in names]
         told = ["" if np.isnan(value) else f"{value:.6g}" for value in values]
-        writer.writerow([score.file, score.slice, score.contender, *told])
-    return text.getvalue()
+        rows.append([score.file, score.slice, score.contender, *told])
+    return csv_table(rows)

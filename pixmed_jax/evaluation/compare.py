@@ -11,8 +11,6 @@ What is one row, and what its numbers are, is said in `rows.py`. Errors: PixmedE
 finished and evaluated run.
 """
 
-import csv
-import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 from PIL import Image
 
-from pixmed_jax import charts, inference, pages, pictures
+from pixmed_jax import charts, inference, pages, pictures, texts
 from pixmed_jax import config as configs
 from pixmed_jax import workdir as run_folder
 from pixmed_jax.errors import PixmedError
@@ -224,9 +222,5 @@ def _by_network(judges: Sequence[dict[str, Any]]) -> list[tuple[str, dict[str, s
 
 
 def _table(records: Sequence[Mapping[str, Any]]) -> str:
-    columns = dict.fromkeys(key for record in records for key in record)
-    table = io.StringIO(newline="")
-    writer = csv.DictWriter(table, list(columns), lineterminator="\n", restval="")
-    writer.writeheader()
-    writer.writerows(records)
-    return table.getvalue()
+    columns = list(dict.fromkeys(key for record in records for key in record))
+    return texts.csv_table([columns, *([record.get(key, "") for key in columns] for record in records)])

@@ -17,6 +17,7 @@ from pixmed_jax import workdir as run_folder
 from pixmed_jax.data.pipeline import Arrays
 from pixmed_jax.data.regions import known_heads
 from pixmed_jax.data.slices import Slices
+from pixmed_jax.data.values import floats
 from pixmed_jax.errors import PixmedError, at_least, one_of
 from pixmed_jax.evaluation import (
     cards,
@@ -200,8 +201,7 @@ def judged(images: np.ndarray, slices: Slices, masked: bool) -> fidelity.Slices:
 
 def grey_floats(arrays: Arrays) -> np.ndarray:
     """Images as [N, S, S] float32 in [0, 1]."""
-    images = np.asarray(arrays.images)
-    return pictures.grey(images.astype(np.float32) / np.iinfo(images.dtype).max)
+    return pictures.grey(floats(arrays.images))
 
 
 def mean_of(arrays: Arrays) -> np.ndarray:

@@ -11,8 +11,6 @@ Images [N, S, S] float in [0, 1], label maps [N, S, S] uint8.
 Errors: PixmedError for a folder that was not sampled, or whose models have seen the held-out patients.
 """
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,7 +18,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
+from pixmed_jax import texts
 from pixmed_jax.data import decode, synthetic, tables
+from pixmed_jax.data.values import floats
 from pixmed_jax.errors import PixmedError, listing
 from pixmed_jax.metrics.likeness import likeness
 from pixmed_jax.metrics.memorisation import Found, Real, measure
@@ -76,7 +76,7 @@ def read(root: Path, label_names: Sequence[str], classes: int, size: int) -> Pai
     images, maps = [], []
     for i, row in enumerate(rows):
         image, _ = source.read(i)
-        grey = image / np.float32(np.iinfo(image.dtype).max)
+        grey = floats(image)
         grey = grey.mean(axis=-1) if grey.ndim == 3 else grey
         if grey.shape[0] % size or grey.shape[0] != grey.shape[1]:
             path = root / "images" / row["file"]
@@ -169,12 +169,8 @@ def summed(close: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
 
 def table(close: Sequence[Mapping[str, Any]]) -> str:
     """closeness.csv."""
-    text = io.StringIO(newline="")
-    write = csv.writer(text, lineterminator="\n").writerow
-    write(CLOSENESS)
-    for row in close:
-        write(f"{value:.4f}" if isinstance(value, float) else value for value in row.values())
-    return text.getvalue()
+    rows = ([f"{v:.4f}" if isinstance(v, float) else v for v in row.values()] for row in close)
+    return texts.csv_table([CLOSENESS, *rows])
 
 
 def summary(entry: Mapping[str, Any]) -> str:

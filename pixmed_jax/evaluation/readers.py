@@ -21,9 +21,7 @@ nobody's anatomy is shown twice. All are grey, of the network's size, and rounde
 Errors: PixmedError.
 """
 
-import csv
 import hashlib
-import io
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -34,7 +32,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from pixmed_jax import charts, inference, pages, pictures
+from pixmed_jax import charts, inference, pages, pictures, texts
 from pixmed_jax import config as configs
 from pixmed_jax import workdir as run_folder
 from pixmed_jax.data import arrays, decode, tables
@@ -112,10 +110,8 @@ def prepare(
             "replace it"
         )
     with run_folder.replaced(folder) as draft:
-        text = io.StringIO(newline="")
-        write = csv.writer(text, lineterminator="\n")
-        write.writerows([KEY, *((study, i, *of, *whose) for i, of in enumerate(told, 1))])
-        run_folder.write_text(draft / "key.csv", text.getvalue())
+        rows = [KEY, *((study, i, *of, *whose) for i, of in enumerate(told, 1))]
+        run_folder.write_text(draft / "key.csv", texts.csv_table(rows))
         (draft / "images").mkdir()
         for i, image in enumerate(images, 1):
             image.save(draft / "images" / f"{i}.png")

@@ -21,6 +21,7 @@ from pixmed_jax.data.pipeline import Arrays
 from pixmed_jax.data.regions import heads
 from pixmed_jax.data.slices import Slices
 from pixmed_jax.data.sources import Dataset
+from pixmed_jax.data.values import floats
 from pixmed_jax.enhancement.interpolation import METHODS, enlarge
 from pixmed_jax.evaluation import cards, cost, facts, report, supervised
 from pixmed_jax.judges import features
@@ -51,7 +52,8 @@ def evaluate(
     dataset = facts.open_data(workdir, config, split)
     arrays, slices = dataset.load(dataset.of(split), dataset.size)
     train, train_slices = dataset.load(dataset.rows["train"], dataset.size)
-    given, real, groups = _given(dataset, arrays), _grey(arrays.images), np.array(slices.groups)
+    given, real = _given(dataset, arrays), pictures.grey(floats(arrays.images))
+    groups = np.array(slices.groups)
     contenders = {NETWORK: restorer(given), **_baselines(given, restorer.scale)}
     images = {name: pictures.grey(made) for name, made in contenders.items()}
     regions = {
@@ -74,7 +76,7 @@ def evaluate(
             for name, of in scores.items()
             if name != NETWORK
         },
-        "kid": _kid(images, real, _grey(train.images), groups, train_slices, workdir, seed),
+        "kid": _kid(images, real, pictures.grey(floats(train.images)), groups, train_slices, workdir, seed),
         "pattern": {
             name: float(pattern(made, restorer.scale).mean())
             for name, made in {**images, "real": real}.items()
@@ -120,12 +122,6 @@ def _baselines(given: np.ndarray, scale: int) -> dict[str, np.ndarray]:
     if scale == 1:
         return {"given": given}
     return {name: np.asarray(enlarge(given, scale, name)) for name in METHODS}
-
-
-def _grey(images: Any) -> np.ndarray:
-    """Stored images -> [N, S, S] float32 in [0, 1]."""
-    images = np.asarray(images)
-    return pictures.grey(images.astype(np.float32) / np.iinfo(images.dtype).max)
 
 
 def _grid(

@@ -5,8 +5,6 @@ Writes `evaluation.json` and `report/index.html` into the run's folder, as `eval
 for a segmenter `dice` and `hausdorff95` (pixels; empty where a mask is).
 """
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,11 +12,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
-from pixmed_jax import charts, inference, pictures
+from pixmed_jax import charts, inference, pictures, texts
 from pixmed_jax import workdir as run_folder
 from pixmed_jax.data.slices import Slices
 from pixmed_jax.data.sources import Dataset
 from pixmed_jax.data.synthetic import PREFIX
+from pixmed_jax.data.values import floats
 from pixmed_jax.evaluation import cards, cost, facts, report
 from pixmed_jax.metrics import bootstrap, classification, clustered, segmentation
 
@@ -83,13 +82,12 @@ def evaluate(workdir: Path, config: Mapping[str, Any], *, split: str, step: str)
 
 def table(slices: Slices, cases: Mapping[str, Sequence[Any] | np.ndarray]) -> str:
     """cases.csv: what became of each slice under each column's name."""
-    text = io.StringIO(newline="")
-    write = csv.writer(text, lineterminator="\n").writerow
-    write(("file", "patient_group", "label", *cases))
     labels = [slices.label_names[label] for label in slices.labels]
-    for row in zip(slices.files, slices.groups, labels, *cases.values(), strict=True):
-        write("" if v != v else f"{v:.7g}" if isinstance(v, float) else v for v in row)  # NaN is not itself
-    return text.getvalue()
+    rows = zip(slices.files, slices.groups, labels, *cases.values(), strict=True)
+    told = (  # NaN is not itself
+        ["" if v != v else f"{v:.7g}" if isinstance(v, float) else v for v in row] for row in rows
+    )
+    return texts.csv_table([("file", "patient_group", "label", *cases), *told])
 
 
 def summary(result: Mapping[str, Any]) -> str:
@@ -148,7 +146,7 @@ def _judge_labels(logits: np.ndarray, slices: Slices, dataset: Dataset) -> Judge
         },
         "baseline": {"label": names[usual], "accuracy": float(np.mean(labels == usual))},
     }
-    images = _grey(slices)
+    images = pictures.grey(floats(slices.images))
 
     def examples(rows: np.ndarray) -> str:
         return pictures.data_uri(pictures.judged(images[rows], labels[rows], logits[rows], names=names))
@@ -260,7 +258,7 @@ def _judge_masks(logits: np.ndarray, slices: Slices, dataset: Dataset) -> Judged
     }
     order = np.argsort(values["dice"], kind="stable")
     shown = order[np.linspace(0, len(order) - 1, min(_RANKS, len(order))).round().astype(int)]
-    images = _grey(slices)[shown]
+    images = pictures.grey(floats(slices.images))[shown]
     columns = {
         "image": images,
         "true mask": pictures.outlined(images, true[shown]),
@@ -290,11 +288,6 @@ def _histogram(values: np.ndarray) -> str:
 
 
 # ---------------------------------------------------------------- the page
-def _grey(slices: Slices) -> np.ndarray:
-    """[N, S, S] in [0, 1]."""
-    return pictures.grey(slices.images / np.float32(np.iinfo(slices.images.dtype).max))
-
-
 def _write_page(
     workdir: Path, config: Mapping[str, Any], result: Mapping[str, Any], figures: list[Shown]
 ) -> None:

@@ -26,7 +26,7 @@ from pixmed_jax.errors import OptionError, PixmedError, one_of
 from pixmed_jax.evaluation import cards
 from pixmed_jax.export import flat, folder, interface, onnx_file, stablehlo
 from pixmed_jax.export import web as web_page
-from pixmed_jax.export.graph import library
+from pixmed_jax.export.graph import onnx_library
 from pixmed_jax.export.interface import Interface
 from pixmed_jax.progress import watched
 from pixmed_jax.training import checkpoint
@@ -65,7 +65,7 @@ def export(
     check_holds(workdir / EXPORT, _NAMES)
     runtime = web_page.runtime(Path(web)) if web else {}
     for name in ("onnx", "onnxruntime") if onnx else ():
-        library(name)  # asked for before anything is computed
+        onnx_library(name)  # asked for before anything is computed
     saved = inference.find(workdir, step)
     with (
         replaced(workdir / EXPORT) as draft,

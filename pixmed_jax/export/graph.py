@@ -8,7 +8,6 @@ needs the axes as they are. What depends on no input is computed here; scales an
 """
 
 import hashlib
-import importlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -18,6 +17,7 @@ from jax.extend import core
 
 from pixmed_jax.errors import PixmedError
 from pixmed_jax.export.flat import live
+from pixmed_jax.extras import library
 
 OPSET, _IR = 18, 10  # ONNX Runtime 1.18 (2024) and later
 BATCH = "N"
@@ -56,21 +56,15 @@ class Convolution(NamedTuple):
 Operator = Callable[["Graph", Any, Sequence[Value]], Value]
 
 
-def library(name: str) -> Any:
-    """onnx or onnxruntime, which come with an extra."""
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise PixmedError(
-            f'export: {name} is not installed; pip install "pixmed-jax[onnx]", or export.onnx=False'
-        ) from error
+def onnx_library(module: str) -> Any:
+    return library(module, "onnx", otherwise="export.onnx=False")
 
 
 class Graph:
     """Collects ONNX nodes. Operators (export/operators.py) ask for tensors and add nodes."""
 
     def __init__(self) -> None:
-        self.onnx = library("onnx")
+        self.onnx = onnx_library("onnx")
         self.convolutions: dict[str, Convolution] = {}  # by the name of its output
         self.made: dict[str, tuple[str, Sequence[Value]]] = {}  # by which operation, of what
         self._nodes: list[Any] = []

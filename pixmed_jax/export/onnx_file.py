@@ -13,7 +13,7 @@ import numpy as np
 
 from pixmed_jax import __version__
 from pixmed_jax.export import flat
-from pixmed_jax.export.graph import OPSET, Graph, Value, library
+from pixmed_jax.export.graph import OPSET, Graph, Value, onnx_library
 from pixmed_jax.export.interface import Interface
 from pixmed_jax.export.operators import OPERATORS
 
@@ -72,7 +72,8 @@ def runner(path: Path, interface: Interface) -> Callable[[Any, Any, Sequence[Any
     """(stored, seeds, which are not looked at, noise in the order of the inputs) -> prediction, by the file
     alone, on the CPU.
     """
-    session = library("onnxruntime").InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
+    runtime = onnx_library("onnxruntime")
+    session = runtime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
     names = noises(interface)
 
     def run(stored: Any, seeds: Any, given: Sequence[Any]) -> np.ndarray:

@@ -16,6 +16,7 @@ import numpy as np
 
 from pixmed_jax import tensors
 from pixmed_jax.errors import PixmedError, listing
+from pixmed_jax.extras import library
 from pixmed_jax.models.layers import Conv, Dtype, Norm, check_halvings
 
 EPSILON = 1.001e-5
@@ -124,7 +125,7 @@ _KERAS = {
 
 def _read_keras(path: Path, wanted: Mapping[tuple, Any], key: str) -> dict[tuple, np.ndarray]:
     """Keras's own files: LAYER/LAYER/kernel:0 and so on; older ones call the first layer "conv1/conv"."""
-    h5py = _h5py(path)
+    h5py = library("h5py", "weights")
 
     def values(file: Any, layer: str, leaf: str) -> Any:
         for name in (layer, layer.replace("_", "/", 1) if layer.startswith("conv1_") else layer):
@@ -194,12 +195,3 @@ def _check(path: Path, wanted: Mapping[tuple, Any], shapes: Mapping[tuple, tuple
     ]
     if odd:
         raise PixmedError(f"{path}: {len(odd)} arrays of another shape ({listing(odd, 3)}); correct {key}")
-
-
-def _h5py(path: Path) -> Any:
-    import importlib
-
-    try:
-        return importlib.import_module("h5py")
-    except ImportError as error:
-        raise PixmedError(f'{path}: h5py is not installed; pip install "pixmed-jax[weights]"') from error

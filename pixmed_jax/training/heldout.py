@@ -10,6 +10,7 @@ from PIL import Image
 from pixmed_jax import inference, pictures
 from pixmed_jax.data.pipeline import Arrays
 from pixmed_jax.data.sources import Dataset
+from pixmed_jax.data.values import floats
 from pixmed_jax.training.task import Task
 
 _ROWS, _SCORED = 6, 64  # held-out slices shown in a grid, and scored
@@ -82,8 +83,7 @@ class HeldOut:
 
     def _grey(self, rows: slice | np.ndarray) -> np.ndarray:
         """Real images [N, S, S] in [0, 1]."""
-        images = self._images[rows]
-        return pictures.grey(images / np.float32(np.iinfo(images.dtype).max))
+        return pictures.grey(floats(self._images[rows]))
 
     def _name(self, row: int) -> str:
         return self._slices.label_names[self._labels[row]]

@@ -1,12 +1,19 @@
 """Pictures as they are stored, uint8 or uint16 of which the full range stands for [0, 1], and as floats."""
 
+from typing import Any
+
 import numpy as np
+
+
+def floats(images: Any) -> np.ndarray:
+    """Stored values -> float32 in [0, 1], of the same shape."""
+    images = np.asarray(images)
+    return images.astype(np.float32) / np.float32(np.iinfo(images.dtype).max)
 
 
 def unit(image: np.ndarray) -> np.ndarray:
     """Stored values -> [H, W, C] float32 in [0, 1]."""
-    image = image[..., None] if image.ndim == 2 else image
-    return image.astype(np.float32) / np.float32(np.iinfo(image.dtype).max)
+    return floats(image[..., None] if image.ndim == 2 else image)
 
 
 def stored(image: np.ndarray, like: np.ndarray) -> np.ndarray:
