@@ -45,6 +45,33 @@ def test_it_covers_a_known_mean_as_often_as_it_says(patients, skewed):
     assert (0.88 if skewed else 0.92) <= hits / DRAWS <= 0.985
 
 
+@pytest.mark.parametrize(
+    ("slices", "least", "most"),
+    [
+        (lambda rng, patients: rng.integers(1, 41, patients), 0.92, 0.985),
+        (lambda rng, patients: rng.geometric(0.07, patients), 0.92, 0.985),
+        (lambda rng, patients: np.r_[10 * (patients - 1), np.full(patients - 1, 10)], 0.94, 1),
+    ],
+    ids=["1 to 40", "geometric", "one has half"],
+)
+@pytest.mark.parametrize("patients", [6, 16])
+def test_unequal_numbers_of_slices_are_covered_too(slices, least, most, patients):
+    """Counting patients alike it covered 90 % of the second case, and 80 to 90 of the last."""
+    rng, hits = np.random.default_rng(patients), 0
+    for _ in range(DRAWS):
+        counts = slices(rng, patients)
+        groups = np.repeat(np.arange(patients), counts)
+        values = rng.normal(size=patients)[groups] + rng.normal(size=counts.sum())
+        low, high = clustered.interval(values, groups)
+        hits += low <= 0 <= high
+    assert least <= hits / DRAWS <= most
+
+
+def test_who_has_no_weight_is_no_second_patient():
+    values, groups = np.array([0.5, 0.7, 0.2]), np.array(["a", "a", "b"])
+    assert clustered.ratio(values, np.array([1.0, 1.0, 0.0]), groups) is None
+
+
 @pytest.mark.parametrize(("patients", "slices"), [(3, 8), (6, 5), (19, 14)])
 @pytest.mark.parametrize("share", [0.5, 0.9])
 def test_a_share_is_covered_too(patients, slices, share):
