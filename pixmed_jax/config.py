@@ -89,10 +89,22 @@ def moved(config: Mapping[str, Any], directory: str) -> dict[str, Any]:
     if data["dir"]:
         old, new = (Path(place).absolute() for place in (data["dir"], directory))
         for name in (key.removeprefix("data.") for key in PLACES):
-            path = Path(data.get(name, ""))
-            if name != "dir" and path.is_absolute() and path.is_relative_to(old):
-                data[name] = str(new / path.relative_to(old))
+            if name != "dir" and data.get(name):
+                places = folders(data[name]) if name == "synthetic_dir" else [data[name]]
+                data[name] = ",".join(_moved(Path(place), old, new) for place in places)
     return {**config, "data": {**data, "dir": directory}}
+
+
+def _moved(path: Path, old: Path, new: Path) -> str:
+    inside = path.is_absolute() and path.is_relative_to(old)
+    return str(new / path.relative_to(old) if inside else path)
+
+
+def folders(text: str) -> list[str]:
+    """Those of data.synthetic_dir, which takes several with commas between; one may have a comma itself."""
+    if Path(text).is_dir():
+        return [text]
+    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def _ends(key: str, names: Iterable[str]) -> bool:

@@ -175,7 +175,7 @@ KEYS: dict[str, str] = {
     "data.class_channels": "a channel of the condition for each tumour class, or one for all",
     "data.tissues": "anatomy: number of tissue classes",
     "data.augment": _AUGMENT,
-    "data.synthetic_dir": "supervised: a sampled folder to train with",
+    "data.synthetic_dir": "supervised: a sampled folder to train with, or several with commas between",
     "data.synthetic": "supervised: add to the real training slices, replace them, or oversample",
     "data.synthetic_trust": "supervised: take a sampled folder that does not say whom its generator saw",
     "train.batch_size": "images a step, over all devices",

@@ -61,6 +61,7 @@ def test_seeds_of_an_arm_are_one_row_wherever_the_samples_lie():
             judge("c", "/one/ghost/samples"),
             judge("d", "/one/ghost/samples", how="replace"),
             judge("e"),
+            judge("f", "/one/pasted/samples,/two/nobody"),
         ]
     )
     assert [(row.name, len(row.runs), arm(row.first)) for row in rows] == [
@@ -68,6 +69,7 @@ def test_seeds_of_an_arm_are_one_row_wherever_the_samples_lie():
         ("c", 1, "real + ghost"),
         ("d", 1, "ghost alone"),
         ("e", 1, "real"),
+        ("f", 1, "real + pasted + nobody"),
     ]
 
 

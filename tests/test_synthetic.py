@@ -136,6 +136,32 @@ def test_where_all_train_nobody_is_spare(root):
     assert "spare" not in dataset.description()
 
 
+def test_several_folders_train_together(root, tmp_path, capsys):
+    """Their files have the same names; whoever is behind any of them is on record, and judged each."""
+    first = write(tmp_path / "s, 1", [row(0, "pituitary"), row(1)], trained_on=(0, 1))
+    second = write(tmp_path / "t", [row(0, "meningioma", who=2, patient_group="")], trained_on=(2,))
+    both = opened(root, first)
+    assert names(both, "train")[-2:] == ["synthetic/00000.png", "synthetic/00001.png"]  # one, with a comma
+    first = first.rename(tmp_path / "s")
+    both = opened(root, f"{first}, {second}")
+    made = ["synthetic/1/00000.png", "synthetic/1/00001.png", "synthetic/2/00000.png"]
+    assert names(both, "train") == names(opened(root), "train") + made
+    assert "3 synthetic slices train, beside 8 real ones" in capsys.readouterr().err
+    assert both.source.groups[-1] == made[-1]
+    arrays, slices = both.load(both.rows["train"], 32)
+    assert arrays.images[-3:, 0, 0, 0].tolist() == [1, 2, 1]
+    assert [slices.label_names[i] for i in arrays.labels[-3:]] == ["pituitary", "glioma", "meningioma"]
+    assert slices.limits[-3:].tolist() == [[0, 255]] * 3
+    assert set(both.description()["behind"].values()) == {"p0", "p1", "p2", ""}
+    again = opened(root, f"{first},{second}", synthetic="oversample")
+    assert len(again.rows["train"]) == 8 + 3
+    third = write(tmp_path / "u", [row(0)], trained_on=(5,))
+    with pytest.raises(PixmedError, match=r"/u: its generator .* test split \(p5\); .* as of another site, rena"):
+        opened(root, f"{first},{third}")
+    with pytest.raises(PixmedError, match=r"data\.synthetic_dir=',': names no folder"):
+        opened(root, ",")
+
+
 def test_real_slices_in_the_place_of_synthetic_ones(root, tmp_path, capsys):
     """As many of each label, all of them training slices, a label's in turn; nothing synthetic is read."""
     rows = [row(i, "pituitary") for i in range(7)] + [row(7, "glioma")]

@@ -1,4 +1,4 @@
-"""A sampled folder as training data, beside real slices or instead of them; never to validate or test on.
+"""Sampled folders as training data, beside real slices or instead of them; never to validate or test on.
 
     DIR/images/ DIR/masks/      as `--mode=sample` writes them (png or png16); masks are optional for labels
     DIR/manifest.csv            file, label, patient_group, source, low, high, tumor_source, tumor_group
@@ -10,17 +10,18 @@ refused where any of these belongs to the validation or test split of the run th
 Errors: PixmedError.
 """
 
+import functools
 import hashlib
 import sys
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from pixmed_jax import texts
+from pixmed_jax.config import folders
 from pixmed_jax.data import decode, leaks, tables
 from pixmed_jax.data.slices import Source
 from pixmed_jax.errors import PixmedError, listing
@@ -48,7 +49,7 @@ class Synthetic(NamedTuple):
 def join(
     real: Source,
     rows: Mapping[str, np.ndarray],
-    directory: str | Path,
+    directories: str,
     *,
     how: str,
     by: str,
@@ -56,53 +57,79 @@ def join(
     trust: bool,
     classes: bool = False,
 ) -> tuple[Source, dict[str, np.ndarray], dict[str, str]]:
-    """The source with a folder's slices after its own, the splits with these in "train", and who is behind.
+    """The source with the slices of folders after its own, the splits with these in "train", and who is
+    behind them.
 
-    how: "add" to the training slices, "replace" them, or "oversample": for each synthetic slice a real
-    training slice of its label counts once more, which tells what size and balance alone are worth. by: what
-    the run's split goes by. labelled: labels are what is learnt, so slices without a tumour are dropped,
-    unless the labels know them. trust: take a folder without trained_on.json. classes: whether the classes
-    in a mask are told apart; sampled masks have the one class of their label.
+    directories: one, or several with commas between. how: "add" to the training slices, "replace" them, or
+    "oversample": for each synthetic slice a real training slice of its label counts once more, which tells
+    what size and balance alone are worth. by: what the run's split goes by. labelled: labels are what is
+    learnt, so slices without a tumour are dropped, unless the labels know them. trust: take a folder without
+    trained_on.json. classes: whether the classes in a mask are told apart; sampled masks have the one class
+    of their label.
     """
     if classes and real.several and how != "oversample":
         raise PixmedError(
-            f"{directory}: its masks say tumour or none, and those of these data show several classes; "
+            f"{directories}: its masks say tumour or none, and those of these data show several classes; "
             "set data.class_channels=false"
         )
     if how not in HOW:
         raise PixmedError(f"data.synthetic={how!r} is unknown; use one of {', '.join(HOW)}")
-    root = Path(directory)
-    made = read(root, real.label_names, labelled=labelled, masked=real.masked and not labelled, trust=trust)
-    leaks.warn_of_unknown(root, "its generator", made.behind, real, by)
-    if told := leaks.told(made.behind, real, {name: rows[name] for name in ("test", "val")}, by):
-        raise PixmedError(
-            f"{root}: its generator or its masks come from {told}; train the generator with this run's "
-            "data.split and seed, and sample with --sample.split=train"
+    roots = [Path(folder) for folder in folders(directories)]
+    if not roots:
+        raise PixmedError(f"data.synthetic_dir={directories!r}: names no folder; leave it empty, or give one")
+    made: list[Source] = []
+    behind: dict[str, str] = {}
+    for number, root in enumerate(roots, 1):
+        one = read(
+            root,
+            real.label_names,
+            labelled=labelled,
+            masked=real.masked and not labelled,
+            trust=trust,
+            prefix=PREFIX if len(roots) == 1 else f"{PREFIX}{number}/",
         )
+        leaks.warn_of_unknown(root, "its generator", one.behind, real, by)
+        if told := leaks.told(one.behind, real, {name: rows[name] for name in ("test", "val")}, by):
+            raise PixmedError(
+                f"{root}: its generator or its masks come from {told}; train the generator with this run's "
+                "data.split and seed, and sample with --sample.split=train; where these are others of the "
+                "same names, as of another site, rename them in the data that it was trained on"
+            )
+        made.append(one.source)
+        behind |= one.behind
+    together = functools.reduce(_chain, made)
     if how == "oversample":
-        again = _again(root, real, rows["train"], made.source.labels)
-        print(f"{root}: {len(again)} real slices train once more", file=sys.stderr, flush=True)
+        again = _again(directories, real, rows["train"], together.labels)
+        print(f"{directories}: {len(again)} real slices train once more", file=sys.stderr, flush=True)
         return real, {**rows, "train": np.concatenate([rows["train"], again])}, {}
-    made = made._replace(source=_as_deep_as(real, rows["train"], made.source))
     count = len(real.files)
-    added = np.arange(count, count + len(made.source.files))
+    added = np.arange(count, count + len(together.files))
     kept = rows["train"] if how == "add" else rows["train"][:0]
     print(
-        f"{root}: {len(added)} synthetic slices train, beside {len(kept)} real ones",
+        f"{directories}: {len(added)} synthetic slices train, beside {len(kept)} real ones",
         file=sys.stderr,
         flush=True,
     )
     return (
-        _chain(real, made.source),
+        _chain(real, _as_deep_as(real, rows["train"], together)),
         {**rows, "train": np.concatenate([kept, added])},
-        dict(made.behind),
+        behind,
     )
 
 
 def read(
-    root: Path, label_names: Sequence[str], *, labelled: bool, masked: bool, trust: bool = False
+    root: Path,
+    label_names: Sequence[str],
+    *,
+    labelled: bool,
+    masked: bool,
+    trust: bool = False,
+    prefix: str = PREFIX,
 ) -> Synthetic:
-    """Index a sampled folder by its manifest; every faulty row or file is told in one line."""
+    """Index a sampled folder by its manifest; every faulty row or file is told in one line.
+
+    prefix: of the names that its slices have among others.
+    """
     if not root.is_dir():
         raise PixmedError(f"{root}: no such folder; set data.synthetic_dir to what --mode=sample wrote")
     table = root / MANIFEST
@@ -142,12 +169,12 @@ def read(
     limits = [_limits(table, entries[i]) for i in chosen]
     return Synthetic(
         Source(
-            files=tuple(PREFIX + name for name in names),
+            files=tuple(prefix + name for name in names),
             labels=labels,
             label_names=tuple(label_names),
-            groups=tuple(entries[i].get("patient_group") or PREFIX + str(entries[i]["file"]) for i in chosen),
+            groups=tuple(entries[i].get("patient_group") or prefix + str(entries[i]["file"]) for i in chosen),
             planes=("",) * len(names),
-            read=partial(_read, root, names, labels, masked),
+            read=functools.partial(_read, root, names, labels, masked),
             limits=lambda row: limits[row],
             masked=masked,
         ),
@@ -257,14 +284,14 @@ def _read(
     return image, (mask > 0) * np.uint8(labels[row] + 1)
 
 
-def _again(root: Path, real: Source, train: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def _again(directories: str, real: Source, train: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """A training row of each of the labels; the rows of a label in turn, in an order fixed once."""
     again = np.empty(len(labels), np.int64)
     for label in np.unique(labels):
         rows = train[real.labels[train] == label]
         if not len(rows):
             name = real.label_names[label]
-            raise PixmedError(f"{root}: no training slice is labelled {name!r} to be taken once more")
+            raise PixmedError(f"{directories}: no training slice is labelled {name!r} to be taken once more")
         wanted = labels == label
         again[wanted] = np.resize(np.random.default_rng(0).permutation(rows), wanted.sum())
     return again

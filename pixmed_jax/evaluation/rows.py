@@ -109,7 +109,8 @@ def arm(run: Run) -> str:
     folder = data.get("synthetic_dir", "")
     if not folder:
         return "real"
-    name = Path(folder).parent.name if Path(folder).name == "samples" else Path(folder).name
+    paths = [Path(one) for one in configs.folders(folder)]
+    name = " + ".join(path.parent.name if path.name == "samples" else path.name for path in paths)
     return f"{name} alone" if data["synthetic"] == "replace" else f"real + {name}"
 
 

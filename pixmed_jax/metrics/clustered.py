@@ -89,9 +89,9 @@ def _linearised(
     total = float(below[kept].sum())
     if total <= 0:
         return None
-    sums, weights = (np.bincount(patient, of[kept].astype(np.float64)) for of in (above, below))
+    sums, of_total = (np.bincount(patient, of[kept].astype(np.float64)) for of in (above, below))
     value = float(sums.sum()) / total  # divided once: the share of all slices is 1
-    rest, weights = (sums - value * weights) / total, weights / total
+    rest, weights = (sums - value * of_total) / total, of_total / total
     if weights.max() >= 1:  # one patient is all there is
         return None
     together = float((weights**2).sum())
