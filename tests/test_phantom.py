@@ -285,7 +285,7 @@ def test_a_faster_process_is_no_fault(tmp_path, monkeypatch):
 def test_a_folder_that_cannot_be_written_is_told_in_one_line(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(
-        PixmedError, match=r"^[^\n]*cannot be written \(Not a directory\); name another data_dir$"
+        PixmedError, match=r"^[^\n]*cannot be written \(Not a directory\); set data\.dir to another folder$"
     ):
         phantom_builder.source(data_dir=str(tmp_path / "file"), **SMALL)
 
