@@ -1,7 +1,8 @@
 """The folder of a run, and what is allowed to happen to it.
 
     config.json env.json split.json metrics.jsonl events.out.* checkpoints/ grids/
-    samples/{images,masks}/ samples/manifest.csv evaluation.json cases.csv audit.json report/ judges/ reader/
+    evaluation.json cases.csv audit.json utility.json reader.json model_card.{json,md} report/ judges/
+    samples/ utility/ reader/ export/
 
 Everything but arrays is text, written to a draft and renamed, so that a reader never meets half a file. What
 writes holds a lock (`locked`), `.NAME.lock` beside what it writes.

@@ -140,7 +140,8 @@ def _prepare(data_dir: str | None, config: PhantomConfig) -> HeadPhantom:
         if not _is_whole(builder):
             reason = error.strerror or error
             raise PixmedError(
-                f"{builder.data_path}: the phantom cannot be written ({reason}); set data.dir to another folder"
+                f"{builder.data_path}: the phantom cannot be written ({reason}); set data.dir to another "
+                "folder"
             ) from error
     return builder
 

@@ -2,7 +2,8 @@
 
 The likeness of a query to a reference is the mean, over the classes that either of them has, of the Dice of
 that class: 1 for equal maps, 0 for maps that share nothing. The background does not count. The greatest over
-the query's poses is taken: as it is or mirrored left to right, and shifted by up to 3 % of the side.
+the query's poses is taken: as it is or mirrored left to right, and shifted along each axis by two pixels or
+not (3 % of SIDE).
 
 Layout: label maps [N, S, S] uint8, 0 = background; larger ones than SIDE are compared at the nearest pixels.
 """
@@ -20,9 +21,9 @@ _QUERIES = 128  # compared at once
 def overlap(queries: np.ndarray, references: np.ndarray, what: str = "comparing layouts") -> np.ndarray:
     """[N, M] float32, 0 to 1, of label maps [N, S, S] and [M, S, S]."""
     queries, references = _small(queries), _small(references)
-    classes = sorted(set(np.unique(queries)) | set(np.unique(references)) - {0})
+    classes = sorted((set(np.unique(queries)) | set(np.unique(references))) - {0})
     result = np.zeros((len(queries), len(references)), np.float32)
-    known = {value: _flat(references == value) for value in classes if value}
+    known = {value: _flat(references == value) for value in classes}
     poses = [(mirror, rows, columns) for mirror in (1, -1) for rows in _STEPS for columns in _STEPS]
     steps = [(start, *pose) for start in range(0, len(queries), _QUERIES) for pose in poses]
     for start, mirror, rows, columns in watched(steps, len(steps), what):
