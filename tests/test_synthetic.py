@@ -156,7 +156,9 @@ def test_several_folders_train_together(root, tmp_path, capsys):
     again = opened(root, f"{first},{second}", synthetic="oversample")
     assert len(again.rows["train"]) == 8 + 3
     third = write(tmp_path / "u", [row(0)], trained_on=(5,))
-    with pytest.raises(PixmedError, match=r"/u: its generator .* test split \(p5\); .* as of another site, rena"):
+    with pytest.raises(
+        PixmedError, match=r"/u: its generator .* test split \(p5\); .* as of another site, rena"
+    ):
         opened(root, f"{first},{third}")
     with pytest.raises(PixmedError, match=r"data\.synthetic_dir=',': names no folder"):
         opened(root, ",")
