@@ -187,7 +187,7 @@ def _dispatch() -> int:
     if FLAGS.mode not in ("check_data", *ON_DATA) and FLAGS.data:
         raise UsageError(
             "--data is for --mode=check_data, and tells those that read a run's data where these are now "
-            f"({', '.join(ON_DATA)}); training takes --config.data.dir"
+            f"({', '.join(ON_DATA)}); training takes --config.data.dir, and {' and '.join(FOLDERS)} --input"
         )
     if FLAGS.mode not in FOLDERS and (FLAGS.input or FLAGS.output):
         raise UsageError(f"--input and --output belong to --mode={' and --mode='.join(FOLDERS)}")

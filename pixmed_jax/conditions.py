@@ -22,13 +22,16 @@ from pixmed_jax.data.slices import plane_values
 from pixmed_jax.data.sources import Dataset
 from pixmed_jax.data.synthetic import RECONSTRUCTION, SAMPLED
 from pixmed_jax.data.tissues import Survey, survey
-from pixmed_jax.data.values import floats
+from pixmed_jax.data.values import coloured, floats
 from pixmed_jax.errors import OptionError, PixmedError, listing, one_of
 from pixmed_jax.evaluation.facts import check_unseen
 from pixmed_jax.progress import watched
 from pixmed_jax.same_data import open_of_run
 
 _LOOKED = 20  # slices, for whether there are brains
+# Of the picture: what heads take, or the largest object where there is none. Of 120 real slices 0.3 to 0.8,
+# of pictures without air around their object all, of microscopy in the dark less.
+_HEADS = (0.1, 0.95)
 _SCENES = 1024  # slices kept taken apart: 80 kB each at 128 x 128
 
 
@@ -101,6 +104,12 @@ def no_network(workdir: Path) -> NoNetwork:
     return NoNetwork(config, dataset, grey=arrays.images.shape[-1] == 1)
 
 
+def no_head(image: np.ndarray, tumor: np.ndarray, where: Survey) -> bool:
+    """Whether a slice [S, S, C] is of something else: in colour, of another size, or without a brain."""
+    fits = _HEADS[0] <= where.head.mean() <= _HEADS[1]
+    return coloured(image) or not fits or edits.refusal(tumor, where) == edits.NO_BRAIN
+
+
 def of_split(workdir: Path, split: str, generator: Painter) -> Conditions:
     config = run_folder.read_config(workdir)
     dataset = generator.dataset if isinstance(generator, NoNetwork) else open_of_run(workdir, config)
@@ -123,8 +132,15 @@ def of_split(workdir: Path, split: str, generator: Painter) -> Conditions:
         if dataset.condition != "tumor":  # the map shows a head, so that it has to be one
             return False
         some = np.unique(np.linspace(0, len(maps) - 1, _LOOKED).astype(int))
-        without = [edits.refusal(maps[i], found(i)) == edits.NO_BRAIN for i in some]
-        return sum(without) > len(some) / 2
+        others = sum(no_head(slices.images[i], maps[i], found(i)) for i in some)
+        if others <= len(some) / 2:
+            return False
+        print(
+            f"{others} of {len(some)} slices that were looked at show no head: masks are edited within the "
+            "whole picture, and none is swapped",
+            file=sys.stderr,
+        )
+        return True
 
     @lru_cache(_SCENES)
     def scene(i: int) -> edits.Scene:
@@ -208,6 +224,12 @@ def of_folder(folder: Path, label: str, generator: Painter) -> Conditions:
     """Label maps from a folder of mask pictures and volumes of any size; every faulty one is named."""
     if not folder.is_dir():
         raise PixmedError(f"sample.masks={folder}: no such folder; give one with masks")
+    data = generator.config["data"]
+    if data.get("dir") and folder.resolve() == (Path(data["dir"]) / data["masks"]).resolve():
+        raise OptionError(
+            f"sample.masks={folder}: holds the masks of this run's own slices, of its test patients too; "
+            "leave it out and give sample.split=train"
+        )
     tumors = [name for name in generator.classes if is_tumor(name)]
     if label and label not in tumors:
         raise OptionError(f"sample.label={label!r} is not one of {', '.join(tumors)}")

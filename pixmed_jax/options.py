@@ -63,7 +63,9 @@ MODES: dict[str, dict[str, Option]] = {
         "step": Option("newest", _STEP),
     },
     "utility": {
-        "segmenter": Option("quick", "preset of configs/segmenter.py, or the folder's; empty leaves it out"),
+        "segmenter": Option(
+            "quick", "preset of configs/segmenter.py (a segmenter's run brings its own); empty leaves it out"
+        ),
         "classifier": Option("quick", "preset of configs/classifier.py; empty leaves it out"),
         "shares": Option((10, 25, 50, 100), "shares of the training patients, per cent"),
         "seeds": Option(3, "repetitions; the same command with more goes on from those that are there"),

@@ -192,6 +192,8 @@ def parts(experiment: Experiment, workdir: Path) -> Iterator[Part]:
                 for arm, of in experiment.arms().items():
                     # In full, as the generator and the network may each be trained under augmentation.
                     extra: dict[str, Any] = {"augment": merged(OFF, HEADS if of.augmented else {})}
+                    # Pictures in colour are so for all.
+                    extra["channels"] = max(each["data"]["channels"] for each in (experiment.config, config))
                     if of.synthetic:
                         made = str((folder / of.folder).absolute())
                         extra |= {"synthetic_dir": made, "synthetic": of.synthetic}

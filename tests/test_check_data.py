@@ -41,7 +41,8 @@ def pairs(root: Path, slices, *, split: str = "") -> Path:
     for i, s in enumerate(slices):
         put(root / "images" / f"{i:02}.png", s.image)
         put(root / "masks" / f"{i:02}.png", s.mask * np.uint8(255))
-        rows.append(f"{i:02}.png,{phantom.LABEL_NAMES[s.label]},p{i // 2},{'test' if i < 4 else 'train'}")
+        home = ("test", "val", "train")[i // 2 % 3]
+        rows.append(f"{i:02}.png,{phantom.LABEL_NAMES[s.label]},p{i // 2},{home}")
     (root / "meta.csv").write_text("\n".join(rows))
     return root
 
@@ -419,6 +420,16 @@ def test_patients_in_two_splits(tmp_path, slices):
     text = (root / "meta.csv").read_text().replace("p5", "p0")
     (root / "meta.csv").write_text(text)
     assert kinds(root, split_column="set") == {"patients are in several splits": ["p0 (test + train)"]}
+    (root / "meta.csv").write_text(text.replace("p0", "p5").replace(",val", ",train"))
+    assert "no slice is val by column 'set'" in kinds(root, split_column="set")  # which a training refuses
+
+
+def test_another_table_is_pointed_at(tmp_path, slices):
+    root = pairs(tmp_path, slices)
+    (root / "meta.csv").rename(root / "samples.csv")
+    (fault,) = (fault for fault in survey(root).faults if "meta.csv" in fault.what)
+    assert str(fault) == "no meta.csv, but samples.csv, name it by check_data.meta, and data.meta to train"
+    assert kinds(root, meta="samples.csv") == {}
 
 
 @pytest.fixture
@@ -583,7 +594,7 @@ def test_the_same_data_give_the_same_bytes(tmp_path, classes):
 
 
 def test_from_the_command_line(tmp_path, slices):
-    root = pairs(tmp_path / "data", slices[:4])
+    root = pairs(tmp_path / "data", slices[:6])
     words = ["--mode=check_data", f"--data={root}", f"--workdir={tmp_path / 'run'}"]
 
     def launch(*words: str) -> subprocess.CompletedProcess:

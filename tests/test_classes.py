@@ -9,6 +9,7 @@ from PIL import Image
 from pixmed_jax.data import classes
 from pixmed_jax.data.slices import load
 from pixmed_jax.data.splits import split
+from pixmed_jax.data.survey import survey
 from pixmed_jax.errors import PixmedError
 
 REAL = Path(__file__).parents[2] / "shared" / "data" / "brain-tumor-mri-224"
@@ -53,6 +54,38 @@ def test_the_sets_own_split(root):
     again = classes.source(root)
     moved = {f for f, g in zip(again.files, again.given, strict=True) if g == "val"} ^ files["val"]
     assert moved <= {"Training/glioma/new.png"}
+
+
+def test_a_table_tells_the_patients(root):
+    """And check_data agrees: the classes are the folders', so it misses no column of labels."""
+    files = classes.source(root).files
+    rows = [f"{file},p{i // 3}" for i, file in enumerate(files)]
+    (root / "meta.csv").write_text("\n".join(["file,patient_group", *rows]))
+    source = classes.source(root)
+    assert source.files == files and source.groups == tuple(f"p{i // 3}" for i in range(len(files)))
+    assert split(source, fractions=(0.6, 0.2, 0.2), seed=0)["train"].size  # by patient
+    found = [fault.what for fault in survey(root).faults]
+    assert not [what for what in found if what.startswith("no ") and "masks" not in what]
+    (root / "meta.csv").write_text("\n".join(["file,patient_group", *rows[1:]]))
+    with pytest.raises(PixmedError, match=r"meta\.csv: 1 files without a row"):
+        classes.source(root)
+    assert classes.source(root, meta="").groups == files
+    with pytest.raises(PixmedError, match=r"who\.csv: cannot be read"):
+        classes.source(root, meta="who.csv")
+
+
+def test_colours_that_are_made_grey_are_told(root, capsys):
+    classes.source(root, grey=True)
+    assert "colour" not in capsys.readouterr().err
+    for path in root.rglob("*.png"):
+        Image.open(path).convert("RGB").save(path)
+    classes.source(root, grey=True)
+    assert "colour" not in capsys.readouterr().err
+    Image.new("RGB", (8, 8), (200, 20, 20)).save(root / "Testing" / "glioma" / "g00.png")
+    classes.source(root, grey=True)
+    assert "pictures in colour are made grey; data.channels=3 leaves them" in capsys.readouterr().err
+    classes.source(root, grey=False)
+    assert capsys.readouterr().err == ""
 
 
 def test_files_deeper_than_a_class_are_none_of_it(root):

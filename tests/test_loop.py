@@ -7,6 +7,7 @@ import math
 import re
 import types
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import jax
@@ -26,7 +27,7 @@ from pixmed_jax.evaluation import facts
 from pixmed_jax.training import checkpoint, loop
 from pixmed_jax.training.dry_run import dry_run
 from pixmed_jax.training.loop import train
-from pixmed_jax.training.start import total_steps
+from pixmed_jax.training.start import notices, total_steps
 from pixmed_jax.training.task import Task, jit_init, skip_if_not_finite
 
 
@@ -539,6 +540,16 @@ def test_a_dry_run_counts_no_patients_whom_nobody_knows(tmp_path, tmp_path_facto
         config = runs.config(tmp_path_factory, **changes, data__patient_column=column)
         assert dry_run(config, tmp_path / "run") == 0
         assert f"  train      {told}" in capsys.readouterr().out.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("channels", "condition", "told"),
+    [(3, "anatomy", 1), (3, "tumor+head", 1), (3, "tumor", 0), (1, "anatomy", 0)],
+)
+def test_heads_that_are_looked_for_in_colours_are_told(tmp_path_factory, channels, condition, told):
+    config = runs.config(tmp_path_factory, data__channels=channels, data__condition=condition)
+    found = notices(config, SimpleNamespace(rows={"test": [0]}))
+    assert len(found) == told and all("give --config.data.condition=tumor" in line for line in found)
 
 
 def test_that_nobody_tests_is_told_before_the_training(tmp_path, tmp_path_factory, monkeypatch, capsys):

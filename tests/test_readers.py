@@ -216,7 +216,7 @@ def test_few_patients_are_warned_of(study, tmp_path, monkeypatch, capsys):
     readers.prepare(workdir, number=10, split="val+test", seed=3)
     warned = capsys.readouterr().err
     assert "real slices of 2, generated ones of 2 patients; with fewer than 6 of either kind" in warned
-    assert warned.count("\n") == 1
+    assert warned.count("\n") == 1 and warned.endswith("no interval; give more slices\n")
     monkeypatch.setattr(readers.verdict, "ENOUGH", 2)
     readers.prepare(workdir, number=10, split="val+test", seed=3)
     assert capsys.readouterr().err == ""

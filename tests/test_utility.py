@@ -91,6 +91,13 @@ def test_arms_differ_in_their_training_slices_and_in_nothing_else(workdir):
                 assert folder.parts[-2:] == (f"{share}-{seed}", of)
 
 
+def test_pictures_in_colour_are_so_for_every_network(workdir):
+    """The presets of segmenter and classifier are of grey ones, and refused the generator's slices."""
+    changed(workdir, data__channels=3)
+    experiment, _ = plan(workdir, networks=NETWORKS, **OPTIONS)
+    assert {part.config["data"]["channels"] for part in parts(experiment, workdir)} == {3}
+
+
 def test_arms_are_augmented_by_their_name_and_by_nothing_else(workdir):
     """Neither by what their generator nor by what their network would be trained under."""
     own = {"rotation": {"p": 1.0, "range": (-40.0, 40.0)}, "flip_up_down": {"p": 0.5}}

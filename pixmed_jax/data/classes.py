@@ -3,7 +3,7 @@
     directory/CLASS/*.jpg                          or
     directory/Training/CLASS/*.jpg, directory/Testing/CLASS/*.jpg and perhaps directory/Validation/CLASS/*.jpg
 
-There are no masks: `read` gives one of zeros, and `Source.masked` is false. Nobody knows the patients, so
+There are no masks: `read` gives one of zeros, and `Source.masked` is false. Patients are told by a table, or
 `splits.split` asks for data.split.by=slice. Where the set brings its own test images they are the "test" of
 `Source.given`; without a folder for it, every tenth training image, by a hash of its name, is "val".
 Errors: PixmedError.
@@ -15,20 +15,35 @@ from pathlib import Path
 
 import numpy as np
 
-from pixmed_jax.data import arrays, decode, intensity
+from pixmed_jax.data import arrays, decode, intensity, tables
 from pixmed_jax.data.faults import not_utf8, raise_all
 from pixmed_jax.data.intensity import Limits
+from pixmed_jax.data.reader import tell
 from pixmed_jax.data.slices import Source
+from pixmed_jax.data.tables import DEFAULT_META
+from pixmed_jax.data.values import coloured
 from pixmed_jax.errors import PixmedError, listing
 
 SPLIT_FOLDERS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
 SPLIT_FOLDERS |= {"val": "val", "valid": "val", "validation": "val"}
 _VALIDATION = 10  # one training image in so many
+_LOOKED = 8  # pictures, for whether they are in colour
 _LUMINANCE = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as in JPEG
 
 
-def source(directory: str | Path, *, rule: str = "auto", grey: bool = False) -> Source:
-    """Index a folder by the names and headers of its files."""
+def source(
+    directory: str | Path,
+    *,
+    rule: str = "auto",
+    grey: bool = False,
+    meta: str = DEFAULT_META,
+    file_column: str = "file",
+    patient_column: str = "patient_group",
+) -> Source:
+    """Index a folder by the names and headers of its files.
+
+    meta: a table of patients, whose files are paths below the folder; the default one need not be there.
+    """
     root = Path(directory)
     if not root.is_dir():
         raise PixmedError(f"{root}: no such folder; set data.dir")
@@ -70,13 +85,19 @@ def source(directory: str | Path, *, rule: str = "auto", grey: bool = False) -> 
             broken.append(str(error))
     if broken:
         raise PixmedError(f"{root}: {len(broken)} files are unusable ({listing(broken)}), replace them")
+    if grey and any(map(coloured, map(decode.read_image, paths[:: -(-len(paths) // _LOOKED)]))):
+        tell(f"{root}: pictures in colour are made grey; data.channels=3 leaves them as they are")
     names = tuple(sorted(set(labels)))
-    files = tuple(path.relative_to(root).as_posix() for path in paths)
+    files = groups = tuple(path.relative_to(root).as_posix() for path in paths)
+    table = root / meta
+    if meta and patient_column and not (meta == DEFAULT_META and not table.exists()):
+        matched = tables.columns_of(table, files, file_column, "", patient_column, "")
+        groups = tuple(matched.values[patient_column])
     return Source(
         files=files,
         labels=np.array([names.index(label) for label in labels], np.int32),
         label_names=names,
-        groups=files,
+        groups=groups,
         planes=("",) * len(files),
         read=reader.read,
         given=tuple(given) if set(given) >= {"train", "test"} else (),

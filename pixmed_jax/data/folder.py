@@ -24,10 +24,9 @@ from pixmed_jax.data.faults import raise_all
 from pixmed_jax.data.pairs import LONE, Entry, Item, incomplete, open_pairs, pair, scan, slice_name, stem_of
 from pixmed_jax.data.reader import Reader, tell
 from pixmed_jax.data.slices import Source
-from pixmed_jax.data.tables import Matched, columns_of
+from pixmed_jax.data.tables import DEFAULT_META, Matched, columns_of
 from pixmed_jax.errors import PixmedError
 
-DEFAULT_META = "meta.csv"
 MAX_LABELS = 254  # a mask is uint8 and 255 is the foreground of a binary one
 
 

@@ -246,8 +246,24 @@ def _brain_tumor_mri(*, dir: str, intensity: str, split_column: str, **_: Any) -
     return brain_tumor_mri_builder.source(data_dir=dir or None, rule=intensity, split_column=split_column)
 
 
-def _classes(*, dir: str, intensity: str, channels: int, **_: Any) -> Source:
-    return classes.source(_given(dir, "classes"), rule=intensity, grey=channels == 1)
+def _classes(
+    *,
+    dir: str,
+    intensity: str,
+    channels: int,
+    meta: str,
+    file_column: str,
+    patient_column: str,
+    **_: Any,
+) -> Source:
+    return classes.source(
+        _given(dir, "classes"),
+        rule=intensity,
+        grey=channels == 1,
+        meta=meta,
+        file_column=file_column,
+        patient_column=patient_column,
+    )
 
 
 def _given(dir: str, source: str) -> str:

@@ -18,11 +18,12 @@ from pathlib import Path
 
 import numpy as np
 
-from pixmed_jax.data import duplicates, folder, volumes
+from pixmed_jax.data import duplicates, folder, tables, volumes
 from pixmed_jax.data import masks as encodings
 from pixmed_jax.data.faults import Fault
 from pixmed_jax.data.pairs import Item
 from pixmed_jax.data.reader import Reader
+from pixmed_jax.data.splits import SPLITS
 from pixmed_jax.data.survey_index import (
     OTHER_SIZE,
     REPLACE,
@@ -46,7 +47,7 @@ def survey(
     *,
     images: str = "images",
     masks: str = "masks",
-    meta: str = folder.DEFAULT_META,
+    meta: str = tables.DEFAULT_META,
     file_column: str = "file",
     label_column: str = "label",
     patient_column: str = "patient_group",
@@ -67,7 +68,7 @@ def survey(
     records, faults = index.records, index.faults
     if not records:
         raise PixmedError(f"{root}: " + "; ".join(map(str, faults)))
-    columns = {"label": label_column, "patient": patient_column, "split": split_column}
+    columns = {"label": label_column if two_folders else "", "patient": patient_column, "split": split_column}
     within = root / images if two_folders else root
     faults += read_table(root, meta, within, records, file_column, columns) if meta else []
     if not any(record.patient for record in records):
@@ -103,6 +104,8 @@ def survey(
     if two_folders:  # a folder of classes is read in grey where that is asked for
         _flag_colour(found)
     _flag_unknown(found)
+    if two_folders and split_column:
+        _flag_splits(found, split_column)
     return found
 
 
@@ -202,6 +205,15 @@ def _flag_colour(found: Survey) -> None:
     colour = Counter(record.colour for record in found.records if record.height)
     if colour[True] > colour[False]:
         found.faults.append(Fault("images are in colour", [], "train with --config.data.channels=3"))
+
+
+def _flag_splits(found: Survey, column: str) -> None:
+    """A column that calls slices train or test, and leaves a training without one of its two halves."""
+    told = {record.split for record in found.records}
+    missing = [name for name in ("train", "val") if name not in told]
+    if told & {*SPLITS} and missing:
+        what = f"no slice is {listing(missing)} by column '{column}'"
+        found.faults.append(Fault(what, [], "a training looks at train and val; call some patients so there"))
 
 
 def _flag_unknown(found: Survey) -> None:

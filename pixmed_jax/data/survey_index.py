@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from pixmed_jax.data import arrays, decode, folder, pairs, tables, volumes
+from pixmed_jax.data import arrays, decode, pairs, tables, volumes
 from pixmed_jax.data.classes import SPLIT_FOLDERS
 from pixmed_jax.data.faults import Fault, not_utf8
 from pixmed_jax.data.pairs import Item
@@ -128,8 +128,10 @@ def read_table(
     Its file column holds paths relative to `within`.
     """
     table = root / meta
-    if meta == folder.DEFAULT_META and not table.exists():
-        return []
+    if meta == tables.DEFAULT_META and not table.exists():
+        others = sorted(path.name for path in root.glob("*.csv") if not arrays.hidden(path, root))
+        what = f"no {meta}, but {listing(others)}"
+        return [Fault(what, [], "name it by check_data.meta, and data.meta to train")] if others else []
     try:
         found, rows = tables.read_table(table, "check_data.meta")
     except PixmedError as error:

@@ -17,6 +17,7 @@ from pixmed_jax.data.faults import Fault, named, raise_all
 from pixmed_jax.data.pairs import composed, stem_of
 from pixmed_jax.errors import PixmedError, listing
 
+DEFAULT_META = "meta.csv"  # the one table that need not be there
 _MAX_TABLE = 2**27
 _MAX_HEADER = 2**16
 _SEPARATORS = ",;\t"

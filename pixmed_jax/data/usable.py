@@ -82,14 +82,23 @@ def check(source: Source, sizes: Sequence[int], *, channels: int, class_channels
     if found:
         raise PixmedError(
             f"{len(found)} of {len(source.files)} slices cannot be used: "
-            f"{listing(list(found.values()), NAMED)}; repair or remove them, or set data.faulty=skip"
+            f"{_by_reason(found)}; repair or remove them, or set data.faulty=skip"
         )
+
+
+def _by_reason(found: Mapping[int, str]) -> str:
+    """Files with an equal fault together, each once."""
+    of: dict[str, list[str]] = {}
+    for fault in found.values():
+        name, _, reason = fault.partition(": ")
+        of.setdefault(reason, []).append(name)
+    return listing([f"{listing(names, NAMED)}: {reason}" for reason, names in of.items()], NAMED)
 
 
 def check_share(source: Source, found: Mapping[int, str], most: float) -> None:
     """Say what is left out; PixmedError where it is more than this share of all slices."""
-    count, reasons = len(source.files), listing(list(found.values()), NAMED)
-    line = f"{len(found)} of {count} slices cannot be used: {reasons}"
+    count = len(source.files)
+    line = f"{len(found)} of {count} slices cannot be used: {_by_reason(found)}"
     if len(found) > most * count:
         raise PixmedError(f"{line}; more than data.faulty_most={most:g} of them, so repair or remove some")
     if found:

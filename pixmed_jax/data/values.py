@@ -16,6 +16,11 @@ def unit(image: np.ndarray) -> np.ndarray:
     return floats(image[..., None] if image.ndim == 2 else image)
 
 
+def coloured(image: np.ndarray) -> bool:
+    """Whether a stored picture [H, W, C] shows colours, more than JPEG gives to grey ones."""
+    return image.ndim == 3 and float(np.ptp(floats(image), axis=-1).mean()) > 0.02
+
+
 def stored(image: np.ndarray, like: np.ndarray) -> np.ndarray:
     """The way back, in the type of `like` and with its number of axes."""
     top = np.iinfo(like.dtype).max

@@ -237,4 +237,4 @@ def limit_of(condition: str) -> str:
         )
     if condition == "label":
         return "Told a class alone: there are no masks, and no image belongs to a real slice"
-    return "Told where the tumour is: the head around it is the generator's invention"
+    return "Told where the tumour is: what is around it is the generator's invention"

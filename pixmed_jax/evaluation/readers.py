@@ -49,6 +49,7 @@ UNSURE, SUREST = 3, 5  # ratings; 1 is the other end
 KEY = ("study", "image", "is", "source", "patient_group", "step", "config")  # these two of what is judged
 ANSWERS = ("study", "reader", "image", "rating")
 _LEAST, _MOST = 10, 1000  # images
+_EVERYBODY = "val+test"
 _SHOWN = 6
 _SEEN = 2.8  # standard errors: found with a chance of 0.8 at a level of 0.05
 
@@ -88,8 +89,8 @@ def prepare(
     if min(patients) < verdict.ENOUGH:
         print(
             f"reader.split={split}: real slices of {patients[0]}, generated ones of {patients[1]} patients; "
-            f"with fewer than {verdict.ENOUGH} of either kind answers have no interval; give "
-            "reader.split=val+test or, where slices are as few, more of them",
+            f"with fewer than {verdict.ENOUGH} of either kind answers have no interval; "
+            f"{'give more slices' if split == _EVERYBODY else f'give reader.split={_EVERYBODY}'}",
             file=sys.stderr,
         )
     order, both = rng.permutation(2 * count), [*real, *made]

@@ -14,7 +14,7 @@ from pixmed_jax.data.slices import Source
 from pixmed_jax.models import count
 from pixmed_jax.training import mesh, supervised
 from pixmed_jax.training.build import check_ranges, is_supervised, make_task, named_weights, network, networks
-from pixmed_jax.training.start import check_rates, check_slices, open_data, total_steps, untested
+from pixmed_jax.training.start import check_rates, check_slices, notices, open_data, total_steps
 from pixmed_jax.training.warm_start import with_behind
 
 
@@ -28,7 +28,7 @@ def dry_run(config: dict[str, Any], workdir: Path) -> int:
     print(f"\nworkdir {workdir}, {len(dataset.source.files)} slices")
     for name, rows in dataset.rows.items():
         print(f"  {name:5} {len(rows):6} slices of {_patients(dataset.source, rows)}")
-    if told := untested(config, dataset):
+    for told in notices(config, dataset):
         print(told)
     check_slices(config, dataset)
     left_out = f", {len(dataset.left_out)} cannot and are left out" if dataset.left_out else ""

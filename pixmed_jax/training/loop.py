@@ -31,9 +31,9 @@ from pixmed_jax.training.start import (
     check_rates,
     check_slices,
     make_folder,
+    notices,
     open_data,
     total_steps,
-    untested,
 )
 from pixmed_jax.training.task import Task, jit_init
 
@@ -84,7 +84,7 @@ def train(config: dict[str, Any], workdir: Path, *, fresh: bool = False) -> int:
                 "or give --fresh to start over"
             )
             return 0
-        if told := untested(config, dataset):
+        for told in notices(config, dataset):
             _tell(told)
         if meshes.is_first():
             run_folder.note(workdir, **run_folder.environment())  # where it goes on, which may be elsewhere

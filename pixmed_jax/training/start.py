@@ -89,12 +89,20 @@ def check_slices(config: dict[str, Any], dataset: Dataset) -> None:
         dataset.check()
 
 
-def untested(config: dict[str, Any], dataset: Dataset) -> str:
-    """What to tell before a training after which there is nobody to test on; "" where there is."""
-    if len(dataset.rows["test"]):
-        return ""
-    cause, remedy = why_empty(config["data"], dataset, "test")
-    return f"{cause}, so nobody is there to test on after the training; {remedy} if that is not meant"
+def notices(config: dict[str, Any], dataset: Dataset) -> list[str]:
+    """What to tell before a training that may not be meant: nobody to test on, heads sought in colours."""
+    told, data = [], config["data"]
+    if not len(dataset.rows["test"]):
+        cause, remedy = why_empty(data, dataset, "test")
+        told.append(
+            f"{cause}, so nobody is there to test on after the training; {remedy} if that is not meant"
+        )
+    if data["channels"] == 3 and data["condition"] in ("tumor+head", "anatomy"):
+        told.append(
+            f"data.condition={data['condition']}: a head is looked for in each picture; where these are of "
+            "something else give --config.data.condition=tumor"
+        )
+    return told
 
 
 def why_empty(data: Mapping[str, Any], dataset: Dataset, name: str) -> tuple[str, str]:
