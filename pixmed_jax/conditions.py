@@ -253,8 +253,10 @@ def of_folder(folder: Path, label: str, generator: Painter) -> Conditions:
         reasons = [f"{_counted(names, len(paths))}: {reason}" for reason, names in faults.items()]
         raise PixmedError(f"{folder}: {listing(reasons)}")
     values = np.stack(maps)
-    if not label and len(tumors) > 1 and values.max() == 1:
-        told = f"masks of 0 and 1 are taken for {tumors[0]}; give sample.label if it is another"
+    if not label and len(tumors) > 1:
+        told = f"values are read as {', '.join(f'{k} = {name}' for k, name in enumerate(tumors, 1))}"
+        if values.max() == 1:
+            told = f"masks of 0 and 1 are taken for {tumors[0]}; give sample.label if it is another"
         print(f"{folder}: {told}", file=sys.stderr)
     labels = tuple(next((tumors[v - 1] for v in np.unique(m) if 0 < v <= len(tumors)), "") for m in values)
     limits, unknown = np.tile(generator.limits, (len(files), 1)), np.full(len(files), np.nan)

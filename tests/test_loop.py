@@ -542,13 +542,24 @@ def test_a_dry_run_counts_no_patients_whom_nobody_knows(tmp_path, tmp_path_facto
         assert f"  train      {told}" in capsys.readouterr().out.splitlines()
 
 
+def test_classes_that_a_split_lacks_are_told(tmp_path_factory):
+    """A test split of one class would be told right by one answer for all."""
+    source = SimpleNamespace(label_names=("a", "b", "c"), labels=np.array([0, 0, 1, 2, 0, 1]))
+    rows = {"train": np.array([0, 2, 3]), "val": np.array([5]), "test": np.array([1]), "spare": np.array([4])}
+    assert notices(runs.config(tmp_path_factory), SimpleNamespace(rows=rows, source=source)) == [
+        "val has no slice of a, c, so what is found there says nothing of it",
+        "test has no slice of b, c, so what is found there says nothing of it",
+    ]
+
+
 @pytest.mark.parametrize(
     ("channels", "condition", "told"),
     [(3, "anatomy", 1), (3, "tumor+head", 1), (3, "tumor", 0), (1, "anatomy", 0)],
 )
 def test_heads_that_are_looked_for_in_colours_are_told(tmp_path_factory, channels, condition, told):
     config = runs.config(tmp_path_factory, data__channels=channels, data__condition=condition)
-    found = notices(config, SimpleNamespace(rows={"test": [0]}))
+    source = SimpleNamespace(label_names=("a",), labels=np.zeros(1, int))
+    found = notices(config, SimpleNamespace(rows={"test": [0]}, source=source))
     assert len(found) == told and all("give --config.data.condition=tumor" in line for line in found)
 
 

@@ -12,6 +12,7 @@ from pixmed_jax import config as configs
 from pixmed_jax import same_data
 from pixmed_jax import workdir as run_folder
 from pixmed_jax.data.sources import Dataset, open_dataset
+from pixmed_jax.data.splits import SPARE
 from pixmed_jax.errors import PixmedError, listing
 from pixmed_jax.training import build
 
@@ -90,13 +91,22 @@ def check_slices(config: dict[str, Any], dataset: Dataset) -> None:
 
 
 def notices(config: dict[str, Any], dataset: Dataset) -> list[str]:
-    """What to tell before a training that may not be meant: nobody to test on, heads sought in colours."""
+    """What to tell before a training that may not be meant: nobody, or none of a class, to test on; heads
+    that are looked for in pictures in colour.
+    """
     told, data = [], config["data"]
     if not len(dataset.rows["test"]):
         cause, remedy = why_empty(data, dataset, "test")
         told.append(
             f"{cause}, so nobody is there to test on after the training; {remedy} if that is not meant"
         )
+    names, labels = dataset.source.label_names, dataset.source.labels
+    for split, rows in dataset.rows.items():
+        there = {names[label] for label in labels[rows]}
+        if split != SPARE and there and (absent := [name for name in names if name not in there]):
+            told.append(
+                f"{split} has no slice of {listing(absent)}, so what is found there says nothing of it"
+            )
     if data["channels"] == 3 and data["condition"] in ("tumor+head", "anatomy"):
         told.append(
             f"data.condition={data['condition']}: a head is looked for in each picture; where these are of "
