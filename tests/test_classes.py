@@ -1,5 +1,6 @@
 """Folders of classes: labels, the set's own split, masks of zeros, and what is refused."""
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -59,11 +60,17 @@ def test_the_sets_own_split(root):
 def test_a_table_tells_the_patients(root):
     """And check_data agrees: the classes are the folders', so it misses no column of labels."""
     files = classes.source(root).files
-    rows = [f"{file},p{i // 3}" for i, file in enumerate(files)]
+    whose = [f"{file.split('/')[0]}-{i // 2}" for i, file in enumerate(files)]
+    rows = [f"{file},{who}" for file, who in zip(files, whose, strict=True)]
     (root / "meta.csv").write_text("\n".join(["file,patient_group", *rows]))
     source = classes.source(root)
-    assert source.files == files and source.groups == tuple(f"p{i // 3}" for i in range(len(files)))
-    assert split(source, fractions=(0.6, 0.2, 0.2), seed=0)["train"].size  # by patient
+    assert source.files == files and source.groups == tuple(whose)
+    home = dict(zip(source.groups, source.given, strict=True))  # validation is drawn by patient, too
+    assert set(home.values()) == {"train", "val", "test"} and [home[g] for g in source.groups] == [
+        *source.given
+    ]
+    found = split(source, given=source.given, seed=0)
+    assert {name: len(of) for name, of in found.items()} == dict(Counter(source.given))
     found = [fault.what for fault in survey(root).faults]
     assert not [what for what in found if what.startswith("no ") and "masks" not in what]
     (root / "meta.csv").write_text("\n".join(["file,patient_group", *rows[1:]]))

@@ -5,11 +5,11 @@
 
 There are no masks: `read` gives one of zeros, and `Source.masked` is false. Patients are told by a table, or
 `splits.split` asks for data.split.by=slice. Where the set brings its own test images they are the "test" of
-`Source.given`; without a folder for it, every tenth training image, by a hash of its name, is "val".
+`Source.given`; without a folder for it, every tenth of the training, by a hash of its name, is "val": of the
+images, or of the patients where these are told.
 Errors: PixmedError.
 """
 
-import os
 import zlib
 from pathlib import Path
 
@@ -69,8 +69,6 @@ def source(
                 paths.append(path)
                 labels.append(path.parent.name)
                 given.append(splits.get(folder, ""))
-                if given[-1] == "train" and "val" not in splits.values() and _validates(path):
-                    given[-1] = "val"
     if len(set(labels)) < 2:
         raise PixmedError(
             f"{root}: images of {len(set(labels))} classes; set data.dir to a folder with one folder for each"
@@ -85,14 +83,19 @@ def source(
             broken.append(str(error))
     if broken:
         raise PixmedError(f"{root}: {len(broken)} files are unusable ({listing(broken)}), replace them")
-    if grey and any(map(coloured, map(decode.read_image, paths[:: -(-len(paths) // _LOOKED)]))):
+    if grey and any(map(_shows_colours, paths[:: -(-len(paths) // _LOOKED)])):
         tell(f"{root}: pictures in colour are made grey; data.channels=3 leaves them as they are")
     names = tuple(sorted(set(labels)))
     files = groups = tuple(path.relative_to(root).as_posix() for path in paths)
+    drawn_by = [path.name for path in paths]
     table = root / meta
     if meta and patient_column and not (meta == DEFAULT_META and not table.exists()):
         matched = tables.columns_of(table, files, file_column, "", patient_column, "")
-        groups = tuple(matched.values[patient_column])
+        groups = tuple(drawn_by := matched.values[patient_column])
+    if "val" not in given:
+        given = [
+            "val" if of == "train" and _validates(by) else of for of, by in zip(given, drawn_by, strict=True)
+        ]
     return Source(
         files=files,
         labels=np.array([names.index(label) for label in labels], np.int32),
@@ -106,8 +109,15 @@ def source(
     )
 
 
-def _validates(path: Path) -> bool:
-    return zlib.crc32(os.fsencode(path.name)) % _VALIDATION == 0
+def _validates(name: str) -> bool:
+    return zlib.crc32(name.encode()) % _VALIDATION == 0
+
+
+def _shows_colours(path: Path) -> bool:
+    try:
+        return coloured(decode.read_image(path))
+    except PixmedError:  # told of by whoever reads it to train
+        return False
 
 
 class _Reader:
