@@ -11,10 +11,10 @@ import jax
 import numpy as np
 
 from pixmed_jax import losses
+from pixmed_jax.metrics.quality import MOST_DB
 
 METRICS = ("ssim", "psnr", "mse")
-_MOST_DB = 100.0  # PSNR of equal images, which would be infinite
-_BORDER = 5  # the SSIM map lacks half a window on each side
+_BORDER = losses.WINDOW // 2  # the SSIM map lacks half a window on each side
 _ssim_map = jax.jit(losses.ssim_map)
 
 
@@ -33,5 +33,5 @@ def score(
             if region[i].any():
                 found["mse"][where][i] = squared[region[i]].mean()
     for where, mse in found["mse"].items():
-        found["psnr"][where] = -10 * np.log10(np.maximum(mse, 10 ** (-_MOST_DB / 10)))
+        found["psnr"][where] = -10 * np.log10(np.maximum(mse, 10 ** (-MOST_DB / 10)))
     return found
