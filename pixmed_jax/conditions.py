@@ -16,7 +16,6 @@ from pixmed_jax import inference, layouts
 from pixmed_jax import workdir as run_folder
 from pixmed_jax.data import arrays, edits, mask_files
 from pixmed_jax.data.faults import not_utf8, raise_all
-from pixmed_jax.data.plausible import surveyed
 from pixmed_jax.data.regions import MAPS, is_tumor, known_heads
 from pixmed_jax.data.slices import plane_values
 from pixmed_jax.data.sources import Dataset
@@ -110,6 +109,22 @@ def no_head(image: np.ndarray, tumor: np.ndarray, where: Survey) -> bool:
     return coloured(image) or not fits or edits.refusal(tumor, where) == edits.NO_BRAIN
 
 
+def pictured(image: np.ndarray) -> Survey:
+    """Where masks of something else may lie in a picture [S, S, C]: wherever no bar made it square."""
+    lit = (image > 0).any(axis=-1)
+    inside = np.outer(_span(lit.any(axis=1)), _span(lit.any(axis=0)))
+    return Survey(inside, np.zeros_like(inside), inside, np.zeros(0, np.float32))
+
+
+def _span(lit: np.ndarray) -> np.ndarray:
+    """bool [S]: from the first to the last that is lit, without those that a bar darkened when resized."""
+    places, span = np.flatnonzero(lit), np.zeros_like(lit)
+    if places.size:
+        first, last = places[0], places[-1]
+        span[first + (first > 0) : last + 1 - (last < len(lit) - 1)] = True
+    return span
+
+
 def of_split(workdir: Path, split: str, generator: Painter) -> Conditions:
     config = run_folder.read_config(workdir)
     dataset = generator.dataset if isinstance(generator, NoNetwork) else open_of_run(workdir, config)
@@ -144,7 +159,7 @@ def of_split(workdir: Path, split: str, generator: Painter) -> Conditions:
 
     @lru_cache(_SCENES)
     def scene(i: int) -> edits.Scene:
-        where = surveyed(maps[i], dataset.classes) if brainless() else found(i)
+        where = pictured(slices.images[i]) if brainless() else found(i)
         return edits.take_apart(maps[i], tumors, where, planes[i])
 
     def image(i: int) -> np.ndarray:

@@ -421,6 +421,20 @@ def test_what_tells_that_a_picture_is_of_no_head(held_out):
     assert verdict(np.pad(tiny, ((0, rest), (0, rest), (0, 0))))
 
 
+def test_bars_beside_a_picture_are_no_part_of_it():
+    """A wide picture is made square by bars; nothing is moved onto them, however dark the picture is."""
+    image = np.zeros((8, 8, 3), np.uint8)
+    image[1:7] = np.random.default_rng(0).integers(0, 2, (6, 8, 3))
+    image[1, 0, 1] = image[6, 7, 2] = 1
+    where = conditions.pictured(image)
+    expected = np.zeros((8, 8), bool)
+    expected[2:6] = True  # a row at each bar is a mixture of picture and bar
+    assert (where.head == expected).all() and (where.brain == expected).all()
+    assert not where.dark.any() and not where.look.size
+    assert conditions.pictured(np.ones((8, 8, 1), np.uint8)).head.all()
+    assert not conditions.pictured(np.zeros((8, 8, 1), np.uint8)).head.any()
+
+
 def test_masks_of_the_runs_own_slices_are_refused(run, generator, tmp_path, monkeypatch):
     """Those of its test patients are among them, and nothing would say so."""
     (tmp_path / "data" / "masks").mkdir(parents=True)
