@@ -111,8 +111,8 @@ def no_head(image: np.ndarray, tumor: np.ndarray, where: Survey) -> bool:
 
 def pictured(image: np.ndarray) -> Survey:
     """Where masks of something else may lie in a picture [S, S, C]: wherever no bar made it square."""
-    lit = (image > 0).any(axis=-1)
-    inside = np.outer(_span(lit.any(axis=1)), _span(lit.any(axis=0)))
+    lit = image.max(axis=-1) > 0
+    inside = np.outer(_span(lit.max(axis=1)), _span(lit.max(axis=0)))
     return Survey(inside, np.zeros_like(inside), inside, np.zeros(0, np.float32))
 
 

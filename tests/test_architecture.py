@@ -53,6 +53,7 @@ LAYERS = (
         "config",
         "defaults",
         "errors",
+        "extras",
         "allocator",
         "options",
         "command_line",

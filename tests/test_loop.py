@@ -488,9 +488,7 @@ def of_classes(tmp_path: Path) -> dict[str, object]:
             folder = tmp_path / half / label
             folder.mkdir(parents=True)
             for i in range(3):
-                name = next(
-                    n for n in map("{}.png".format, range(i, 99, 3)) if not classes._validates(Path(n))
-                )
+                name = next(n for n in map("{}.png".format, range(i, 99, 3)) if not classes._validates(n))
                 Image.new("L", (32, 32), 9 * i).save(folder / name)
     return {"data__source": "classes", "data__dir": str(tmp_path), "data__split__by": "slice"}
 
