@@ -20,7 +20,7 @@ from pixmed_jax.data.regions import MAPS, is_tumor, known_heads
 from pixmed_jax.data.slices import plane_values
 from pixmed_jax.data.sources import Dataset
 from pixmed_jax.data.synthetic import RECONSTRUCTION, SAMPLED
-from pixmed_jax.data.tissues import Survey, survey
+from pixmed_jax.data.tissues import Survey, region_alone, survey
 from pixmed_jax.data.values import coloured, floats
 from pixmed_jax.errors import OptionError, PixmedError, listing, one_of
 from pixmed_jax.evaluation.facts import check_unseen
@@ -112,8 +112,7 @@ def no_head(image: np.ndarray, tumor: np.ndarray, where: Survey) -> bool:
 def pictured(image: np.ndarray) -> Survey:
     """Where masks of something else may lie in a picture [S, S, C]: wherever no bar made it square."""
     lit = image.max(axis=-1) > 0
-    inside = np.outer(_span(lit.max(axis=1)), _span(lit.max(axis=0)))
-    return Survey(inside, np.zeros_like(inside), inside, np.zeros(0, np.float32))
+    return region_alone(np.outer(_span(lit.max(axis=1)), _span(lit.max(axis=0))))
 
 
 def _span(lit: np.ndarray) -> np.ndarray:
@@ -248,7 +247,7 @@ def of_folder(folder: Path, label: str, generator: Painter) -> Conditions:
     tumors = [name for name in generator.classes if is_tumor(name)]
     if label and label not in tumors:
         raise OptionError(f"sample.label={label!r} is not one of {', '.join(tumors)}")
-    paths = [p for p in arrays.files_below(folder) if p.parent == folder and mask_files.is_mask(p)]
+    paths = sorted(p for p in folder.iterdir() if mask_files.is_mask(p) and not arrays.hidden(p, folder))
     if not paths:
         raise PixmedError(f"{folder}: holds no mask pictures or volumes ({', '.join(mask_files.SUFFIXES)})")
     raise_all(folder, not_utf8(paths, folder))

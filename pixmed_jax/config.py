@@ -91,13 +91,15 @@ def moved(config: Mapping[str, Any], directory: str) -> dict[str, Any]:
         for name in (key.removeprefix("data.") for key in PLACES):
             if name != "dir" and data.get(name):
                 places = folders(data[name]) if name == "synthetic_dir" else [data[name]]
-                data[name] = ",".join(_moved(Path(place), old, new) for place in places)
+                data[name] = ",".join(_moved(place, old, new) for place in places)
     return {**config, "data": {**data, "dir": directory}}
 
 
-def _moved(path: Path, old: Path, new: Path) -> str:
+def _moved(place: str, old: Path, new: Path) -> str:
+    """As it was written, unless it lies in what moved."""
+    path = Path(place)
     inside = path.is_absolute() and path.is_relative_to(old)
-    return str(new / path.relative_to(old) if inside else path)
+    return str(new / path.relative_to(old)) if inside else place
 
 
 def folders(text: str) -> list[str]:

@@ -142,7 +142,7 @@ def test_synthetic_slices_may_be_gone_and_have_taken_the_place_of_real_ones(sett
 
 
 def test_what_lay_in_the_folder_lies_there_still():
-    data = {"dir": "/a/d", "images": "images", "masks": "/a/d/m", "meta": "/b/t.csv", "leave_out": ""}
+    data = {"dir": "/a/d", "images": "./images/", "masks": "/a/d/m", "meta": "/b/t.csv", "leave_out": ""}
     data |= {"synthetic_dir": "/a/d/s,t,/b/u"}
     assert configs.moved({"data": data, "seed": 1}, "/c/e") == {
         "data": {**data, "dir": "/c/e", "masks": "/c/e/m", "synthetic_dir": "/c/e/s,t,/b/u"},

@@ -64,8 +64,8 @@ def source(
         )
     paths, labels, given = [], [], []
     for folder in splits or {root: ""}:
-        for path in arrays.files_below(folder):
-            if path.suffix.lower() in decode.SUFFIXES and path.parent.parent == folder:
+        for path in sorted(folder.glob("*/*")):
+            if path.suffix.lower() in decode.SUFFIXES and not arrays.hidden(path, root):
                 paths.append(path)
                 labels.append(path.parent.name)
                 given.append(splits.get(folder, ""))
@@ -88,10 +88,9 @@ def source(
     names = tuple(sorted(set(labels)))
     files = groups = tuple(path.relative_to(root).as_posix() for path in paths)
     drawn_by = [path.name for path in paths]
-    table = root / meta
-    if meta and patient_column and not (meta == DEFAULT_META and not table.exists()):
-        matched = tables.columns_of(table, files, file_column, "", patient_column, "")
-        groups = tuple(drawn_by := matched.values[patient_column])
+    if patient_column and (table := tables.table_of(root, meta)):
+        drawn_by = tables.columns_of(table, files, file_column, "", patient_column, "").values[patient_column]
+        groups = tuple(drawn_by)
     if "val" not in given:
         given = [
             "val" if of == "train" and _validates(by) else of for of, by in zip(given, drawn_by, strict=True)

@@ -24,7 +24,7 @@ from pixmed_jax.data.faults import raise_all
 from pixmed_jax.data.pairs import LONE, Entry, Item, incomplete, open_pairs, pair, scan, slice_name, stem_of
 from pixmed_jax.data.reader import Reader, tell
 from pixmed_jax.data.slices import Source
-from pixmed_jax.data.tables import DEFAULT_META, Matched, columns_of
+from pixmed_jax.data.tables import DEFAULT_META, Matched, columns_of, table_of
 from pixmed_jax.errors import PixmedError
 
 MAX_LABELS = 254  # a mask is uint8 and 255 is the foreground of a binary one
@@ -70,9 +70,9 @@ def source(
         pair_faults, item_faults = [fault for fault in pair_faults if fault.what not in LONE], []
     raise_all(root, [*image_faults, *mask_faults, *pair_faults, *item_faults])
 
-    table = root / meta
     columns: dict[str, list[str]] = {}
-    if meta and not (meta == DEFAULT_META and not table.exists()):
+    table = table_of(root, meta)
+    if table:
         pictures = [item.name for item, entry in zip(items, entries, strict=True) if entry.image]
         asked = file_column, label_column, patient_column, split_column
         told = columns_of(table, pictures, *asked, keep_faulty=keep_faulty)

@@ -14,7 +14,7 @@ from scipy import ndimage
 
 from pixmed_jax.data import edits
 from pixmed_jax.data.regions import is_tumor
-from pixmed_jax.data.tissues import BRIGHT, DARK, Survey, survey
+from pixmed_jax.data.tissues import BRIGHT, DARK, Survey, region_alone, survey
 
 _CROWN = 0.9  # of a head or of a tumour at least is one piece
 _ALL = np.ones((3, 3))  # pixels that meet at a corner hang together
@@ -56,7 +56,7 @@ def surveyed(label_map: np.ndarray, classes: Sequence[str]) -> Survey:
     tumor = (label_map > 0) & (label_map <= tumors)
     head = label_map > 0 if len(classes) > tumors else np.ones_like(tumor)
     if not tissues:
-        return Survey(head, np.zeros_like(head), head, np.zeros(0, np.float32))
+        return region_alone(head)
     return survey(shades(tissues, tumors)[label_map], head, tumor)
 
 

@@ -127,8 +127,8 @@ def read_table(
 
     Its file column holds paths relative to `within`.
     """
-    table = root / meta
-    if meta == tables.DEFAULT_META and not table.exists():
+    table = tables.table_of(root, meta)
+    if table is None:
         others = sorted(path.name for path in root.glob("*.csv") if not arrays.hidden(path, root))
         what = f"no {meta}, but {listing(others)}"
         return [Fault(what, [], "name it by check_data.meta, and data.meta to train")] if others else []

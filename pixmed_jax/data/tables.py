@@ -44,6 +44,12 @@ class Matched(NamedTuple):
     faults: list[Fault]
 
 
+def table_of(root: Path, meta: str) -> Path | None:
+    """The table of a folder: none where `meta` is empty, or the default one that is not there."""
+    table = root / meta
+    return table if meta and (meta != DEFAULT_META or table.exists()) else None
+
+
 def columns_of(
     path: Path,
     files: Sequence[str],

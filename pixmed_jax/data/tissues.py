@@ -31,6 +31,11 @@ class Survey(NamedTuple):
     look: np.ndarray  # [D] float32 of length 1: the head's shades, coarse; dot products tell likeness
 
 
+def region_alone(region: np.ndarray) -> Survey:
+    """Of something without a brain to be found, or a map that does not show it: `region` stands for all."""
+    return Survey(region, np.zeros_like(region), region, np.zeros(0, np.float32))
+
+
 def relative(images: np.ndarray, heads: np.ndarray, tumors: np.ndarray) -> np.ndarray:
     """float32 [..., H, W]: intensity without bias field; 1 is the median of each head's healthy tissue."""
     stack = images.reshape(-1, *images.shape[-2:]).astype(np.float32)
