@@ -14,7 +14,7 @@ import numpy as np
 
 from pixmed_jax import inference, layouts
 from pixmed_jax import workdir as run_folder
-from pixmed_jax.data import arrays, edits, mask_files
+from pixmed_jax.data import arrays, edits, mask_files, volumes
 from pixmed_jax.data.faults import not_utf8, raise_all
 from pixmed_jax.data.regions import MAPS, is_tumor, known_heads
 from pixmed_jax.data.slices import plane_values
@@ -247,7 +247,7 @@ def of_folder(folder: Path, label: str, generator: Painter) -> Conditions:
     tumors = [name for name in generator.classes if is_tumor(name)]
     if label and label not in tumors:
         raise OptionError(f"sample.label={label!r} is not one of {', '.join(tumors)}")
-    paths = sorted(p for p in folder.iterdir() if mask_files.is_mask(p) and not arrays.hidden(p, folder))
+    paths = sorted(p for p in folder.iterdir() if volumes.is_image(p) and not arrays.hidden(p, folder))
     if not paths:
         raise PixmedError(f"{folder}: holds no mask pictures or volumes ({', '.join(mask_files.SUFFIXES)})")
     raise_all(folder, not_utf8(paths, folder))

@@ -17,11 +17,6 @@ from pixmed_jax.errors import PixmedError
 SUFFIXES = tuple(sorted(decode.SUFFIXES | volumes.SUFFIXES))
 
 
-def is_mask(path: Path) -> bool:
-    """Whether `slices` is meant for a file, by its name."""
-    return path.suffix.lower() in decode.SUFFIXES or volumes.is_volume(path)
-
-
 def slices(path: Path, axis: str, tumors: int) -> list[tuple[str, str, np.ndarray]]:
     """(name, suffix for what is drawn of it, mask) of a picture, or of a volume's slices with a tumour.
 

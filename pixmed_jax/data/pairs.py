@@ -64,8 +64,7 @@ def scan(folder: Path, key: str) -> tuple[dict[str, Paths], list[Fault]]:
     files = arrays.files_below(folder)
     for path in files:
         name = path.relative_to(folder).as_posix()
-        suffix = arrays.suffix(path)
-        if suffix not in decode.SUFFIXES and not volumes.is_volume(path):
+        if not volumes.is_image(path):
             others.add(path.suffix or path.name)
         elif (stem := composed(stem_of(name))) in paths:
             twice.append(f"{folder.name}/{name}")

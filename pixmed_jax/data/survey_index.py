@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from pixmed_jax.data import arrays, decode, pairs, tables, volumes
+from pixmed_jax.data import arrays, pairs, tables, volumes
 from pixmed_jax.data.classes import SPLIT_FOLDERS
 from pixmed_jax.data.faults import Fault, not_utf8
 from pixmed_jax.data.pairs import Item
@@ -101,7 +101,7 @@ def index_classes(index: Index) -> None:
     files = arrays.files_below(root)
     index.faults.extend(not_utf8(files, root))
     for path in files:
-        if path.suffix.lower() not in decode.SUFFIXES and not volumes.is_volume(path):
+        if not volumes.is_image(path):
             others[path.suffix or path.name] += 1
             continue
         *folders, _ = path.relative_to(root).parts

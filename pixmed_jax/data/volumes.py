@@ -21,6 +21,7 @@ from threading import Lock
 
 import numpy as np
 
+from pixmed_jax.data import decode
 from pixmed_jax.data.arrays import MAX_BYTES, Array, opened, starts, suffix
 from pixmed_jax.data.dicom import read_dicom
 from pixmed_jax.data.mat import read_mat
@@ -71,6 +72,11 @@ def is_volume(path: Path) -> bool:
         return path.is_file() and starts(path, 132)[128:] == b"DICM"
     except OSError:
         return False
+
+
+def is_image(path: Path) -> bool:
+    """Whether a file is read at all: a picture or a volume, by its name."""
+    return path.suffix.lower() in decode.SUFFIXES or is_volume(path)
 
 
 def is_dicom(path: Path) -> bool:

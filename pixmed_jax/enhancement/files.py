@@ -41,7 +41,7 @@ class Folder:
         if not root.is_dir():
             raise PixmedError(f"{key}={root}: no such folder")
         found = arrays.files_below(root)
-        paths = [p for p in found if arrays.suffix(p) in decode.SUFFIXES or volumes.is_volume(p)]
+        paths = [p for p in found if volumes.is_image(p)]
         if not paths:
             seen = sorted({p.suffix or p.name for p in found})
             told = f"files of {listing(seen)}" if seen else "nothing"
