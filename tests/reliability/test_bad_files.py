@@ -256,7 +256,7 @@ def test_pictures_in_colour_are_named_before(faulty, tmp_path, tmp_path_factory,
     [{}, {"folds": 4, "fold": 1}, {"keep": 0.5}, {"by": "slice"}, {"seed": 5, "fractions": (0.6, 0.2, 0.2)}],
     ids=str,
 )
-@pytest.mark.filterwarnings("ignore:data.split.by=slice")
+@pytest.mark.filterwarnings("ignore:data.split.by=slice")  # one case asks for it, and it warns of leakage
 def test_what_a_network_cannot_use_moves_nobody_to_another_split(split, tmp_path, tmp_path_factory):
     """A classifier keeps slices whose tumours are lost to a generator, more of them at a smaller size."""
     root = pairs(tmp_path, [f"g{i:03d}" for i in range(GOOD)])
