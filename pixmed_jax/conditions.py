@@ -16,21 +16,18 @@ from pixmed_jax import inference, layouts
 from pixmed_jax import workdir as run_folder
 from pixmed_jax.data import arrays, edits, mask_files, volumes
 from pixmed_jax.data.faults import not_utf8, raise_all
+from pixmed_jax.data.pictured import pictured, without_head
 from pixmed_jax.data.regions import MAPS, is_tumor, known_heads
 from pixmed_jax.data.slices import plane_values
 from pixmed_jax.data.sources import Dataset
 from pixmed_jax.data.synthetic import RECONSTRUCTION, SAMPLED
-from pixmed_jax.data.tissues import Survey, region_alone, survey
-from pixmed_jax.data.values import coloured, floats
+from pixmed_jax.data.tissues import Survey, survey
+from pixmed_jax.data.values import floats
 from pixmed_jax.errors import OptionError, PixmedError, listing, one_of
 from pixmed_jax.evaluation.facts import check_unseen
 from pixmed_jax.progress import watched
 from pixmed_jax.same_data import open_of_run
 
-_LOOKED = 20  # slices, for whether there are brains
-# Of the picture: what heads take, or the largest object where there is none. Of 120 real slices 0.3 to 0.8,
-# of pictures without air around their object all, of microscopy in the dark less.
-_HEADS = (0.1, 0.95)
 _SCENES = 1024  # slices kept taken apart: 80 kB each at 128 x 128
 
 
@@ -103,27 +100,6 @@ def no_network(workdir: Path) -> NoNetwork:
     return NoNetwork(config, dataset, grey=arrays.images.shape[-1] == 1)
 
 
-def no_head(image: np.ndarray, tumor: np.ndarray, where: Survey) -> bool:
-    """Whether a slice [S, S, C] is of something else: in colour, of another size, or without a brain."""
-    fits = _HEADS[0] <= where.head.mean() <= _HEADS[1]
-    return coloured(image) or not fits or edits.refusal(tumor, where) == edits.NO_BRAIN
-
-
-def pictured(image: np.ndarray) -> Survey:
-    """Where masks of something else may lie in a picture [S, S, C]: wherever no bar made it square."""
-    lit = image.max(axis=-1) > 0
-    return region_alone(np.outer(_span(lit.max(axis=1)), _span(lit.max(axis=0))))
-
-
-def _span(lit: np.ndarray) -> np.ndarray:
-    """bool [S]: from the first to the last that is lit, without those that a bar darkened when resized."""
-    places, span = np.flatnonzero(lit), np.zeros_like(lit)
-    if places.size:
-        first, last = places[0], places[-1]
-        span[first + (first > 0) : last + 1 - (last < len(lit) - 1)] = True
-    return span
-
-
 def of_split(workdir: Path, split: str, generator: Painter) -> Conditions:
     config = run_folder.read_config(workdir)
     dataset = generator.dataset if isinstance(generator, NoNetwork) else open_of_run(workdir, config)
@@ -145,12 +121,11 @@ def of_split(workdir: Path, split: str, generator: Painter) -> Conditions:
         """Whether the slices are of something else, whose masks are edited without a brain around them."""
         if dataset.condition != "tumor":  # the map shows a head, so that it has to be one
             return False
-        some = np.unique(np.linspace(0, len(maps) - 1, _LOOKED).astype(int))
-        others = sum(no_head(slices.images[i], maps[i], found(i)) for i in some)
-        if others <= len(some) / 2:
+        others, looked = without_head(slices.images, slices.masks)
+        if others <= looked / 2:
             return False
         print(
-            f"{others} of {len(some)} slices that were looked at show no head: masks are edited within the "
+            f"{others} of {looked} slices that were looked at show no head: masks are edited within the "
             "whole picture, and none is swapped",
             file=sys.stderr,
         )

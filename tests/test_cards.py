@@ -137,7 +137,7 @@ def test_a_card_says_what_the_runs_files_say(run):
         "Values of label maps: 0 background, 1 glioma, 2 head.",
     ):
         assert line in page, line
-    assert "SSIM, in the tumour" not in page  # nothing was measured there
+    assert "SSIM, in the mask" not in page  # nothing was measured there
     answers = {answer["question"]: answer["answer"] for answer in facts["answers"]}
     assert answers == {
         "Looks real?": "partly", "Follows the mask?": "partly", "New?": "no", "Helps?": "no",

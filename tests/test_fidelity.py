@@ -71,4 +71,4 @@ def test_the_table_says_which_way_sharpness_is_off(sets):
     value, _, _, mark = rows["sharpness, log10 of energy (below 0: blurrier)"]
     assert float(value) < 0 and mark == "found: blurrier"
     assert any(words.startswith("blurrier than real slices") for words in told["found"])
-    assert rows["tilt of the head"][-1] == ""
+    assert rows["tilt of the object"][-1] == ""

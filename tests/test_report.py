@@ -175,7 +175,8 @@ def test_text_is_escaped(run):
     ("changes", "words"),
     [
         ({"split": "train"}, "These slices were trained on"),
-        ({"split_by": "slice"}, "The split is by slice"),
+        ({"split_by": "slice"}, "The split is by slice: other slices of the same patients were trained on"),
+        ({"split_by": "slice", "patients_known": False}, "of the same patients may have been trained on"),
     ],
 )
 def test_numbers_that_are_too_good_say_so(run, page, changes, words):
@@ -250,10 +251,12 @@ def test_tissues_are_explained():
         assert (explained in legend) == there
 
 
-def test_a_region_that_no_slice_has(run):
+@pytest.mark.parametrize(("region", "title"), [("tumor", "inside the mask"), ("head", "inside the head")])
+def test_a_region_that_no_slice_has(run, page, region, title):
     evaluation = copy.deepcopy(run[1])
     for part in (evaluation, *evaluation["baselines"].values()):
         for metric in ("ssim", "psnr", "mse"):
-            part[metric]["tumor"] = part["intervals"][metric]["tumor"] = None
+            part[metric][region] = part["intervals"][metric][region] = None
     text = Page(written(run, evaluation=evaluation)).text
-    assert text.count("–") >= 9 and "nan" not in text.lower()
+    assert title not in text and Page(page).text.count(title) == 3 and "nan" not in text.lower()
+    assert text.count("whole image") == 3

@@ -16,10 +16,8 @@ from test_cards import faults
 from pixmed_jax import conditions, inference, sample_files, sampling
 from pixmed_jax import config as configs
 from pixmed_jax.data import folder
-from pixmed_jax.data.regions import head
 from pixmed_jax.data.slices import load as load_slices
 from pixmed_jax.data.sources import open_dataset
-from pixmed_jax.data.tissues import survey
 from pixmed_jax.errors import PixmedError
 from pixmed_jax.sampling import sample
 from pixmed_jax.training.start import begin
@@ -398,41 +396,6 @@ def test_slices_of_no_heads_are_edited_without_a_brain(run, monkeypatch, heads):
     scenes = [given.scene(i) for i in range(len(given.maps))]
     assert [bool(len(scene.where.look)) for scene in scenes] == [heads] * len(scenes)
     assert [scene.where.brain.all() for scene in scenes] == [not heads] * len(scenes)
-
-
-def test_what_tells_that_a_picture_is_of_no_head(held_out):
-    """A phantom's slice is of one; in colour, without air around it, or tiny, it is something else."""
-    _, slices = held_out
-    image = slices.images[0]
-    tiny = image[::4, ::4]
-    rest = image.shape[0] - tiny.shape[0]
-    tumor = np.where(slices.masks[0] > 0, 1, 0).astype(np.uint8)
-
-    def verdict(image):
-        where = survey(image.mean(-1), head(image.mean(-1)), tumor > 0)
-        return conditions.no_head(image, tumor, where)
-
-    rgb = np.repeat(image, 3, -1)
-    assert not verdict(image) and not verdict(rgb)
-    noise = np.random.default_rng(0).integers(-3, 4, rgb.shape)
-    assert not verdict(np.clip(rgb.astype(int) + noise, 0, 255).astype(np.uint8))  # as JPEG leaves it
-    assert verdict((rgb * [1.0, 0.6, 0.8]).astype(np.uint8))
-    assert verdict(np.maximum(image, 120))
-    assert verdict(np.pad(tiny, ((0, rest), (0, rest), (0, 0))))
-
-
-def test_bars_beside_a_picture_are_no_part_of_it():
-    """A wide picture is made square by bars; nothing is moved onto them, however dark the picture is."""
-    image = np.zeros((8, 8, 3), np.uint8)
-    image[1:7] = np.random.default_rng(0).integers(0, 2, (6, 8, 3))
-    image[1, 0, 1] = image[6, 7, 2] = 1
-    where = conditions.pictured(image)
-    expected = np.zeros((8, 8), bool)
-    expected[2:6] = True  # a row at each bar is a mixture of picture and bar
-    assert (where.head == expected).all() and (where.brain == expected).all()
-    assert not where.dark.any() and not where.look.size
-    assert conditions.pictured(np.ones((8, 8, 1), np.uint8)).head.all()
-    assert not conditions.pictured(np.zeros((8, 8, 1), np.uint8)).head.any()
 
 
 def test_masks_of_the_runs_own_slices_are_refused(run, generator, tmp_path, monkeypatch):

@@ -190,7 +190,7 @@ def test_follows_the_mask(dice, answer):
 @pytest.mark.parametrize(
     ("generated", "real", "other", "answer", "words"),
     [
-        (0.29, 0.29, 0.1, "not measured", "hardly finds tumours in real slices"),
+        (0.29, 0.29, 0.1, "not measured", "finds hardly any of it in real slices"),
         (0.35, 0.35, 0.36, "no", "0.360 with other patients' masks"),
         (0.35, 0.35, 0.1, "yes", ""),
     ],

@@ -65,7 +65,7 @@ class Measure(NamedTuple):
 
 
 MEASURES = {
-    "dice": Measure("Dice of the tumour", "{:.3f}", 1, (0.01, 0.02, 0.04)),
+    "dice": Measure("Dice of the mask", "{:.3f}", 1, (0.01, 0.02, 0.04)),
     "accuracy": Measure("accuracy", "{:.3f}", 1, (0.01, 0.02, 0.04)),
     "log_loss": Measure("log loss", "{:.3f}", -1, (0.02, 0.05, 0.1)),
 }

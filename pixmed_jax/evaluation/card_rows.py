@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from pixmed_jax.evaluation.rows import JUDGED, at
 from pixmed_jax.metrics.distribution import LOOKUP, SAME
 
-_REGIONS = {"full": "whole image", "head": "in the head", "tumor": "in the tumour"}
+_REGIONS = {"full": "whole image", "head": "in the head", "tumor": "in the mask"}
 _CLOSE = {"ssim": "SSIM", "psnr": "PSNR, dB"}
 _BASELINES = {
     "class_means": "each class of the map in its mean grey value",

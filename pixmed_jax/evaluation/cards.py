@@ -38,7 +38,7 @@ NEVER = (
 )
 NEVER_LAYOUTS = (
     "Diagnosis, treatment, or any decision about a patient: this is no medical device",
-    "Evidence of how often tumours are, how large, or where they grow",
+    "Evidence of how often what the masks show is there, how large it is, or where",
 )
 NEVER_RESTORER = (
     "Diagnosis, treatment, or any decision about a patient: what was lost is guessed, and looks measured",
@@ -216,7 +216,8 @@ def _limits(card: Mapping[str, Any]) -> list[str]:
     if model["makes"] == "images":
         told.append(limit_of(model["condition"]))
     if data["split_by"] == "slice":
-        told.append("The split is by slice: patients are in training and test alike, so results flatter it")
+        alike = "are" if known else "may be"
+        told.append(f"The split is by slice: patients {alike} in training and test alike: results flatter it")
     if "rows" in results:
         if "train" in results["split"].split("+"):
             told.append("It was evaluated on slices that it was trained on")
@@ -237,4 +238,4 @@ def limit_of(condition: str) -> str:
         )
     if condition == "label":
         return "Told a class alone: there are no masks, and no image belongs to a real slice"
-    return "Told where the tumour is: what is around it is the generator's invention"
+    return "Told a mask: what is around it is the generator's invention"

@@ -14,8 +14,8 @@ import numpy as np
 from pixmed_jax import config as configs
 from pixmed_jax import inference, pictures
 from pixmed_jax import workdir as run_folder
+from pixmed_jax.data.pictured import heads_of
 from pixmed_jax.data.pipeline import Arrays
-from pixmed_jax.data.regions import known_heads
 from pixmed_jax.data.slices import Slices
 from pixmed_jax.data.values import floats
 from pixmed_jax.errors import PixmedError, at_least, one_of
@@ -95,7 +95,7 @@ def evaluate(
         contenders["own_style"] = pictures.grey(generator.repaint(maps, np.asarray(arrays.images)))
     regions = {
         "full": np.ones(real.shape, bool),
-        "head": known_heads(maps, np.asarray(arrays.images), dataset.condition),
+        "head": heads_of(maps, np.asarray(arrays.images), slices.masks, dataset.condition),
         "tumor": slices.masks > 0,
     }
     groups = np.array(slices.groups)

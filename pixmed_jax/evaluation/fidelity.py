@@ -34,13 +34,13 @@ NAMES = {
     "sharpness": "sharpness, log10 of energy (below 0: blurrier)",
     "white": "clipped white, share of pixels",
     "black": "black holes in tissue, share of pixels",
-    "tilt": "tilt of the head",
-    "shift": "place of the head, of the side",
-    "scale": "size of the head, of the side",
+    "tilt": "tilt of the object",
+    "shift": "place of the object, of the side",
+    "scale": "size of the object, of the side",
     "upright": "upright rather than upside down",
     "facing": "facing as real ones do, not mirrored",
-    "brightness": "brightness of the head",
-    "contrast": "contrast of the head",
+    "brightness": "brightness of the object",
+    "contrast": "contrast of the object",
 }
 
 
@@ -142,6 +142,7 @@ def told(evaluation: Mapping[str, Any]) -> dict[str, Any]:
         "beside": list(beside.values()),
         "matched": distribution.SAME in evaluation["kid"],
         "artefacts": marks,
+        "dark": f"{artefacts.DARK:.0%}".replace("%", " %"),
         "found": artefacts.found(evaluation["artefacts"]),
         "photographs": evaluation["kid"]["features"] != features.NAME,
         "whys": sorted({evaluation[name]["why"] for name in NUMBERS if "why" in evaluation[name]}),

@@ -58,7 +58,7 @@ def write(
             "score on held-out patients": "held_out/",
         },
         answers=verdict.shown(verdict.answers(evaluation), workdir),
-        regions=REGIONS,
+        regions=[REGIONS[where] for where in there(evaluation["mse"])],
         titles=TITLES,
         ahead=_ahead(evaluation),
         tables=[(title, _table(name, form, evaluation)) for name, (title, form) in UNITS.items()],
@@ -72,6 +72,11 @@ def write(
             if (path := workdir / "grids" / file).exists()
         ],
     )
+
+
+def there(errors: Mapping[str, Any]) -> list[str]:
+    """The regions that any slice has, by their errors; pictures of something else than heads have no head."""
+    return [where for where in REGIONS if errors[where] is not None]
 
 
 def ranked(evaluation: Mapping[str, Any]) -> list[str]:
@@ -142,7 +147,7 @@ def _table(metric: str, form: str, evaluation: Mapping[str, Any]) -> list[tuple[
     for key, contender in contenders.items():
         values, title = contender[metric], TITLES[key]
         cells = []
-        for region in REGIONS:
+        for region in there(evaluation["mse"]):
             value = "–" if values[region] is None else form.format(values[region])
             bounds = contender["intervals"][metric][region]
             spread = " to ".join(form.format(bound) for bound in bounds) if bounds else ""

@@ -17,8 +17,8 @@ import numpy as np
 
 from pixmed_jax import inference, pictures
 from pixmed_jax import workdir as run_folder
+from pixmed_jax.data.pictured import heads_of
 from pixmed_jax.data.pipeline import Arrays
-from pixmed_jax.data.regions import heads
 from pixmed_jax.data.slices import Slices
 from pixmed_jax.data.sources import Dataset
 from pixmed_jax.data.values import floats
@@ -58,7 +58,7 @@ def evaluate(
     images = {name: pictures.grey(made) for name, made in contenders.items()}
     regions = {
         "full": np.ones(real.shape, bool),
-        "head": heads(np.asarray(arrays.images)),
+        "head": heads_of(slices.masks, np.asarray(arrays.images), slices.masks, dataset.condition),
         "tumor": slices.masks > 0,
     }
     scores = {name: similarity.score(made, real, regions) for name, made in images.items()}
@@ -210,6 +210,8 @@ def _lpips(
 
 # ---------------------------------------------------------------- the page
 def _write_page(workdir: Path, config: Mapping[str, Any], result: Mapping[str, Any], grid: str) -> None:
+    errors = result["contenders"][NETWORK]["mse"]
+    regions = report.there({where: of["value"] for where, of in errors.items()})
     report.write_page(
         workdir,
         "restoration.html.j2",
@@ -225,9 +227,15 @@ def _write_page(workdir: Path, config: Mapping[str, Any], result: Mapping[str, A
         },
         grid=grid,
         white=_GAP,
-        regions=report.REGIONS,
+        regions=[report.REGIONS[where] for where in regions],
         tables=[
-            (title, [(name, _cells(of[metric], form)) for name, of in result["contenders"].items()])
+            (
+                title,
+                [
+                    (name, [_cell(of[metric][where], form) for where in regions])
+                    for name, of in result["contenders"].items()
+                ],
+            )
             for metric, (title, form) in report.UNITS.items()
         ],
         gains=[
@@ -239,10 +247,6 @@ def _write_page(workdir: Path, config: Mapping[str, Any], result: Mapping[str, A
 
 
 _SIGNED = {metric: (title, form.replace(":", ":+")) for metric, (title, form) in report.UNITS.items()}
-
-
-def _cells(of_regions: Mapping[str, Any], form: str) -> list[tuple[str, str]]:
-    return [_cell(of_regions[where], form) for where in report.REGIONS]
 
 
 def _cell(of: Mapping[str, Any], form: str) -> tuple[str, str]:

@@ -35,7 +35,7 @@ TITLES = {
     "precision": "precision",
     "f1": "F1",
     "auroc_of": "AUROC",
-    "dice": "Dice of the tumour",
+    "dice": "Dice of the mask",
     "hausdorff95": "95 % Hausdorff distance, pixels",
 }
 

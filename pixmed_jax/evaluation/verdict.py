@@ -224,7 +224,9 @@ def _follows(evaluation: Mapping[str, Any]) -> Answer:
     told = f"a segmenter of real slices finds the mask: Dice {dice['generated']:.3f} on generated images"
     told = f"{told}, {dice['real']:.3f} on real ones"
     if dice["real"] < SEGMENTS:
-        return Answer(question, "not measured", _sentence(told, "it hardly finds tumours in real slices"), "")
+        return Answer(
+            question, "not measured", _sentence(told, "it finds hardly any of it in real slices"), ""
+        )
     by_chance = dice.get("other_mask")
     if by_chance is not None and dice["generated"] <= by_chance:
         return Answer(question, "no", _sentence(told, f"{by_chance:.3f} with other patients' masks"), "")
@@ -235,7 +237,7 @@ def _follows(evaluation: Mapping[str, Any]) -> Answer:
     if distribution.LOOKUP in dice:
         told = f"{told}; {dice[distribution.LOOKUP]:.3f} on class means, which need no network"
     if grade == "yes" and not between:
-        why = "no interval over patients: it takes two with a tumour, and run --mode=evaluate once more"
+        why = "no interval over patients: it takes two with a mask, and run --mode=evaluate once more"
         return Answer(question, "not measured", _sentence(told, why), "")
     if grade == "yes" and between["low"] < FOLLOWS_PARTLY:
         told, grade = f"{told}; too few patients for a yes", "partly"

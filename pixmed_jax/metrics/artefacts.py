@@ -43,7 +43,7 @@ MARGINS = {
 # As means over images, rather than as distributions; true if only more of it is a fault.
 _MEANS = {"checkerboard": True, "seams": True, "sharpness": False, "white": True, "black": True}
 _DRAWS, _SPREADS, _LEAST = 20, 5, 8
-_DARK = 0.05  # the head is what is brighter
+DARK = 0.05  # the object (of slices of heads, the head) is what is brighter
 _TISSUE = 0.1  # mean of the 5x5 pixels around one that is amid tissue
 
 
@@ -195,10 +195,10 @@ def _clipped(image: np.ndarray) -> dict[str, np.ndarray]:
 def _pose(image: np.ndarray, typical: np.ndarray) -> dict[str, np.ndarray]:
     size = len(image)
     y, x = (np.mgrid[:size, :size] + 0.5) / size - 0.5
-    inside = image > _DARK
-    head = inside if inside.any() else np.ones_like(inside)
-    cy, cx = y[head].mean(), x[head].mean()
-    dy, dx = y[head] - cy, x[head] - cx
+    inside = image > DARK
+    shown = inside if inside.any() else np.ones_like(inside)
+    cy, cx = y[shown].mean(), x[shown].mean()
+    dy, dx = y[shown] - cy, x[shown] - cx
     spread = (dy**2).mean() + (dx**2).mean() + 1e-12
 
     def odd_like(axis: int) -> float:
@@ -206,7 +206,7 @@ def _pose(image: np.ndarray, typical: np.ndarray) -> dict[str, np.ndarray]:
         odd, usual = image - np.flip(image, axis), typical - np.flip(typical, axis)
         return float((odd * usual).sum() / (np.linalg.norm(odd) * np.linalg.norm(usual) + 1e-12))
 
-    values = image[head]
+    values = image[shown]
     return {
         "tilt": np.array(2 * (dy * dx).mean() / spread),
         "shift": np.array([cy, cx]),
