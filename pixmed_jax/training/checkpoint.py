@@ -129,20 +129,23 @@ class Writer:
                 shutil.rmtree(old.path)
 
 
-def check_room(directory: Path, state: Any, keep: int) -> None:
+def check_room(directory: Path, state: Any, keep: int, *, fresh: bool = False) -> None:
     """Raise PixmedError if a disk has no room for the checkpoints that a run is going to keep.
 
-    That is the newest `keep`, the best, and the one that is being written, less those that are there.
+    That is the newest `keep`, the best, and the one that is being written, less those that are there. With
+    `fresh` those that are there go before, and leave their room.
     """
     bytes_each = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
-    missing = max(1, keep + 2 - len(_manifests(directory)))
+    missing = keep + 2 if fresh else max(1, keep + 2 - len(_manifests(directory)))
     existing = next(path for path in (directory, *directory.absolute().parents) if path.exists())
     free = shutil.disk_usage(existing).free
+    if fresh:
+        free += sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
     if free < missing * bytes_each:
         raise PixmedError(
-            f"{directory}: {free / 1e6:,.0f} MB are free, and {missing} checkpoints of "
-            f"{bytes_each / 1e6:,.0f} MB will be written; free space, lower checkpoint.keep, or give "
-            "another --workdir"
+            f"{directory}: {free / 1e6:,.0f} MB {'will be' if fresh else 'are'} free, and {missing} "
+            f"checkpoints of {bytes_each / 1e6:,.0f} MB will be written; free space, lower checkpoint.keep, "
+            "or give another --workdir"
         )
 
 

@@ -68,14 +68,18 @@ def train(config: dict[str, Any], workdir: Path, *, fresh: bool = False) -> int:
         run = Run(config, workdir, dataset, task, mesh)
         steps = total_steps(config, len(dataset.rows["train"]))
         check_rates(config, steps)
+        held.enter_context(memory.told(config["train"]["batch_size"], config["data"]["size"], _ADVICE))
+        saves, keep, new = workdir / "checkpoints", config["checkpoint"]["keep"], None
         if not begun:  # else all was read then
             check_slices(config, dataset)
-        if meshes.is_first():  # not before all that can be checked is checked
+            new = _new(run)
+        if meshes.is_first():  # not before all that can be checked is checked: `fresh` deletes
+            if new:
+                checkpoint.check_room(saves, new, keep, fresh=fresh)
             held.enter_context(run_folder.locked(workdir / "training"))
             make_folder(config, workdir, dataset, record, fresh=fresh)
         meshes.wait("the run's folder is ready")
-        held.enter_context(memory.told(config["train"]["batch_size"], config["data"]["size"], _ADVICE))
-        state = _start(run)
+        state = _resumed(run) or new or _new(run)
         first = int(state.step)
         if first >= steps:
             where = f"{first} of {steps}" if first == steps else f"{first}, beyond the {steps} asked for"
@@ -88,7 +92,7 @@ def train(config: dict[str, Any], workdir: Path, *, fresh: bool = False) -> int:
             _tell(told)
         if meshes.is_first():
             run_folder.note(workdir, **run_folder.environment())  # where it goes on, which may be elsewhere
-            checkpoint.check_room(workdir / "checkpoints", state, config["checkpoint"]["keep"])
+            checkpoint.check_room(saves, state, keep)
         return _run(run, state, steps, interrupt)
 
 
@@ -97,16 +101,26 @@ def _tell(line: str) -> None:
         print(line, flush=True)
 
 
-def _start(run: Run) -> Any:
-    """The newest intact state of this run, or a new one."""
-    sharding = meshes.replicated(run.mesh)
-    key = jax.random.PRNGKey(run.config["seed"])
+def _first(run: Run) -> tuple[jax.Array, Any]:
+    """What a state is made of: the key of the run's seed, and a batch."""
     batch = inference.example_batch(run.config, len(run.dataset.classes))
+    return jax.random.PRNGKey(run.config["seed"]), batch
+
+
+def _new(run: Run) -> Any:
+    """The state before the first step."""
+    init = jit_init(run.task.init, out_shardings=meshes.replicated(run.mesh))
+    return build.start(run.config, init(*_first(run)))
+
+
+def _resumed(run: Run) -> Any:
+    """The newest intact state of this run, if there is one."""
     saved = checkpoint.newest_intact(run.workdir / "checkpoints")
     if saved is None:
-        return build.start(run.config, jit_init(run.task.init, out_shardings=sharding)(key, batch))
+        return None
     _tell(f"resuming {run.workdir} from step {saved.step}")
-    return checkpoint.restore(saved, meshes.like(jax.eval_shape(run.task.init, key, batch), sharding))
+    like = jax.eval_shape(run.task.init, *_first(run))
+    return checkpoint.restore(saved, meshes.like(like, meshes.replicated(run.mesh)))
 
 
 def jit_step(task: Task, config: dict[str, Any], classes: int, mesh: Mesh, *, streamed: bool = False) -> Any:

@@ -104,6 +104,8 @@ def test_a_disk_that_fills_up_while_sampling(disk, tmp_path, tmp_path_factory):
 
 
 def test_room_is_looked_for_before_the_first_step(tmp_path, tmp_path_factory, monkeypatch):
+    old = runs.copied(tmp_path_factory, tmp_path / "old")
+    before = runs.tree_bytes(old)
     Usage = namedtuple("Usage", "total used free")
     monkeypatch.setattr(checkpoint.shutil, "disk_usage", lambda path: Usage(10**9, 10**9, 100_000))
     with pytest.raises(
@@ -111,7 +113,10 @@ def test_room_is_looked_for_before_the_first_step(tmp_path, tmp_path_factory, mo
     ) as error:
         train(runs.config(tmp_path_factory), tmp_path / "run")
     assert "checkpoint.keep" in str(error.value) and "\n" not in str(error.value)
-    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(PixmedError, match=r"MB will be free, and 4 checkpoints of "):
+        train(runs.config(tmp_path_factory), old, fresh=True)  # which would delete what is there
+    assert runs.tree_bytes(old) == before
 
 
 def test_room_for_what_is_already_there_is_not_asked_for_again(folder, monkeypatch):
@@ -122,6 +127,11 @@ def test_room_for_what_is_already_there_is_not_asked_for_again(folder, monkeypat
     checkpoint.check_room(folder, state, keep=3)  # three of five are there
     with pytest.raises(PixmedError, match="3 checkpoints"):
         checkpoint.check_room(folder, state, keep=4)
+    held = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    for free, told in ((5 * size - held, False), (5 * size - held - 1, True)):  # a fresh run deletes them
+        monkeypatch.setattr(checkpoint.shutil, "disk_usage", lambda path, free=free: Usage(0, 0, free))
+        with pytest.raises(PixmedError, match="5 checkpoints") if told else contextlib.nullcontext():
+            checkpoint.check_room(folder, state, keep=3, fresh=True)
 
 
 # ---------------------------------------------------------------- a save that fails
