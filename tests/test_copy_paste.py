@@ -22,6 +22,11 @@ def painted(scene: Scene) -> np.ndarray:
     return GREYS[np.where(scene.tumor > 0, scene.tumor, scene.anatomy)][..., None].astype(np.float32)
 
 
+def shown(tumor: np.ndarray, anatomy: Scene) -> np.ndarray:
+    """The map of a tumour in an anatomy."""
+    return np.where(tumor > 0, tumor, anatomy.anatomy)
+
+
 def drawn(edit: str, row: int, seed: int) -> Edited:
     rng = np.random.default_rng(seed)
     return edits.draw(edit, row, lambda i: SCENES[i], LABELS, GROUPS, rng, Counter())
@@ -63,7 +68,9 @@ def test_a_moved_tumour_is_the_donors_pixels_and_leaves_none_behind():
 def test_a_tumour_passes_softly_into_what_is_around_it():
     scene = ill(disc(40, 40, 6))
     image = np.where(scene.tumor[..., None] > 0, 1, 0).astype(np.float32)
-    of = Edited(np.roll(scene.tumor, -16, 0), 0, 0, "move", "", edits.moving((SIZE, SIZE), -16, 0))
+    of = Edited(
+        shown(np.roll(scene.tumor, -16, 0), scene), 0, 0, "move", "", edits.moving((SIZE, SIZE), -16, 0)
+    )
     got = pasted(of, lambda _: image, lambda _: scene)[:, 40, 0]
     inside = got[24 - 5 : 24 + 6]
     assert (inside > 0.75).all() and got[24] == 1 and got[24 - 9] == got[24 + 9] == 0
@@ -77,7 +84,7 @@ def test_in_another_head_a_tumour_is_as_bright_beside_its_brain(ratio, expected)
     images = [np.full((SIZE, SIZE, 1), 0.15, np.float32), np.full((SIZE, SIZE, 1), 0.15 * ratio, np.float32)]
     images[0][donor.tumor > 0] = 0.3
     images[1][anatomy.tumor > 0] = 0.9  # its own tumour, which does not count and goes
-    of = Edited(donor.tumor, 1, 0, "swap", "", edits.moving((SIZE, SIZE), 0, 0))
+    of = Edited(shown(donor.tumor, anatomy), 1, 0, "swap", "", edits.moving((SIZE, SIZE), 0, 0))
     got = pasted(of, images.__getitem__, [donor, anatomy].__getitem__)
     assert got[40, 40, 0] == pytest.approx(0.3 * expected, rel=1e-5)
     assert got[45, 25, 0] == pytest.approx(0.15 * ratio, rel=1e-5)
@@ -89,7 +96,7 @@ def test_a_tumour_that_fills_most_of_a_brain_does_not_say_how_bright_the_brain_i
     images = [np.full((SIZE, SIZE, 1), grey, np.float32) for grey in (0.4, 0.6)]
     images[0][donor.tumor > 0] = 0.6
     images[0][disc(32, 32, 5)] = 0.9
-    of = Edited(donor.tumor, 1, 0, "swap", "", edits.moving((SIZE, SIZE), 0, 0))
+    of = Edited(shown(donor.tumor, anatomy), 1, 0, "swap", "", edits.moving((SIZE, SIZE), 0, 0))
     got = pasted(of, images.__getitem__, [donor, anatomy].__getitem__)[..., 0]
     assert got[32, 32] == 1 and got[32, 40] == pytest.approx(0.9)
 
@@ -98,13 +105,13 @@ def test_where_no_healthy_brain_is_found_a_tumour_stays_as_bright_as_it_is():
     whole = take_apart(np.where(BRAIN, 2, healthy()).astype(np.uint8), TUMORS, survey())
     unknown = take_apart(whole.anatomy, TUMORS, survey(brain=disc(0, 0, -1)))
     image = np.full((SIZE, SIZE, 1), 0.3, np.float32)
-    of = Edited(SCENES[0].tumor, 1, 0, "swap", "", edits.moving((SIZE, SIZE), 0, 0))
     for anatomy, donor in (
         (SCENES[2], whole),
         (unknown, SCENES[0]),
         (SCENES[2]._replace(where=unknown.where), SCENES[0]),
     ):
         slices = [donor, anatomy]
+        of = Edited(shown(SCENES[0].tumor, anatomy), 1, 0, "swap", "", edits.moving((SIZE, SIZE), 0, 0))
         got = pasted(of, lambda i: image * (1 + i), slices.__getitem__)
         assert got[40, 40, 0] == pytest.approx(0.3)
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import numpy as np
 from scipy import ndimage
 
-from pixmed_jax.data.edits import Edited, Scene, hole_of, read_at, without
+from pixmed_jax.data.edits import Edited, Scene, hole_of, without
 
 _RIM = 1 / 128  # of the side: the width over which a pasted tumour passes into what is around it
 _MOST = 2.0  # times as bright, or as dark, as a tumour is made for another head
@@ -36,7 +36,7 @@ def pasted(drawn: Edited, image: Callable[[int], np.ndarray], scene: Callable[[i
         here, there = _usual(healthy, own), _usual(theirs, donor)
         if here and there:
             tumor = tumor * np.clip(here / there, 1 / _MOST, _MOST)
-    region = read_at(drawn.points, donor.tumor) > 0
+    region = drawn.map != own.anatomy  # which has no tumour
     share = ndimage.gaussian_filter(region.astype(np.float32), _RIM * len(region))[..., None]
     return np.clip(healthy * (1 - share) + tumor * share, 0, 1).astype(np.float32)
 

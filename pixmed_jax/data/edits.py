@@ -4,8 +4,8 @@ that healthy or not; or the whole slice, anatomy and tumour together, smoothly d
 Everything works on label maps (see `regions.py`): the generator then paints what the edited map asks for, or
 pixels are copied from where the map's were (`copy_paste.py`). An edit is tried, judged by `refusal`, and
 drawn again where it is not plausible; a tumour never leaves the brain.
-Where slices show no heads and maps no more than the tumour, the whole image stands for the brain; there is no
-other anatomy then to set a tumour into.
+Where slices show no heads and maps no more than the tumour, the whole picture stands for the brain, and each
+object on the map is moved or resized by itself (`objects.py`); there is no other anatomy to set one into.
 What no rule here knows is medicine: a pituitary tumour may be moved to where none grows, and brain is not
 pushed aside by a tumour that moved in.
 
@@ -23,6 +23,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import ndimage
 
+from pixmed_jax.data import objects
 from pixmed_jax.data.tissues import Survey
 from pixmed_jax.errors import PixmedError
 
@@ -37,6 +38,7 @@ _LEAST_BRAIN = 0.1  # of the head
 _SAME_PLANE = 0.75
 _SLICES, _TRIES, _PARTNERS = 30, 10, 200  # tried for one edit: slices; draws and patients for each of them
 _SMOOTH = 0.14  # of the side: how far the shifts of a deformation keep together
+_FACTORS = (0.6, 1.6)  # times as wide
 # No place is squeezed or stretched to less or more than these times its area; at 0 a deformation would fold.
 _LEAST_AREA, _MOST_AREA = 1 / 3, 3.0
 
@@ -112,6 +114,10 @@ def refusal(tumor: np.ndarray, where: Survey) -> str:
     region, head, brain = tumor > 0, where.head.sum(), where.brain.sum()
     if not brain or brain < _LEAST_BRAIN * head:
         return NO_BRAIN
+    if not len(where.look):  # a picture of something else
+        if not region.any():
+            return "too small"
+        return "outside of the picture" if (region & ~where.head).any() else ""
     if region.sum() < max(1, SMALLEST * head):
         return "too small"
     if region.sum() > LARGEST * brain:
@@ -137,10 +143,10 @@ def scaling(tumor: np.ndarray, factor: float) -> np.ndarray:
     return np.asarray(middle + (np.indices(tumor.shape) - middle) / factor)
 
 
-def warping(tumor: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
+def warping(tumor: np.ndarray, strength: float, rng: np.random.Generator, parts: int = 1) -> np.ndarray:
     """Points of what is bent by a smooth random field that moves the tumour's border by up to `strength`
-    radii."""
-    radius = np.sqrt(np.count_nonzero(tumor) / np.pi)
+    radii, of one of so many parts."""
+    radius = np.sqrt(np.count_nonzero(tumor) / parts / np.pi)
     noise = rng.standard_normal((2, *tumor.shape))
     field = np.stack([ndimage.gaussian_filter(part, 0.5 * radius) for part in noise])
     field *= strength * radius / np.abs(field[:, tumor > 0]).max()
@@ -205,7 +211,7 @@ Outcome = Change | str  # or why not
 def _move(scene: Scene, rng: np.random.Generator) -> Outcome:
     """To a place as deep in the brain: a tumour of the meninges stays near them."""
     if not len(scene.where.look):
-        return _placed(scene, rng)
+        return _arranged(scene, rng, moves=True)
     here = np.rint(_middle(scene.tumor)).astype(int)
     depth = ndimage.distance_transform_edt(np.pad(scene.where.brain, 1))[1:-1, 1:-1]
     level = depth[tuple(here)]
@@ -227,23 +233,35 @@ def _set(anatomy: Scene, tumor: np.ndarray, rows: int, columns: int) -> Outcome:
     return Change(anatomy._replace(tumor=there), f"rows={rows} columns={columns}", points)
 
 
-def _placed(scene: Scene, rng: np.random.Generator) -> Outcome:
-    """To any place at which all of it lies in the image."""
-    points = np.argwhere(scene.tumor)
-    least, most = -points.min(axis=0), np.array(scene.tumor.shape) - 1 - points.max(axis=0)
-    rows, columns = (int(step) for step in rng.integers(least, most + 1))
-    return _set(scene, scene.tumor, rows, columns)
+def _arranged(
+    scene: Scene,
+    rng: np.random.Generator,
+    *,
+    moves: bool = False,
+    factors: tuple[float, float] = (1.0, 1.0),
+) -> Outcome:
+    """Each object by itself, to any place at which all of it lies in the picture."""
+    new = objects.arranged(scene.tumor, scene.where.head, rng, moves=moves, factors=factors)
+    if new.objects - new.left_out < new.objects / 2:
+        return "no room for half of the objects"
+    told = f"objects={new.objects} left_out={new.left_out}"
+    if new.objects == 1:
+        told = f"rows={new.shift[0]} columns={new.shift[1]}" if moves else f"factor={new.factor}"
+    return Change(scene._replace(tumor=new.mask), told, new.points)
 
 
 def _scale(scene: Scene, rng: np.random.Generator) -> Outcome:
-    factor = round(float(np.exp(rng.uniform(np.log(0.6), np.log(1.6)))), 3)
+    if not len(scene.where.look):
+        return _arranged(scene, rng, factors=_FACTORS)
+    factor = round(float(np.exp(rng.uniform(*np.log(_FACTORS)))), 3)
     points = scaling(scene.tumor, factor)
     return Change(scene._replace(tumor=read_at(points, scene.tumor)), f"factor={factor}", points)
 
 
 def _warp(scene: Scene, rng: np.random.Generator) -> Outcome:
     strength = round(rng.uniform(0.25, 0.6), 3)
-    points = warping(scene.tumor, strength, rng)
+    parts = 1 if len(scene.where.look) else objects.count(scene.tumor)
+    points = warping(scene.tumor, strength, rng, parts)
     tumor = read_at(points, scene.tumor)
     if _torn(tumor, scene.tumor):
         return "torn apart"

@@ -115,7 +115,9 @@ def test_room_is_looked_for_before_the_first_step(tmp_path, tmp_path_factory, mo
     assert "checkpoint.keep" in str(error.value) and "\n" not in str(error.value)
     assert not (tmp_path / "run").exists()
     with pytest.raises(PixmedError, match=r"MB will be free, and 11 checkpoints of "):
-        train(runs.config(tmp_path_factory, checkpoint__keep=9), old, fresh=True)  # which would delete what is there
+        train(
+            runs.config(tmp_path_factory, checkpoint__keep=9), old, fresh=True
+        )  # which would delete what is there
     assert runs.tree_bytes(old) == before
 
 

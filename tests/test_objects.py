@@ -1,0 +1,148 @@
+"""Objects of a picture keep their shape, their distance and what they are, wherever each is moved."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
+
+from pixmed_jax.data import edits
+from pixmed_jax.data.copy_paste import pasted
+from pixmed_jax.data.objects import arranged, count
+from pixmed_jax.data.tissues import region_alone
+
+SIZE = 48
+TOUCHING = np.ones((3, 3))
+ALL = np.ones((SIZE, SIZE), bool)
+
+
+def scattered(seed: int) -> np.ndarray:
+    """Some twelve ragged objects, of two classes in places, some of them cut by the edge."""
+    rng = np.random.default_rng(seed)
+    noise = ndimage.gaussian_filter(rng.standard_normal((SIZE, SIZE)), 2.5)
+    classes = 1 + (ndimage.gaussian_filter(rng.standard_normal((SIZE, SIZE)), 4) > 0)
+    return np.where(noise > np.quantile(noise, 0.88), classes, 0).astype(np.uint8)
+
+
+def objects(mask: np.ndarray) -> list[tuple[bytes, tuple[int, ...], tuple[int, ...]]]:
+    """(pixels, shape, corner) of each."""
+    labels, number = ndimage.label(mask > 0, TOUCHING)
+    boxes = ndimage.find_objects(labels)
+    return [
+        (
+            np.where(labels[box] == k, mask[box], 0).tobytes(),
+            mask[box].shape,
+            tuple(part.start for part in box),
+        )
+        for k, box in zip(range(1, number + 1), boxes, strict=True)
+    ]
+
+
+def is_cut(of: tuple[bytes, tuple[int, ...], tuple[int, ...]]) -> bool:
+    _, shape, corner = of
+    return any(low == 0 or low + side == SIZE for low, side in zip(corner, shape, strict=True))
+
+
+@given(seed=st.integers(0, 2**32 - 1))
+@settings(max_examples=40, deadline=None)
+def test_moved_objects_are_the_same_objects_elsewhere(seed):
+    mask = scattered(seed)
+    got = arranged(mask, ALL, np.random.default_rng(seed), moves=True)
+    old, new = objects(mask), objects(got.mask)
+    assert got.objects == count(mask) == len(old) and len(new) == len(old) - got.left_out
+    assert {of for of in old if is_cut(of)} <= set(new)  # where they were
+    before, after = (Counter(of[:2] for of in some) for some in (old, new))
+    assert not after - before and (before - after).total() == got.left_out
+    moved = {of for of in old if not is_cut(of)} & set(new)
+    assert len(moved) <= 2 or got.objects < 3  # by chance one may land where it was
+    read = np.floor(got.points + 0.5).astype(int)[:, got.mask > 0]
+    assert (mask[tuple(read)] == got.mask[got.mask > 0]).all()
+
+
+@given(seed=st.integers(0, 2**32 - 1))
+@settings(max_examples=40, deadline=None)
+def test_resized_objects_keep_their_middle_and_their_distance(seed):
+    mask = scattered(seed)
+    got = arranged(mask, ALL, np.random.default_rng(seed), factors=(0.6, 1.6))
+    assert count(got.mask) >= got.objects - got.left_out  # small ragged ones may part
+    labels, _ = ndimage.label(mask > 0, TOUCHING)
+    for k, box in enumerate(ndimage.find_objects(labels), 1):
+        of = labels == k
+        area, middle = of.sum(), [(part.start + part.stop - 1) / 2 for part in box]
+        here = got.mask > 0
+        mine = here & (
+            ndimage.distance_transform_edt(~of) < 0.35 * max(side.stop - side.start for side in box)
+        )
+        if is_cut(("", of[box].shape, tuple(part.start for part in box))):
+            assert (got.mask[of] == mask[of]).all()
+        elif not got.left_out and number_near(labels, k) == 1:
+            assert 0.6**2 * area * 0.5 - 4 <= mine.sum() <= 1.6**2 * area * 1.4 + 4
+            rows, columns = np.nonzero(mine)
+            assert abs((rows.min() + rows.max()) / 2 - middle[0]) <= 1.5
+            assert abs((columns.min() + columns.max()) / 2 - middle[1]) <= 1.5
+
+
+def number_near(labels: np.ndarray, k: int) -> int:
+    """Objects within ten pixels of object k, it included."""
+    near = ndimage.distance_transform_edt(labels != k) <= 10
+    return len(np.unique(labels[near])) - 1
+
+
+def test_nothing_lies_on_the_bars_of_a_picture_or_finds_a_place_that_is_not_there():
+    mask = np.zeros((SIZE, SIZE), np.uint8)
+    mask[20:26, 10:16] = 1
+    picture = ALL.copy()
+    picture[:16] = picture[-16:] = False
+    rows = set()
+    for seed in range(60):
+        got = arranged(mask, picture, np.random.default_rng(seed), moves=True)
+        if not got.left_out:
+            assert got.mask.sum() == 36 and not got.mask[~picture].any()
+            rows.add(int(got.shift[0]))
+    assert min(rows) == -4 and max(rows) == 6
+    mask[16, 12] = 1  # an object at a bar's edge is cut, as one at the picture's is
+    mask[16:20, 12] = 1
+    np.testing.assert_array_equal(arranged(mask, picture, np.random.default_rng(0), moves=True).mask, mask)
+    full = np.zeros((SIZE, SIZE), np.uint8)
+    full[1:-1, 1:-1] = 1
+    got = arranged(full, ALL, np.random.default_rng(0), factors=(1.5, 1.6))
+    assert got.left_out == got.objects == 1 and not got.mask.any()
+
+
+def test_many_objects_are_edited_each_by_itself_and_copied_with_their_pixels():
+    """What a shift of all together could not do: the outermost are at opposite ends."""
+    mask, image = np.zeros((SIZE, SIZE), np.uint8), np.full((SIZE, SIZE, 1), 0.1, np.float32)
+    for k, (row, column) in enumerate(((1, 1), (1, 40), (40, 1), (40, 40), (20, 20))):
+        mask[row : row + 7, column : column + 7] = 1
+        image[row : row + 7, column : column + 7] = 0.5 + 0.1 * k
+    scene = edits.take_apart(mask, 1, region_alone(ALL))
+    of = edits.draw("move", 0, lambda _: scene, ("m",), ("a",), np.random.default_rng(0), Counter())
+    assert of.parameters == "objects=5 left_out=0"
+    assert of.map.sum() == mask.sum() and (of.map != mask).sum() > 100
+    got = pasted(of, lambda _: image, lambda _: scene)[..., 0]
+    labels, number = ndimage.label(of.map)
+    cores = [got[labels == k][24] for k in range(1, number + 1)]  # of 49 the one in the middle
+    assert sorted(cores) == pytest.approx([0.5, 0.6, 0.7, 0.8, 0.9], abs=1e-3)
+    assert np.ptp(got[ndimage.distance_transform_edt(of.map == 0) > 2]) < 1e-3
+
+
+def test_objects_that_find_no_place_are_refused_in_a_line(monkeypatch):
+    """Half of them may be left out, no more."""
+    monkeypatch.setattr(edits, "_FACTORS", (1.5, 1.6))
+    mask = np.zeros((SIZE, SIZE), np.uint8)
+    mask[2:-2, 2:23] = mask[2:-2, 25:-2] = 1
+    scene = edits.take_apart(mask, 1, region_alone(ALL))
+    with pytest.raises(edits.PixmedError, match="no room for half of the objects") as error:
+        edits.draw("scale", 0, lambda _: scene, ("m",), ("a",), np.random.default_rng(1), Counter())
+    assert "\n" not in str(error.value)
+
+
+def test_a_small_or_a_large_share_of_a_picture_is_no_reason_to_refuse():
+    """The limits are those of tumours in heads."""
+    for mask in (np.eye(1, SIZE * SIZE, 100).reshape(SIZE, SIZE), np.pad(np.ones((40, 40)), 4)):
+        assert edits.refusal(mask.astype(np.uint8), region_alone(ALL)) == ""
+    assert edits.refusal(np.zeros((SIZE, SIZE), np.uint8), region_alone(ALL)) == "too small"
+    half = region_alone(np.arange(SIZE)[:, None] < 24 + np.zeros(SIZE, int))
+    assert edits.refusal(np.ones((SIZE, SIZE), np.uint8), half) == "outside of the picture"
