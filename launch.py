@@ -43,9 +43,10 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from shlex import quote
+from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
@@ -101,7 +102,7 @@ def _main(argv: list[str]) -> int:
     started_by(argv[0])
     try:
         check_names(argv[1:], STAGES, ON_DATA)
-        warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
+        warnings.formatwarning = _once()
         _define_flags()
         if "--help" in argv or "-h" in argv:
             print(_help(argv[1:]), flush=True)
@@ -125,6 +126,19 @@ def _main(argv: list[str]) -> int:
         where = error.filename or "the disk"
         print(f"launch.py: {where}: {error.strerror}; free space, then the same command", file=sys.stderr)
         return 1
+
+
+def _once() -> Callable[..., str]:
+    """How warnings are told: in a line, and each once, as a stage opens its data more than once."""
+    told: set[str] = set()
+
+    def line(message: Warning | str, *_: Any) -> str:
+        text = f"warning: {message}\n"
+        new = text not in told
+        told.add(text)
+        return text * new
+
+    return line
 
 
 def _define_flags() -> None:

@@ -5,7 +5,7 @@ Errors: PixmedError.
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -82,8 +82,13 @@ class Conditions(NamedTuple):
 
     def label_of(self, label_map: np.ndarray, row: int) -> str:
         """The label of a map that was drawn from the tumour of `row`."""
-        counts = np.bincount(label_map.ravel(), minlength=1 + len(self.tumors))[1 : 1 + len(self.tumors)]
-        return self.tumors[counts.argmax()] if counts.any() else self.labels[row]
+        return _most_of(label_map, self.tumors) or self.labels[row]
+
+
+def _most_of(label_map: np.ndarray, tumors: Sequence[str]) -> str:
+    """Which of `tumors`, the first classes of a map, has most pixels; of equals the first, of none ""."""
+    counts = np.bincount(label_map.ravel(), minlength=1 + len(tumors))[1 : 1 + len(tumors)]
+    return tumors[int(counts.argmax())] if counts.any() else ""
 
 
 def no_network(workdir: Path) -> NoNetwork:
@@ -109,7 +114,7 @@ def of_split(workdir: Path, split: str, generator: Painter) -> Conditions:
     labels = tuple(slices.label_names[i] for i in slices.labels)
     maps, tumors = np.asarray(arrays.maps), sum(map(is_tumor, dataset.classes))
     if maps.ndim == 1:
-        return of_labels(labels, generator)
+        return of_labels(_of_seen(labels, _seen(run_folder.read_split(workdir), dataset)), generator)
     planes = [dataset.source.planes[row] for row in dataset.rows[split]]
 
     def found(i: int) -> Survey:
@@ -152,6 +157,47 @@ def of_split(workdir: Path, split: str, generator: Painter) -> Conditions:
         image,
         tumors=dataset.classes[:tumors] if counted else (),
     )
+
+
+def of_classes(workdir: Path, label: str, generator: Painter) -> Conditions:
+    """The class `label`, or each class once that training slices of the run in `workdir` have."""
+    if label and label not in generator.classes:
+        return of_labels((label,), generator)  # which refuses it
+    record, seen = run_folder.read_split(workdir), None
+    if record is not None:  # of an exported model nobody knows
+        try:
+            seen = _seen(record, open_of_run(workdir, run_folder.read_config(workdir)))
+        except PixmedError as error:
+            print(
+                f"whether this run was trained on slices of every class is unknown: {error}", file=sys.stderr
+            )
+    if label and seen is not None and label not in seen:
+        raise OptionError(
+            f"sample.label={label!r}: no slice that this run was trained on has it; give one of "
+            f"{', '.join(name for name in generator.classes if name in seen)}"
+        )
+    return of_labels((label,) if label else _of_seen(generator.classes, seen), generator)
+
+
+def _seen(record: Mapping[str, Any] | None, dataset: Dataset) -> set[str] | None:
+    """The labels of the slices that a run's record says it was trained on; None where its weights have seen
+    others too, or that is unknown.
+    """
+    label_of = dict(zip(dataset.source.files, dataset.source.labels, strict=True))
+    if record is None or record.get("behind", {}) != {} or not record["train"].keys() <= label_of.keys():
+        return None
+    return {dataset.source.label_names[label_of[file]] for file in record["train"]}
+
+
+def _of_seen(labels: Sequence[str], seen: set[str] | None) -> tuple[str, ...]:
+    """Those of the labels that were trained on; the others are told on stderr."""
+    others = sorted(set(labels) - seen) if seen is not None else []
+    kept = tuple(name for name in labels if name not in others)
+    if not kept:
+        raise PixmedError(f"sample.split: no training slice has {listing(others)}; give another split")
+    if others:
+        print(f"no training slice has {listing(others)}, so none of these is drawn", file=sys.stderr)
+    return kept
 
 
 def of_labels(labels: Sequence[str], generator: Painter) -> Conditions:
@@ -247,7 +293,7 @@ def of_folder(folder: Path, label: str, generator: Painter) -> Conditions:
         if values.max() == 1:
             told = f"masks of 0 and 1 are taken for {tumors[0]}; give sample.label if it is another"
         print(f"{folder}: {told}", file=sys.stderr)
-    labels = tuple(next((tumors[v - 1] for v in np.unique(m) if 0 < v <= len(tumors)), "") for m in values)
+    labels = tuple(_most_of(one, tumors) for one in values)
     limits, unknown = np.tile(generator.limits, (len(files), 1)), np.full(len(files), np.nan)
     nobody = ("",) * len(files)
     return Conditions(values, labels, nobody, tuple(files), limits, unknown, suffixes=tuple(suffixes))

@@ -8,7 +8,7 @@ import difflib
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,17 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tup
         for key, (x, y) in pairs.items()
         if x != y and not (_ends(key, _PATHS) and x and y and same_place(x, y))
     }
+
+
+def paths(config: Mapping[str, Any]) -> Iterator[tuple[str, Path]]:
+    """(key, path) of what a run of this config reads: data, tables and weights."""
+    flat = flatten(config)
+    for key in _PATHS:
+        value = flat.get(key)
+        for name in folders(value) if value and key == "data.synthetic_dir" else [value]:
+            if name:
+                path = Path(flat["data.dir"], name) if key in _INSIDE else Path(name)
+                yield key, path / "checkpoints" if key == "model.generator.weights" else path
 
 
 def same_place(a: str, b: str) -> bool:

@@ -14,6 +14,7 @@ from typing import Any, cast
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import SingleDeviceSharding
 
 from pixmed_jax import config as configs
 from pixmed_jax import memory
@@ -22,7 +23,7 @@ from pixmed_jax.data.pipeline import Arrays, Batch, one_hot, to_float, whole_bat
 from pixmed_jax.data.regions import MAPS
 from pixmed_jax.errors import OptionError, PixmedError
 from pixmed_jax.export import folder
-from pixmed_jax.training import checkpoint, mesh
+from pixmed_jax.training import checkpoint
 from pixmed_jax.training.build import is_supervised, make_task, makes_layouts, restorer, restores
 from pixmed_jax.training.task import Task
 
@@ -84,13 +85,13 @@ def with_prepared(task: Task, variables: Any, inputs: jax.Array) -> Any:
 
 
 def restored(saved: checkpoint.Saved) -> tuple[Task, Any]:
-    """The task of a checkpoint or an exported model, and the variables that predict.
+    """The task of a checkpoint or an exported model, and the variables that predict, on the default device.
 
     It computes in `train.dtype`, and where the default device is a CPU in float32: CPUs only emulate
     bfloat16, in three times the time, and no exported form knows it.
     """
     _check_sizes(saved)
-    sharding = mesh.replicated(mesh.make_mesh(jax.device_count()))
+    placed = SingleDeviceSharding(_default_device())  # copies on others would each compute the whole batch
     try:
         config = saved.config
         if config["train"]["dtype"] == "bfloat16" and default_platform() == "cpu":
@@ -99,7 +100,7 @@ def restored(saved: checkpoint.Saved) -> tuple[Task, Any]:
         state = jax.eval_shape(
             lambda key: task.init(key, example_batch(saved.config, len(saved.classes))), jax.random.PRNGKey(0)
         )
-        like = mesh.like(state.ema, sharding)
+        like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=placed), state.ema)
     except PixmedError:
         raise
     except Exception as error:  # a config from elsewhere may be wrong in any way
@@ -114,8 +115,12 @@ def restored(saved: checkpoint.Saved) -> tuple[Task, Any]:
 
 
 def default_platform() -> str:
+    return str(_default_device().platform)
+
+
+def _default_device() -> jax.Device:
     (device,) = jnp.zeros(()).devices()  # however the default one was said
-    return str(device.platform)
+    return device
 
 
 def _check_sizes(saved: checkpoint.Saved) -> None:

@@ -138,7 +138,8 @@ MODES: dict[str, dict[str, Option]] = {
     },
 }  # fmt: skip
 _AUGMENT = "one entry for each operation: p, its probability, and range (data/augment_settings.py)"
-# Of every config, of adversarial and of supervised ones. Keys of `model` are the fields of its networks.
+# What experiments share: keys of every config, of adversarial and of supervised ones. Keys of `model` are the
+# fields of its networks.
 KEYS: dict[str, str] = {
     "seed": "of parameters, batches and draws",
     "about.data": "for model cards: where the data are from, and how to cite them",
@@ -209,6 +210,22 @@ KEYS: dict[str, str] = {
     "optimizer.weight_decay": "supervised: of AdamW",
     "optimizer.decay_steps": "supervised: steps until the rate is 0, by a cosine; 0 keeps it constant",
 }
+# Of some networks' configs alone.
+OF_SOME = {
+    "data.scale": "super-resolution: times as many pixels a side, 2, 3 or 4",
+    "data.planes": "layouts: whether the model is told the plane",
+    "loss.adversarial": "adversarial: weight of the discriminator's part",
+    "loss.class_weights": "classifiers: one for each class; empty weighs all alike",
+    "loss.label_smoothing": "classifiers: share of the label given to all classes alike",
+    "loss.dice": "segmenters: weight of 1 - soft Dice beside cross-entropy",
+    "loss.code": "layouts: weight of what the code costs, in nats",
+    "loss.tumor": "layouts: what a pixel of a tumour counts, where others count 1",
+    "loss.spatial": "Zero-DCE: weight of differences between neighbouring regions",
+    "loss.exposure": "Zero-DCE: weight of the distance from loss.level",
+    "loss.colour": "Zero-DCE: weight of a cast of colour",
+    "loss.smoothness": "Zero-DCE: weight of how rough its curves are",
+    "loss.level": "Zero-DCE: how bright a region should be, 0 to 1",
+}
 _AUGMENTED = ("data.augment", "train.augment_discriminator")
 _MARGIN = 34  # columns before a meaning
 _PAGE = """# Options and keys
@@ -224,10 +241,11 @@ def defaults(mode: str) -> dict[str, Any]:
 def of_config(config: Mapping[str, Any]) -> dict[str, Option]:
     """{"config.KEY": its value and meaning}; all settings of an augmentation are one entry."""
     found: dict[str, Option] = {}
+    known = KEYS | OF_SOME
     for key, value in configs.flatten(config).items():
         whole = next((name for name in _AUGMENTED if key.startswith(f"{name}.")), "")
         if key not in ("name", "preset"):
-            option = Option("", KEYS[whole]) if whole else Option(value, KEYS.get(key, ""))
+            option = Option("", KEYS[whole]) if whole else Option(value, known.get(key, ""))
             found[f"config.{whole or key}"] = option
     return found
 

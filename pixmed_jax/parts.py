@@ -65,7 +65,10 @@ def prepare(
     contents: what the work writes there, and all that `fresh` deletes. may_change: keys that may differ.
     may_come: tables whose entries may come later and be left out, but not differ.
     """
-    old = {} if fresh else texts.found_object(folder / run_folder.CONFIG)
+    there = texts.found_object(folder / run_folder.CONFIG)
+    if "model" in there and "model" not in config:  # of a run, whose results `fresh` would leave without it
+        raise PixmedError(f"{folder}: is the folder of a run and of no {what}; give another --workdir")
+    old = {} if fresh else there
     if old:
         config = {**config, **{table: {**old[table], **config[table]} for table in may_come}}
         come = tuple(f"{table}.{name}." for table in may_come for name in config[table].keys() - old[table])

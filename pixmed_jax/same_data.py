@@ -25,13 +25,16 @@ _LOOKED_AT = 8  # slices
 _TOLERANCE = 1 / 255
 
 
-def check(workdir: Path, dataset: Dataset, record: Mapping[str, Any] | None, moved: Sequence[str]) -> None:
+def check(workdir: Path, dataset: Dataset, moved: Sequence[str]) -> None:
     """A run goes on with the slices that it was begun with, or its patients of today were never its own.
 
     moved: the keys whose data lie elsewhere now.
     """
+    record = run_folder.read_split(workdir)
     if record is not None:
         _compare(workdir, dataset.description(), record)
+    elif (workdir / run_folder.SPLIT).exists():
+        raise unreadable(workdir)
     elif moved:
         raise _unknown(workdir, listing(moved))
     _look(workdir, dataset)
@@ -128,6 +131,14 @@ def _look(workdir: Path, dataset: Dataset) -> None:
             f"looked at are others under the same names ({listing(other, 5)}); give the folder that it was "
             "trained on, or another --workdir"
         )
+
+
+def unreadable(workdir: Path) -> PixmedError:
+    """For a record that is there and says nothing: whom a run has seen is then known to nobody."""
+    return PixmedError(
+        f"{workdir / run_folder.SPLIT}: unreadable, so nobody knows whom this run was trained on; put a good "
+        "copy back, or give another --workdir"
+    )
 
 
 def _unknown(workdir: Path, what: str) -> PixmedError:

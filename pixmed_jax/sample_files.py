@@ -89,7 +89,7 @@ def told(drawn: edits.Edited, given: conditions.Conditions) -> tuple[str, ...]:
 def is_ours(target: Path) -> bool:
     """Whether `target` may be replaced: it is not there, empty, or holds an earlier sampling and no more."""
     try:
-        names = {p.name for p in target.iterdir()}
+        names = {p.name for p in target.iterdir() if not run_folder.is_bystander(p.name)}
         if not names:
             return True
         with (target / MANIFEST).open(newline="", encoding="utf-8") as table:
@@ -107,29 +107,37 @@ def is_ours(target: Path) -> bool:
     written = {f"{folder}/{file}" for folder in ("images", "masks") for file in files}
     written |= {f"conditions/{file.removesuffix('.nii.gz').removesuffix('.png')}.png" for file in files}
     found = [path for folder in _FOLDERS for path in (target / folder).rglob("*")]
-    return all(path.relative_to(target).as_posix() in written for path in found)
+    others = [path for path in found if path.relative_to(target).as_posix() not in written]
+    return all(run_folder.is_bystander(path.name) for path in others)
 
 
 def check_same(
-    target: Path, settings: Mapping[str, Any], step: int | None, sources: Sequence[str] | None
+    target: Path,
+    settings: Mapping[str, Any],
+    made_by: tuple[str, int | None],
+    sources: Sequence[str] | None,
 ) -> None:
-    """PixmedError, if `target` holds a sampling of other settings, or drawn from other masks.
+    """PixmedError, if `target` holds a sampling of other settings, of another run, or drawn from other masks.
 
-    step: None for any. sources: the files of a folder of masks, which has no name in the settings.
+    made_by: the digest of the run's config, and the step, None for any. sources: the files of a folder of
+    masks, which has no name in the settings.
     """
     if not (target / MANIFEST).exists():
         return
     try:
         sheet = texts.read_object(target / f"{DATA_SHEET}.json")
-        theirs, made_by = dict(sheet["settings"]), sheet["generator"]["step"]
+        theirs, of = dict(sheet["settings"]), (sheet["generator"]["config"], sheet["generator"]["step"])
         with (target / MANIFEST).open(newline="", encoding="utf-8") as table:
             known = [row["source"] for row in csv.DictReader(table)] if sources is not None else None
     except (OSError, ValueError, KeyError, TypeError):  # written by an older version
-        theirs, made_by, known = {}, None, None
-    if theirs == settings and known == sources and step in (None, made_by):
+        theirs, of, known = {}, ("", None), None
+    digest, step = made_by
+    if theirs == settings and known == sources and digest == of[0] and step in (None, of[1]):
         return
-    told = {**theirs, "step": made_by} if theirs else {}
+    told = {**theirs, "step": of[1]} if theirs else {}
     which = " ".join(f"--sample.{key}={value}" for key, value in told.items()) or "of an older version"
+    if theirs and digest != of[0]:
+        which = f"of another run, config {of[0]}"
     raise PixmedError(
         f"{target}: holds another sampling ({which}); give another --sample.output, or --fresh to replace it"
     )

@@ -87,7 +87,7 @@ def sample(
     refused: Counter[str] = Counter()
     how: dict[str, int | str] = {}  # columns that are the same for all
     if not generator.takes_maps and (label or balance):
-        given = conditions.of_labels((label,) if label else generator.classes, generator)
+        given = conditions.of_classes(workdir, label, generator)
     elif layout:
         model = layouts.load(layout)
         given = conditions.of_layouts(model, label, plane, number, seed, generator, refused)
@@ -115,7 +115,7 @@ def sample(
         "edit": edit, "format": format, **how,
     }  # fmt: skip
     if not fresh:
-        asked = int(step) if str(step).isdigit() else None
+        asked = digest, int(step) if str(step).isdigit() else None
         sources = [given.files[row] for row in order] if masks else None
         sample_files.check_same(target, data_sheet.settings(bool(masks), split, options), asked, sources)
 

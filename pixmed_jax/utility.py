@@ -31,7 +31,7 @@ from pixmed_jax.evaluation import utility as results
 from pixmed_jax.evaluation.arms import PASTED, Experiment
 from pixmed_jax.parts import Part, finish, prepare
 from pixmed_jax.same_data import open_of_run
-from pixmed_jax.training.build import is_supervised, segments
+from pixmed_jax.training.build import is_supervised, restores, segments
 
 EDITABLE = ("anatomy", "tumor+head")  # conditions that say where the head is
 
@@ -104,6 +104,11 @@ def plan(
     config = run_folder.read_config(workdir)
     condition, told = config["data"]["condition"], []
     chosen = dict(networks)
+    if restores(config):
+        raise PixmedError(
+            f"{workdir}: restores images and draws none, so there are no synthetic slices to judge; give the "
+            "folder of a generator or of a segmenter as --workdir"
+        )
     if is_supervised(config):
         _check_segmenter(workdir, config, edit)
         if "segmenter" in chosen:
@@ -117,6 +122,17 @@ def plan(
     if len(dataset.source.label_names) < 2 and "classifier" in chosen:
         del chosen["classifier"]
         told.append("no classifier: the data name one label only")
+    if dataset.left_out and "classifier" in chosen:  # it has use for a slice whose mask is lost, others not
+        del chosen["classifier"]
+        told.append(
+            f"no classifier: data.faulty=skip leaves out {len(dataset.left_out)} slices, and it might leave "
+            "out others; name them in data.leave_out instead"
+        )
+    if "segmenter" in chosen and dataset.source.several and chosen["segmenter"]["data"]["class_channels"]:
+        raise PixmedError(
+            "data.class_channels=true: the masks show several classes in one slice, and those of synthetic "
+            "slices say tumour or none; set data.class_channels=false for the segmenter"
+        )
     if not chosen:
         raise PixmedError("; ".join([*told, "so there is nothing to train"]))
     if edit == "auto":

@@ -13,6 +13,7 @@ import functools
 import json
 import os
 import platform
+import re
 import shutil
 import socket
 import sys
@@ -36,6 +37,16 @@ _FOLDERS = ("checkpoints", "grids", "samples", "report", "utility", "reader", JU
 _FILES = (CONFIG, ENVIRONMENT, SPLIT, METRICS, EVALUATION, CASES, AUDIT, UTILITY, MODEL_CARD, _MODEL_PAGE)
 OUTPUTS = (*_FILES, READER, *_FOLDERS)
 _SECTIONS = ("data", "train")  # of every config
+# What is in some of these folders; --fresh refuses what a user has put beside it.
+_CONTENTS = {
+    "checkpoints": ("[0-9]*",),
+    "grids": ("*.png",),
+    "report": ("*.html",),
+    "reader": ("key.csv", "page.html", "images"),
+}
+_OF_BEGUN = ("samples", "utility")  # what may be made in a folder that nothing is trained in
+# Of file managers and file systems, and our own locks: of no worth to anybody.
+_BYSTANDERS = (".DS_Store", "._*", ".directory", "Thumbs.db", "desktop.ini", ".nfs*", ".*.lock")
 LARGEST_SPLIT = 2**27  # bytes
 T = TypeVar("T")
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "dm-pix", "numpy", "pixmed-jax")
@@ -143,13 +154,21 @@ def alone(name: str) -> Callable[[Callable[..., T]], Callable[..., T]]:
     return decorate
 
 
+def is_bystander(name: str) -> bool:
+    """Whether a file is of a file manager or a file system, or a lock: it goes with the folder it lies in."""
+    return _fits(name, _BYSTANDERS)
+
+
+def _fits(name: str, patterns: Collection[str]) -> bool:
+    return any(fnmatch(name, pattern) for pattern in patterns)
+
+
 def check_holds(folder: Path, names: Collection[str], flag: str = "--workdir") -> None:
     """Refuse to replace a folder that holds more than `names` (patterns), which is what was written there."""
     if folder.exists() and not folder.is_dir():
         raise PixmedError(f"{folder}: is no folder; give another {flag}")
     found = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
-    known = (*names, ".*")  # hidden ones are of file managers, and our own locks
-    if others := [name for name in found if not any(fnmatch(name, pattern) for pattern in known)]:
+    if others := [name for name in found if not (is_bystander(name) or _fits(name, names))]:
         raise PixmedError(
             f"{folder}: would be replaced, and holds other files ({listing(others)}); move them, or give "
             f"another {flag}"
@@ -171,11 +190,13 @@ def replaced(target: Path, flag: str = "--workdir") -> Iterator[Path]:
             f"{target}: is a mounted disk, which nothing can take the place of; name a folder in it"
         )
     with locked(target, flag):
-        beside = _escaped(target.name)
-        for old in target.parent.glob(f".{beside}.*.old"):
-            _one_of(old, target)
-        for left in target.parent.glob(f".{beside}.*.draft"):
-            shutil.rmtree(left, ignore_errors=True)
+        # No more than a number between: `.out.b.12.draft` is one of `out.b`, whose own lock is another.
+        mine = re.compile(rf"\.{re.escape(target.name)}\.\d+\.(old|draft)")
+        for left in sorted(target.parent.iterdir()):
+            if (of := mine.fullmatch(left.name)) and of[1] == "old":
+                _one_of(left, target)
+            elif of:
+                shutil.rmtree(left, ignore_errors=True)
         draft, aside = (target.with_name(f".{target.name}.{os.getpid()}.{what}") for what in ("draft", "old"))
         try:
             draft.mkdir()
@@ -199,16 +220,12 @@ def _one_of(old: Path, target: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _escaped(name: str) -> str:
-    return "".join(f"[{c}]" if c in "*?[" else c for c in name)
-
-
 def read_config(workdir: Path) -> dict[str, Any]:
     """The config a run was started with."""
     path = workdir / CONFIG
     try:
         config = texts.read_object(path)
-        if "files" not in config and (wrong := [s for s in _SECTIONS if not isinstance(config.get(s), dict)]):
+        if "files" not in config and (wrong := _lacking(config)):
             raise ValueError(f"no section {listing(wrong)}")
     except FileNotFoundError as error:
         raise PixmedError(
@@ -221,6 +238,10 @@ def read_config(workdir: Path) -> dict[str, Any]:
     if "files" in config:  # export/folder.py says what else is in it
         raise PixmedError(f"{workdir}: is an exported model and no run; give the folder that was trained")
     return config
+
+
+def _lacking(config: Mapping[str, Any]) -> list[str]:
+    return [name for name in _SECTIONS if not isinstance(config.get(name), dict)]
 
 
 def prepare(
@@ -248,9 +269,12 @@ def prepare(
         raise PixmedError(
             f"{workdir}: holds an exported model, which a training would spoil; give another --workdir"
         )
+    if (known := texts.found_object(workdir / CONFIG)) and _lacking(known):
+        raise PixmedError(f"{workdir}: its {CONFIG} is of something else than a run; give another --workdir")
     # Steps without a manifest too: they may be finished ones that have lost it.
     trained = any(path.parent.name.isdigit() for path in (workdir / "checkpoints").glob("*/*"))
-    if (workdir / CONFIG).exists() and trained and not fresh:
+    used = trained or any((workdir / name).exists() for name in _OF_BEGUN)
+    if (workdir / CONFIG).exists() and used and not fresh:
         _check_same(workdir, read_config(workdir), config, check)
     elif not (trained or (workdir / CONFIG).exists()) and (held := _results(workdir)):
         # Nothing says that a run wrote them, so --fresh does not delete them either.
@@ -264,7 +288,7 @@ def prepare(
             "or --fresh to delete them"
         )
     elif fresh:
-        _clear(workdir)
+        _clear(workdir, config)
     write_json(workdir / CONFIG, config)
     if fresh or not trained:
         write_json(workdir / ENVIRONMENT, environment())
@@ -308,7 +332,8 @@ def _check_same(
     refused = [text for key, text in shown.items() if not configs.is_free(key) and key not in moved]
     if refused:
         raise PixmedError(
-            f"{workdir}: was trained with another config ({listing(refused)}); "
+            f"{workdir}: was {'trained' if (workdir / METRICS).exists() else 'begun'} with another config "
+            f"({listing(refused)}); "
             "give another --workdir, or --fresh to start over in this one"
         )
     check(moved)
@@ -322,10 +347,20 @@ def _results(workdir: Path) -> list[str]:
     return [name for name in OUTPUTS if os.path.lexists(workdir / name)] + events
 
 
-def _clear(workdir: Path) -> None:
-    """Delete what a run writes, and nothing else."""
+def _clear(workdir: Path, config: Mapping[str, Any]) -> None:
+    """Delete what a run writes, and nothing else; its config last, so that it can be begun again.
+
+    Raises PixmedError where that would be what `config` reads, or what a user has put there.
+    """
     check_idle(workdir)
-    for path in (workdir / name for name in _results(workdir)):
+    results = [workdir / name for name in _results(workdir)]
+    for key, path in configs.paths(config):
+        place = Path(os.path.realpath(path))
+        if any(Path(os.path.realpath(of)) in (place, *place.parents) for of in results):
+            raise PixmedError(f"{key}: {path} is among what --fresh deletes; give another --workdir")
+    for name, names in _CONTENTS.items():
+        check_holds(workdir / name, names)
+    for path in sorted(results, key=lambda path: path.name == CONFIG):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:

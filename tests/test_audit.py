@@ -116,6 +116,29 @@ def test_another_step_is_not_told_of_the_evaluated_one(evaluated, sound):
     (evaluated / "evaluation.json").write_text(before)
 
 
+@pytest.mark.parametrize("stopped", ["page", "told"])
+def test_an_audit_that_was_stopped_is_not_done(evaluated, tmp_path, monkeypatch, stopped):
+    """audit.json is what a study takes for done, so it comes after the page and the entry."""
+    workdir = shutil.copytree(evaluated, tmp_path / "run")
+    for path in (workdir / "audit.json", workdir / "report" / "audit.html"):
+        path.unlink(missing_ok=True)
+
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(*{"page": (module, "_charts"), "told": (module.entries, "tell")}[stopped], stop)
+    with pytest.raises(KeyboardInterrupt):
+        audit(workdir, number=3)
+    assert not (workdir / "audit.json").exists()
+    monkeypatch.undo()
+    audit(workdir, number=3)
+    entry = json.loads((workdir / "audit.json").read_text())["memorisation"]
+    assert (workdir / "report" / "audit.html").exists()
+    assert json.loads((workdir / "evaluation.json").read_text())["memorisation"] == entry
+    card = json.loads((workdir / "model_card.json").read_text())
+    assert card["memorisation"]["rows"][0]["value"] == entry["copies"]
+
+
 def test_by_slice_the_page_and_the_card_know_no_patients(evaluated, tmp_path, monkeypatch):
     """Slices without patients are groups of their own, and 266 slices are no 266 patients."""
     workdir = shutil.copytree(evaluated, tmp_path / "run")

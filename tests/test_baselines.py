@@ -106,3 +106,13 @@ def test_mean_image():
     mean = baselines.mean_image(images)
     assert mean.dtype == np.float64
     np.testing.assert_allclose(mean, [[355 / 3, 170]])
+
+
+def test_a_slice_of_the_same_label_or_of_any_where_none_has_it():
+    labels, candidates = np.array([2, 1, 3, 3, 3, 3] * 20), np.array([1, 2, 1, 2, 2])
+    found = baselines.any_of_label(labels, candidates)
+    known = labels < 3
+    np.testing.assert_array_equal(candidates[found[known]], labels[known])
+    assert set(found[labels == 2]) == {1, 3, 4} and set(found[~known]) == set(range(5))
+    # One whose label nobody has changes nothing before it.
+    np.testing.assert_array_equal(baselines.any_of_label(labels[:2], candidates), found[:2])

@@ -1,5 +1,7 @@
 """From a config to networks: those of one's own, registered in the tables, are taken as the project's are."""
 
+import inspect
+import math
 import runpy
 from collections.abc import Mapping
 from typing import Any
@@ -16,6 +18,7 @@ from pixmed_jax import inference
 from pixmed_jax.data.regions import MAPS
 from pixmed_jax.errors import PixmedError
 from pixmed_jax.training import build
+from pixmed_jax.training.task import Task
 
 
 class Painter(nn.Module):
@@ -101,6 +104,22 @@ class Picky(Painter):
         raise PixmedError(f"{key}.depth={self.depth}: not with data.size={size}; give another")
 
 
+class Normed(Painter):
+    """Fields whose names others of the project have, for something else."""
+
+    norm: str = "group"
+    style: int = 0
+
+
+class Half(Painter):
+    """Reads styles, but could not settle them once it is trained."""
+
+    style: int = 8
+
+    def reconstruct(self, condition: jax.Array, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return self(condition, train=True), jnp.zeros(len(images))
+
+
 @pytest.fixture
 def registered(monkeypatch):
     """Tables with networks of one's own; what is registered here is gone after the test."""
@@ -108,6 +127,7 @@ def registered(monkeypatch):
         "GENERATORS": {
             "painter": (Painter, MAPS), "of_labels": (OfLabels, ("label",)),
             "sized": (SizedOfLabels, ("label",)), "picky": (Picky, MAPS),
+            "normed": (Normed, MAPS), "half": (Half, MAPS),
         },
         "DISCRIMINATORS": {"critic": (Critic, (*MAPS, "label"))},
         "NETWORKS": {
@@ -197,6 +217,33 @@ def test_weights_of_a_network_that_reads_none_are_refused(registered, tmp_path_f
         build.make_task(config, classes=3)
 
 
+@pytest.mark.parametrize(
+    ("of", "role"),
+    [("ghost", "generator"), ("ghost", "discriminator"), ("dcgan", "generator"), ("segmenter", "network")],
+)
+def test_an_unknown_norm_is_refused_by_its_key(of, role, tmp_path_factory):
+    config = runs.preset(tmp_path_factory, of, of="quick", **{f"model__{role}__norm": "group"})
+    with pytest.raises(PixmedError) as caught:
+        build.make_task(config, classes=3)
+    told = f"model.{role}.norm='group' is unknown; use one of batch, instance, none"
+    assert str(caught.value) == told
+
+
+def test_a_network_of_ones_own_may_have_norms_of_its_own(registered, tmp_path_factory):
+    config = runs.preset(tmp_path_factory, "ghost")
+    config["model"]["generator"] = {"name": "normed", "norm": "group"}
+    build.make_task(config)
+
+
+def test_a_field_called_style_is_not_enough_to_read_styles(registered, tmp_path_factory):
+    """What a generator's methods are counts, or the training would end in a traceback."""
+    config = runs.preset(tmp_path_factory, "ghost_spade", loss__kl=0.5)
+    for generator in ({"name": "normed", "style": 8}, {"name": "half"}):
+        config["model"]["generator"] = generator
+        with pytest.raises(PixmedError, match=r"^loss\.kl=0\.5: (Normed|Half) reads no styles; set it to 0$"):
+            build.make_task(config)
+
+
 def test_the_projects_discriminators_check_their_size_too(registered, tmp_path_factory):
     """A generator of one's own makes images that they cannot judge."""
     for name in ("dcgan", "stylegan2"):
@@ -204,6 +251,20 @@ def test_the_projects_discriminators_check_their_size_too(registered, tmp_path_f
         config["model"]["generator"] = {"name": "sized"}
         with pytest.raises(PixmedError, match=r"data\.size=24: this discriminator takes 16, 32"):
             build.make_task({**config, "loss": {**config["loss"], "path_length": 0.0}})
+
+
+def test_networks_have_an_axis_only_to_average_over_it():
+    """A field that nothing reads would promise statistics over all devices."""
+    tables = (build.GENERATORS, build.DISCRIMINATORS, build.NETWORKS)
+    modules = {entry[0] for table in tables for entry in table.values()}
+    having = {module for module in modules if "axis_name" in module.__dataclass_fields__}
+    assert having == {module for module in modules if "self.axis_name" in inspect.getsource(module)}
+
+
+@pytest.mark.parametrize("of", ["ghost", "classifier", "segmenter", "super_resolution", "zero_dce", "layout"])
+def test_what_a_task_predicts_is_among_what_its_contract_names(of, tmp_path_factory):
+    task = build.make_task(runs.preset(tmp_path_factory, of), classes=3)
+    assert f'"{task.predicts}"' in Task.__doc__
 
 
 # ---------------------------------------------------------------- ranges
@@ -229,7 +290,13 @@ def test_every_setting_with_a_range_is_one_of_some_preset():
         ("zero_dce", "loss.smoothness", -1.0, "0 or more"),
         ("segmenter", "optimizer.weight_decay", -1.0, "0 or more"),
         ("segmenter", "optimizer.decay_steps", -1, "0 or more"),
-        ("segmenter", "seed", 2**63, f"0 to {2**63 - 1:g}"),
+        ("segmenter", "seed", 2**63, "0 to 9223372036854775807"),
+        ("segmenter", "seed", -1, "0 to 9223372036854775807"),
+        ("segmenter", "data.channels", 2, "1 for grey images or 3 for colours"),
+        ("segmenter", "data.channels", 0, "1 for grey images or 3 for colours"),
+        ("ghost", "data.load_scale", 0.5, "1 or more"),
+        ("ghost", "data.load_scale", math.inf, "1 or more"),
+        ("ghost", "train.resident_gb", -1.0, "0 or more"),
         ("segmenter", "train.batch_size", 2**16 + 1, "1 to 65536"),
         ("segmenter", "data.size", 8193, "1 to 8192"),
         ("ghost", "model.generator.cheap_kernel", 0, "1 or more"),

@@ -64,6 +64,21 @@ def test_keeps_the_newest_and_the_best(tmp_path):
     assert checkpoint.newest_intact(folder).step == 5
 
 
+@pytest.mark.parametrize("keep", [1, 2])
+def test_a_damaged_newest_step_takes_no_good_ones_place(tmp_path, keep):
+    """Its run was resumed below it: what it saves there is the newest, and the best is one of the others."""
+    folder = write(tmp_path, {4: 0.5, 8: 0.3, 12: 0.9}, keep=3)
+    path = largest(folder / "12")
+    path.write_bytes(path.read_bytes()[:-1])
+    assert checkpoint.newest_intact(folder).step == 8
+    write(folder, {9: 0.2}, keep=keep)  # told to stop, and saved
+    assert checkpoint.newest_intact(folder).step == 9
+    assert steps(folder) == ([4, 9] if keep == 1 else [4, 8, 9])
+    write(folder, {12: 0.1}, keep=keep)  # it comes to where the damaged one was
+    assert steps(folder) == ([4, 12] if keep == 1 else [4, 9, 12])
+    assert checkpoint.newest_intact(folder).step == 12
+
+
 def test_of_equal_scores_the_newer_is_the_best(tmp_path):
     assert checkpoint.best(write(tmp_path, {1: 0.5, 2: 0.5})).step == 2
 

@@ -279,6 +279,20 @@ def test_too_few():
     assert got["kid"]["value"] > 0
 
 
+@pytest.mark.parametrize("singular", [False, True])
+@pytest.mark.parametrize("count", [1, 4])
+def test_few_training_slices_are_no_floor(sets, count, singular):
+    """Of one slice there is no covariance, and no pair."""
+    real, (train, train_groups) = sets
+    got = compare(real[0] + 1, (real, (train[:count], train_groups[:count])), singular=singular)
+    full = compare(real[0] + 1, sets, singular=singular)
+    for name in ("kid", "fid"):
+        of = got[name]
+        assert of["floor"] is None and f"{count} training slices, and " in of["why"]
+        assert of["value"] == full[name]["value"] and of["halves"] > 0
+        assert "why" not in full[name]
+
+
 def test_whole_patients():
     groups = np.array([7, 7, 3, 3, 3, 9, 9, 1])
     for seed in range(20):

@@ -16,6 +16,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 import runs
@@ -81,7 +82,7 @@ def commands(page: Path) -> Iterator[list[str]]:
     for line in [*lines, *spans(page)]:
         for part in re.sub(r"\[(--[^\]]+)\]", r"\1", line).split("&&"):
             if re.match(r"\s*(\w+=\S+ )*(python|srun|pip|pytest|zensical)\b", part):
-                yield shlex.split(part, comments=True)
+                yield shlex.split(part.replace("CLONE", str(ROOT)), comments=True)
 
 
 def docstrings() -> Iterator[tuple[str, str]]:
@@ -258,8 +259,20 @@ def test_python_runs_as_written(page, folder, tmp_path, tmp_path_factory, monkey
             for_pytorch, for_keras, for_tfds = names["loaders"](folder)
             assert next(iter(for_pytorch))["image"].shape == (4, 1, 32, 32)
             assert for_keras["mask"].shape == (4, 32, 32) and len(for_tfds) == 4
-        if "pmapped" in names:
-            assert callable(names["pmapped"](runs.config(tmp_path_factory)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("of", ["ghost", "segmenter"])
+def test_the_pmapped_step_of_devices_is_a_step(of, tmp_path_factory):
+    """On all devices that there are, which come to the same finite state."""
+    names: dict[str, Any] = {}
+    exec("".join(blocks(ROOT / "docs" / "devices.md", "python")), names)
+    config = runs.config(tmp_path_factory) if of == "ghost" else runs.preset(tmp_path_factory, of)
+    task, step = names["pmapped"](config, 3)
+    state, metrics = jax.device_get(step(*names["begun"](task, config, 3)))
+    assert state.step.tolist() == [1] * jax.local_device_count() and not state.skipped.any()
+    for leaf in jax.tree.leaves((state, metrics)):
+        assert np.isfinite(leaf).all() and (leaf == leaf[:1]).all()
 
 
 # ---------------------------------------------------------------- commands that are quick are run

@@ -1,4 +1,4 @@
-"""docs/extending.md: its two files do, as written, what the page says."""
+"""docs/extending.md: its two files do, as written and outside of the project, what the page says."""
 
 import os
 import re
@@ -11,26 +11,23 @@ import runs
 
 PAGE = (runs.ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
 FILES = dict(re.findall(r'^```python title="(\w+\.py)"\n(.*?)^```$', PAGE, re.MULTILINE | re.DOTALL))
-COMMANDS = re.findall(r"^PYTHONPATH=\. python (.+)$", PAGE, re.MULTILINE)
+COMMANDS = re.findall(r"^PYTHONPATH=CLONE python .+$", PAGE, re.MULTILINE)
 
 
 def run(command: str, tmp_path, factory) -> subprocess.CompletedProcess:
-    """A command of the page, with its file and its folders below `tmp_path` and the tests' phantoms."""
+    """A command of the page, run beside its file in `tmp_path`, with the tests' phantoms for its own."""
     for name, text in FILES.items():
         (tmp_path / name).write_text(text)
-    words = command.replace("runs/", f"{tmp_path}/runs/").split()
-    words = [re.sub(r"\bmy_", f"{tmp_path}/my_", word) for word in words]
-    if any(word.startswith("--config=") for word in words) and "squares" not in command:
-        words.append(f"--config.data.dir={runs.shared(factory) / 'data'}")
-    cache = str(runs.cache(factory))
+    line = command.replace("CLONE", str(runs.ROOT)).replace(" python ", f" {sys.executable} ")
+    if "--config=my_" in line:
+        line += f" --config.data.dir={runs.shared(factory) / 'data'}"
     environment = {
-        **os.environ,
-        "PYTHONPATH": str(runs.ROOT),
-        "JAX_COMPILATION_CACHE_DIR": cache,
+        **{name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
+        "JAX_COMPILATION_CACHE_DIR": str(runs.cache(factory)),
         "PYTHONWARNINGS": "",
     }
     return subprocess.run(
-        [sys.executable, *words], cwd=runs.ROOT, env=environment, capture_output=True, text=True, timeout=300
+        line, shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
     )
 
 
@@ -45,7 +42,7 @@ def test_a_network_of_ones_own_trains_and_samples(tmp_path, tmp_path_factory):
         process = run(command, tmp_path, tmp_path_factory)
         assert process.returncode == 0, process.stderr
         following = process.stdout.splitlines()[-2 if "sample" in command else -1]
-        assert f": python {tmp_path}/my_network.py --workdir=" in following  # launch.py knows no such network
+        assert ": python my_network.py --workdir=runs/plain" in following  # launch.py knows no such network
     workdir = tmp_path / "runs" / "plain"
     assert (workdir / "evaluation.json").exists() and (workdir / "model_card.md").exists()
     assert len(list((workdir / "samples" / "images").iterdir())) == 4
@@ -56,6 +53,17 @@ def test_data_of_ones_own_are_checked_and_split_by_patient(tmp_path, tmp_path_fa
     assert process.returncode == 0, process.stderr
     said = " ".join(process.stdout.split())
     assert "train 32 slices of 8 patients" in said and "classes 1 left, 2 right" in said
+
+
+def test_a_dry_run_refuses_what_a_source_may_not_give(tmp_path, tmp_path_factory, monkeypatch):
+    """The other faults of this kind are in test_slices.py."""
+    good, wrong = "        return image, mask\n", "        return image / 255, mask\n"
+    assert good in FILES["my_data.py"]
+    monkeypatch.setitem(FILES, "my_data.py", FILES["my_data.py"].replace(good, wrong))
+    process = run(COMMANDS[2], tmp_path, tmp_path_factory)
+    assert process.returncode == 1 and process.stderr.count("\n") == 1, process.stderr
+    assert "48 of 48 slices cannot be used: " in process.stderr
+    assert "its image is float64; give uint8 or uint16; repair" in process.stderr
 
 
 def test_what_a_source_of_ones_own_gives(tmp_path, monkeypatch):

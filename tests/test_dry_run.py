@@ -7,6 +7,9 @@ import sys
 import pytest
 import runs
 
+from pixmed_jax.errors import PixmedError
+from pixmed_jax.training.dry_run import dry_run
+
 
 @pytest.fixture
 def on_two_devices(tmp_path, tmp_path_factory):
@@ -38,3 +41,22 @@ def test_a_batch_is_checked_against_the_devices_that_are_there(on_two_devices):
     process = on_two_devices(4)
     assert process.returncode == 0, process.stderr
     assert "the activations of 4 images at a time" in process.stdout.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        (
+            {"train__batch_size": 4, "train__accumulate": 3},
+            r"^train\.batch_size=4 cannot be cut into train\.accumulate=3 equal parts; give a number that",
+        ),
+        ({"data__channels": 2}, r"^data\.channels=2: give 1 for grey images or 3 for colours$"),
+    ],
+)
+def test_what_no_data_could_cure_is_told_before_any_is_read(
+    changes, told, tmp_path, tmp_path_factory, capsys
+):
+    config = runs.config(tmp_path_factory, data__dir=str(tmp_path / "nothing"), **changes)
+    with pytest.raises(PixmedError, match=told):
+        dry_run(config, tmp_path / "run")
+    assert "slices" not in capsys.readouterr().out

@@ -55,6 +55,20 @@ def test_the_file_holds_what_was_returned_in_strict_json(evaluated):
     assert stored == json.loads(json.dumps(result))
 
 
+def test_an_evaluation_that_was_stopped_is_not_done(evaluated, tmp_path, monkeypatch):
+    """evaluation.json is what a study takes for done, so it comes after the page."""
+    workdir = shutil.copytree(evaluated[0], tmp_path / "run")
+    (workdir / "evaluation.json").unlink()
+
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module.report, "write", stop)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(workdir)
+    assert not (workdir / "evaluation.json").exists()
+
+
 def test_columns_are_headed_by_what_they_show(evaluated, monkeypatch):
     """Label maps are more than the mask of the tumour, and beside them is no mask but a slice."""
     headed = []

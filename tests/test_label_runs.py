@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from test_cards import faults
 from pixmed_jax import inference
 from pixmed_jax.data.sources import open_dataset
 from pixmed_jax.errors import PixmedError
+from pixmed_jax.evaluation import facts
 from pixmed_jax.evaluation.audit import audit
 from pixmed_jax.evaluation.evaluate import evaluate
 from pixmed_jax.sampling import sample
@@ -135,6 +137,71 @@ def test_it_is_evaluated_beside_any_slice_of_its_class(run):
     }
     page = (run / "report" / "index.html").read_text()
     assert "told the class alone" in page and "any training slice of that class" in page
+
+
+def test_a_class_that_was_not_trained_on_is_evaluated(run, tmp_path, monkeypatch):
+    """Any training slice stands beside it."""
+    workdir, opened = shutil.copytree(run, tmp_path / "run"), facts.open_data
+
+    def without(*given):
+        dataset = opened(*given)
+        train = dataset.rows["train"]
+        tested = dataset.source.labels[dataset.rows["test"][0]]
+        rows = train[dataset.source.labels[train] != tested]
+        return dataset._replace(rows={**dataset.rows, "train": rows})
+
+    monkeypatch.setattr(facts, "open_data", without)
+    result = evaluate(workdir)
+    assert 0 < result["baselines"]["same_label"]["mse"]["full"] < 1
+    assert "of any class where none has it" in (workdir / "report" / "index.html").read_text()
+
+
+@pytest.fixture
+def narrow(run, tmp_path):
+    """The run, as if no slice of a pituitary tumour had been trained on."""
+    workdir = shutil.copytree(run, tmp_path / "narrow", ignore=shutil.ignore_patterns("samples"))
+    config = json.loads((workdir / "config.json").read_text())
+    source = open_dataset(**config["data"], seed=config["seed"]).source
+    pituitary = source.label_names.index("pituitary")
+    others = {file for file, label in zip(source.files, source.labels, strict=True) if label != pituitary}
+    split = json.loads((workdir / "split.json").read_text())
+    split["train"] = {file: of for file, of in split["train"].items() if file in others}
+    (workdir / "split.json").write_text(json.dumps(split))
+    return workdir
+
+
+def test_a_class_that_was_not_trained_on_is_not_drawn(narrow, generate, monkeypatch, capsys):
+    monkeypatch.setattr(inference, "load", lambda *_: generate)
+    balanced = runs.rows(sample(narrow, number=6, balance=True))
+    assert [row["label"] for row in balanced] == ["glioma", "meningioma"] * 3
+    assert "no training slice has pituitary, so none of these is drawn" in capsys.readouterr().err
+    of_split = runs.rows(sample(narrow, fresh=True))
+    assert of_split and "pituitary" not in {row["label"] for row in of_split}
+    refused = r"label='pituitary': no slice .* has it; give one of meningioma, glioma"
+    with pytest.raises(PixmedError, match=refused) as error:
+        sample(narrow, label="pituitary", fresh=True)
+    assert "\n" not in str(error.value)
+    assert len(runs.rows(sample(narrow, label="glioma", number=2, fresh=True))) == 2
+
+
+@pytest.mark.parametrize("unknown", ["data", "behind", "record"])
+def test_where_nobody_knows_what_was_trained_on_all_classes_are_drawn(
+    narrow, generate, monkeypatch, capsys, unknown
+):
+    monkeypatch.setattr(inference, "load", lambda *_: generate)
+    if unknown == "data":
+        config = json.loads((narrow / "config.json").read_text())
+        config["data"] |= {"source": "folder", "dir": str(narrow / "gone")}
+        (narrow / "config.json").write_text(json.dumps(config))
+    elif unknown == "behind":
+        split = json.loads((narrow / "split.json").read_text())
+        (narrow / "split.json").write_text(json.dumps({**split, "behind": {"a.png": "of another run"}}))
+    else:
+        (narrow / "split.json").unlink()
+    drawn = runs.rows(sample(narrow, number=3, balance=True))
+    assert [row["label"] for row in drawn] == ["glioma", "meningioma", "pituitary"]
+    told = "slices of every class is unknown" in capsys.readouterr().err
+    assert told is (unknown == "data")
 
 
 @pytest.mark.parametrize(

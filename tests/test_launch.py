@@ -216,3 +216,10 @@ def test_a_folder_is_enhanced_and_a_bad_file_told(tmp_path):
     assert process.returncode == 2 and "needs --input, a folder, and --output" in process.stderr
     process = launch(f"--input={tmp_path}", "--mode=evaluate")
     assert process.returncode == 2 and "belong to --mode=enhance" in process.stderr
+
+
+def test_a_warning_is_told_once_and_another_one_too():
+    """The data are opened by the command and by its parts, each time with the same words."""
+    line = runpy.run_path(str(runs.ROOT / "launch.py"), run_name="launch")["_once"]()
+    told = [line(UserWarning(text), UserWarning, "file", 1) for text in ("a", "a", "b", "a")]
+    assert told == ["warning: a\n", "", "warning: b\n", ""]

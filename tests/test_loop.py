@@ -461,7 +461,8 @@ def test_a_run_whose_data_have_changed_is_neither_judged_nor_gone_on_with(
         PixmedError, match=rf"was trained on \d+ patients that are in test\+val now \({moved[0]}"
     ):
         facts.open_data(workdir, config, "test+val")
-    assert facts.open_data(workdir, config, "train").of("train").size  # who asks for these knows
+    with pytest.raises(PixmedError, match=r"the data have changed .*slices of train are new or gone"):
+        facts.open_data(workdir, config, "train")  # else held-out slices would be drawn from to train with
     with pytest.raises(PixmedError, match=r"the data have changed .* put them back"):
         train(runs.config(tmp_path_factory, train__steps=8, **changes), workdir)
     assert (workdir / "split.json").read_text() == before
@@ -469,6 +470,13 @@ def test_a_run_whose_data_have_changed_is_neither_judged_nor_gone_on_with(
         path.unlink()
     folder_of(root, 20)
     assert train(runs.config(tmp_path_factory, train__steps=8, **changes), workdir) == 0
+    assert facts.open_data(workdir, config, "train").of("train").size
+    (workdir / "split.json").write_text(before[:-20])  # whoever has it cut short has no record any more
+    for split in ("train", "test"):
+        with pytest.raises(PixmedError, match=r"split\.json: unreadable, so nobody knows whom this run was"):
+            facts.open_data(workdir, config, split)
+    with pytest.raises(PixmedError, match=r"split\.json: unreadable"):
+        train(runs.config(tmp_path_factory, train__steps=9, **changes), workdir)
 
 
 # ---------------------------------------------------------------- splits without slices

@@ -52,9 +52,12 @@ def test_every_shared_key_is_explained():
     known = set()
     for path in (runs.ROOT / "configs").glob("*.py"):
         if path.stem != "study":
-            known |= set(configs.flatten(configs.plain(runpy.run_path(str(path))["get_config"]())))
+            config = configs.plain(runpy.run_path(str(path))["get_config"]())
+            known |= set(configs.flatten(config))
+            rows = options.of_config(config).items()
+            assert not [key for key, of in rows if not of.meaning and not key.startswith("config.model.")]
     whole = ("data.augment", "train.augment_discriminator")
-    assert {key for key in options.KEYS if key not in whole} <= known
+    assert {key for key in options.KEYS | options.OF_SOME if key not in whole} <= known
     assert not [text for of in options.MODES.values() for text in of.values() if len(text.meaning) < 6]
 
 

@@ -248,6 +248,18 @@ def test_a_number_of_tissues_out_of_range(number):
     assert regions.class_names("tumor", ("tumor",), False, number) == ("tumor",)
 
 
+def test_more_classes_than_a_label_map_has_values():
+    names = [f"kind {i}" for i in range(251)]
+    assert len(regions.class_names("anatomy", names, True, 4)) == 255
+    for condition, more in (("anatomy", 1), ("tumor+head", 4), ("tumor", 5)):
+        labels = [*names, *map(str, range(more))]
+        with pytest.raises(PixmedError, match=r"classes, over 255; set it to false, or join labels") as error:
+            regions.class_names(condition, labels, True)
+        assert "\n" not in str(error.value)
+        assert len(regions.class_names(condition, labels, False)) <= 5
+    assert len(regions.class_names("label", list(map(str, range(300))), False)) == 300  # of a classifier
+
+
 @pytest.mark.parametrize("label", ["head", "tissue_1", "tissue_b"])
 def test_a_label_with_the_name_of_anatomy(label):
     with pytest.raises(PixmedError, match=f"the label '{label}' is the name of a class of anatomy"):

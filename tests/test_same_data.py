@@ -56,6 +56,35 @@ def test_a_folder_that_was_only_begun_is_told_where_its_data_are(settings, tmp_p
     assert run_folder.read_config(tmp_path / "begun") == moved
 
 
+def test_a_folder_whose_begin_was_killed_is_begun_again(settings, tmp_path, monkeypatch):
+    """Its config is written first, and without a record its slices would never be fit to train with."""
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(same_data, "note", killed)
+    with pytest.raises(KeyboardInterrupt):
+        begin(settings(), tmp_path / "begun")
+    assert (tmp_path / "begun" / "config.json").exists()
+    assert run_folder.read_split(tmp_path / "begun") is None
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    use_toy(monkeypatch)
+    begin(settings(), tmp_path / "begun")
+    assert run_folder.read_split(tmp_path / "begun") == run_folder.read_split(tmp_path / "run")
+
+
+def test_what_was_made_of_a_begun_folder_binds_its_training(settings, tmp_path):
+    begin(settings(), tmp_path / "begun")
+    (tmp_path / "begun" / "samples").mkdir()
+    assert train(settings(), tmp_path / "begun") == 0
+    begin(settings(), tmp_path / "other")
+    (tmp_path / "other" / "samples").mkdir()
+    changed_pictures(tmp_path / "data")
+    with pytest.raises(PixmedError, match="8 of 8 slices looked at are others"):
+        train(settings(), tmp_path / "other")
+
+
 def test_another_spelling_is_the_same_place(settings, tmp_path, capsys):
     (tmp_path / "link").symlink_to("data")
     for place in ("./data/", str(tmp_path / "data"), "link", "run/../data"):

@@ -1,5 +1,6 @@
 """Sampling: a whole dataset or none, the same bytes for the same seed, and nothing foreign touched."""
 
+import copy
 import json
 import re
 from collections import Counter
@@ -48,6 +49,25 @@ def held_out(run):
     dataset = open_dataset(**config["data"], seed=config["seed"])
     arrays, slices = dataset.load(dataset.rows["test"], dataset.size)
     return np.asarray(arrays.maps), slices
+
+
+def test_another_runs_sampling_is_not_replaced_unasked(run, generator, tmp_path, monkeypatch):
+    """The same options say nothing of whose slices they were drawn from."""
+    output = sample(run, output=str(tmp_path / "out"), number=2)
+    (output / ".DS_Store").write_text("of a file manager")
+    (output / "images" / "._00000.png").write_text("likewise")
+    assert sample_files.is_ours(output)
+    sample(run, output=str(output), number=2)  # the same again
+    before = runs.tree_bytes(output)
+    other = copy.copy(generator)
+    other.config = {**generator.config, "seed": 5}
+    monkeypatch.setattr(sampling.inference, "load", lambda workdir, step=None: other)
+    with pytest.raises(PixmedError, match=r"holds another sampling \(of another run, config [0-9a-f]{12}\)"):
+        sample(run, output=str(output), number=2)
+    assert runs.tree_bytes(output) == before
+    sample(run, output=str(output), number=2, fresh=True)
+    (output / ".git").mkdir()
+    assert not sample_files.is_ours(output)
 
 
 def test_what_is_written(run, generator, held_out, tmp_path):
@@ -502,6 +522,15 @@ def test_binary_masks_of_another_size(monkeypatch, tmp_path):
     tall = np.zeros((8, 8), np.uint8)
     tall[2:6, 3:5] = 1  # padded to a square, not stretched
     np.testing.assert_array_equal(pixels(output / "conditions" / "00002.png"), tall)
+
+
+def test_a_mask_of_several_classes_has_the_label_of_the_largest(monkeypatch, tmp_path):
+    """As the slices of a split have, whose masks are counted too."""
+    use(monkeypatch, "a", "b", "head")
+    mask = box(8, 8, 2)
+    mask[0, 0], mask[0, 1:] = 1, 3  # the head is no label, however large
+    output = sample(tmp_path, masks=masks_folder(tmp_path / "masks", mask), output=str(tmp_path / "out"))
+    assert [row["label"] for row in rows(output)] == ["b"]
 
 
 def test_binary_masks_take_the_label_given(monkeypatch, tmp_path):

@@ -124,7 +124,7 @@ def test_what_it_came_to_is_told_in_words():
 
 
 @pytest.mark.slow
-def test_a_run_settles_at_its_end_alone(tmp_path, tmp_path_factory):
+def test_a_run_settles_at_its_end_alone(tmp_path, tmp_path_factory, capsys):
     """What is saved last is settled, what is saved before is not; a run that was killed in between and goes
     on ends as if it had not been."""
     config = runs.preset(tmp_path_factory, "ghost_spade", train__steps=4)
@@ -150,5 +150,12 @@ def test_a_run_settles_at_its_end_alone(tmp_path, tmp_path_factory):
     shutil.copytree(run, killed)
     shutil.rmtree(killed / "checkpoints" / "4")
     assert off(runs.state(killed).ema) > told["settled/divergence"] + 0.5
+    capsys.readouterr()
+    step = checkpoint.newest_intact(killed / "checkpoints").step
+    assert train(runs.preset(tmp_path_factory, "ghost_spade", train__steps=step), killed) == 0
+    assert f"the styles of step {step} are not settled" in capsys.readouterr().out  # fewer steps than asked
     assert train(config, killed) == 0
+    assert "not settled" not in capsys.readouterr().out
+    assert train(config, killed) == 0
+    assert "not settled" not in capsys.readouterr().out
     assert checkpoint.sha256_of_tree(runs.state(killed)) == checkpoint.sha256_of_tree(last)

@@ -1,5 +1,6 @@
 """Loading rows: geometry, resize, order, and every fault in one message."""
 
+import re
 import time
 from pathlib import Path
 
@@ -162,6 +163,39 @@ def test_what_vanishes_is_found_at_every_size(vanishing, capsys):
     assert usable.faults(vanishing, [16], channels=1) == {0: "0.png: its tumour is lost at 16 x 16"}
     assert "class" not in capsys.readouterr().err
     assert usable.faults(vanishing._replace(masked=False), [16], channels=1, class_channels=True) == {}
+
+
+@pytest.mark.parametrize(
+    ("image", "mask", "told"),
+    [
+        (noise(8, 8) / 255, blob(8, 8), "its image is float64; give uint8 or uint16"),
+        (noise(8, 8).astype(bool), blob(8, 8), "its image is bool; give uint8 or uint16"),
+        (noise(8, 8, dtype=np.uint16).astype(">u2"), blob(8, 8), "its image is >u2; give uint8 or uint16"),
+        (noise(64), blob(8, 8), "its image has the shape [64]; give [H, W] or [H, W, C]"),
+        (noise(8, 8), blob(8, 8) > 0, "its mask is bool; give uint8"),
+        (noise(8, 8), blob(8, 8).astype(np.int64), "its mask is int64; give uint8"),
+        (noise(8, 8), blob(8, 6), "its mask has the shape [8, 6]; give [8, 8], as of its image"),
+        (
+            noise(8, 8),
+            blob(8, 8)[..., None],
+            "its mask has the shape [8, 8, 1]; give [8, 8], as of its image",
+        ),
+        (noise(8, 8), blob(8, 8, 3), "its mask has the value 3; give 0 for background and 1 to 2 for x, y"),
+    ],
+)
+def test_what_read_may_not_give_is_a_fault(image, mask, told):
+    """As `Source.read` says it; a source's own slices beside it stay usable."""
+    good = (noise(8, 8), blob(8, 8, 2))
+    source = made(good, (image, mask), good)
+    assert usable.faults(source, [8], channels=1) == {1: f"1.png: {told}"}
+    line = f"1 of 3 slices cannot be used: 1.png: {told}; repair or remove them, or set data.faulty=skip"
+    with pytest.raises(PixmedError, match=re.escape(line)):
+        usable.check(source, [8], channels=1)
+
+
+def test_the_values_of_a_mask_that_nobody_looks_at_do_not_count():
+    source = made((noise(8, 8), blob(8, 8, 3)))
+    assert usable.faults(source._replace(masked=False), [8], channels=1) == {}
 
 
 def test_a_slice_that_never_had_a_tumour_loses_none():

@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 import runs
 
+import pixmed_jax.utility as module
 from pixmed_jax import config as configs
 from pixmed_jax.defaults import HEADS, OFF, merged
 from pixmed_jax.errors import PixmedError
 from pixmed_jax.evaluation import utility as results
 from pixmed_jax.evaluation.arms import ARMS, COMPARED, PRIMARY, Experiment
+from pixmed_jax.same_data import open_of_run
 from pixmed_jax.training.start import begin
 from pixmed_jax.utility import parts, plan, utility
 
@@ -213,7 +215,7 @@ def test_one_patient_is_too_few(workdir):
 
 def begun(tmp_path, name, **data):
     """The folder of a network that was begun, as far as the experiment looks at it."""
-    (tmp_path / "config.json").write_text(json.dumps(merged(NETWORKS[name], {"data": data})))
+    (tmp_path / "config.json").write_text(json.dumps(merged(network(name), {"data": data})))
     return tmp_path
 
 
@@ -259,12 +261,31 @@ def test_a_segmenter_that_counts_epochs_takes_steps(tmp_path):
         ("classifier", {}, "auto", "trains neither a generator nor a segmenter"),
         ("segmenter", {"synthetic_dir": "made"}, "auto", r"data\.synthetic_dir is set"),
         ("segmenter", {}, "none", r"utility\.edit=none: copied pixels would be the real slices"),
+        ("super_resolution", {}, "auto", "restores images and draws none"),
+        ("srgan", {}, "auto", "restores images and draws none"),
     ],
 )
 def test_folders_in_which_nothing_can_be_copied(tmp_path, name, data, edit, told):
     with pytest.raises(PixmedError, match=told):
         utility(begun(tmp_path, name, **data), networks=NETWORKS, **{**OPTIONS, "edit": edit})
     assert not (tmp_path / "utility").exists()
+
+
+def test_what_some_arms_could_not_be_trained_on_is_told_before_the_first(workdir, monkeypatch):
+    """Not after hours: classes that sampled masks do not tell apart, and slices of which one network alone
+    has a use."""
+    opened = open_of_run(workdir, json.loads((workdir / "config.json").read_text()))
+    several = opened._replace(source=opened.source._replace(several=True))
+    told_apart = {name: merged(of, {"data": {"class_channels": True}}) for name, of in NETWORKS.items()}
+    monkeypatch.setattr(module, "open_of_run", lambda *_: several)
+    with pytest.raises(PixmedError, match=r"data\.class_channels=true: the masks show several classes"):
+        plan(workdir, networks=told_apart, **OPTIONS)
+    plan(workdir, networks=NETWORKS, **OPTIONS)
+    plan(workdir, networks={"classifier": told_apart["classifier"]}, **OPTIONS)
+    monkeypatch.setattr(module, "open_of_run", lambda *_: opened._replace(left_out=("a.png: no mask",)))
+    experiment, told = plan(workdir, networks=NETWORKS, **OPTIONS)
+    assert list(experiment.networks) == ["segmenter"]
+    assert any(line.startswith("no classifier: data.faulty=skip leaves out 1 slices") for line in told)
 
 
 # ---------------------------------------------------------------- what is made of the scores

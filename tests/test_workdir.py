@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pixmed_jax import workdir
+from pixmed_jax import parts, workdir
 from pixmed_jax.errors import PixmedError
 from pixmed_jax.signals import Stopped
 
@@ -74,15 +74,103 @@ def test_fresh_deletes_what_a_run_wrote_and_nothing_else(tmp_path):
     folder = prepare(tmp_path / "run")
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "kept.png").write_text("x")
-    for name in ("checkpoints", "grids", "report", "mine"):
-        (folder / name).mkdir()
-        (folder / name / "file").write_text("x")
+    for name in ("checkpoints/7", "grids/step_7.png", "report/index.html", "report/.DS_Store", "mine/file"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("x")
     (folder / "samples").symlink_to(tmp_path / "elsewhere")  # a link is cut, its target is not emptied
     for name in ("metrics.jsonl", "split.json", "evaluation.json", "events.out.tfevents.1.host", "notes.txt"):
         (folder / name).write_text("x")
     prepare(folder, change(seed=1), fresh=True)
     assert sorted(p.name for p in folder.iterdir()) == ["config.json", "env.json", "mine", "notes.txt"]
     assert (folder / "mine" / "file").exists() and (tmp_path / "elsewhere" / "kept.png").exists()
+    assert workdir.read_config(folder)["seed"] == 1
+
+
+@pytest.mark.parametrize(
+    "name", ["reader/answers.csv", "report/notes.txt", "grids/best.tiff", "checkpoints/readme", "report/.git"]
+)
+def test_fresh_refuses_to_delete_what_a_user_put_there(tmp_path, name):
+    folder = trained(tmp_path / "run")
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).write_text("x")
+    with pytest.raises(PixmedError, match=rf"holds other files \({Path(name).name}\); move them"):
+        prepare(folder, change(seed=1), fresh=True)
+    assert (folder / name).exists() and (folder / "checkpoints" / "1").exists()
+    assert workdir.read_config(folder) == CONFIG
+
+
+@pytest.mark.parametrize(
+    ("section", "told"),
+    [
+        ({"data": {"synthetic_dir": "RUN/samples"}}, r"data\.synthetic_dir: .*samples is among what --fresh"),
+        ({"data": {"synthetic_dir": "ELSE,RUN/samples"}}, r"data\.synthetic_dir: .*samples is among"),
+        ({"data": {"leave_out": "RUN/report/list.csv"}}, r"data\.leave_out: "),
+        ({"model": {"network": {"weights": "RUN/export/net.safetensors"}}}, r"model\.network\.weights: "),
+        ({"model": {"generator": {"weights": "RUN"}}}, r"model\.generator\.weights: "),
+        ({"data": {"dir": "RUN", "masks": "samples"}}, r"data\.masks: "),
+        ({"data": {"dir": "RUN", "masks": "masks"}}, ""),
+        ({"model": {"generator": {"weights": "ELSE"}}}, ""),
+    ],
+)
+def test_fresh_refuses_to_delete_what_the_new_run_reads(tmp_path, section, told):
+    folder = trained(tmp_path / "run")
+    for name in ("samples", "export", "report"):
+        (folder / name).mkdir()
+    text = json.dumps({"data": {}} | section)
+    config = json.loads(text.replace("RUN", str(folder)).replace("ELSE", str(tmp_path / "other")))
+    config = CONFIG | config | {"data": CONFIG["data"] | {"dir": ""} | config["data"]}
+    if not told:
+        prepare(folder, config, fresh=True)
+        return
+    with pytest.raises(PixmedError, match=told):
+        prepare(folder, config, fresh=True)
+    assert (folder / "samples").exists() and (folder / "checkpoints" / "1").exists()
+
+
+def test_a_fresh_start_that_was_killed_can_be_started_again(tmp_path, monkeypatch):
+    folder = trained(tmp_path / "run")
+    for name in ("samples", "report"):
+        (folder / name).mkdir()
+    remove = workdir.shutil.rmtree
+
+    def killed(path):
+        if path.name == "report":
+            raise Stopped(9)
+        remove(path)
+
+    monkeypatch.setattr(workdir.shutil, "rmtree", killed)
+    with pytest.raises(Stopped):
+        prepare(folder, fresh=True)
+    monkeypatch.undo()
+    assert workdir.read_config(folder) == CONFIG
+    prepare(folder, fresh=True)
+    assert sorted(p.name for p in folder.iterdir()) == ["config.json", "env.json"]
+
+
+def test_the_folder_of_a_study_is_no_place_to_train_in(tmp_path):
+    """And the other way round: each would write over the other's config."""
+    study = {"name": "study", "data": {}, "systems": {}}
+    (tmp_path / "config.json").write_text(json.dumps(study))
+    for fresh in (False, True):
+        with pytest.raises(PixmedError, match=r"its config\.json is of something else than a run"):
+            prepare(tmp_path, fresh=fresh)
+    assert workdir.texts.read_object(tmp_path / "config.json") == study
+    run = trained(tmp_path / "run")
+    workdir.write_json(run / "config.json", {**CONFIG, "model": {}})
+    for fresh in (False, True):
+        with pytest.raises(PixmedError, match="is the folder of a run and of no study"):
+            parts.prepare(run, study, "study", fresh=fresh, contents=("systems", "checkpoints"))
+    assert (run / "checkpoints" / "1").exists() and workdir.read_config(run)["name"] == "x"
+
+
+@pytest.mark.parametrize("made", ["samples", "utility"])
+def test_a_folder_that_was_begun_and_used_takes_no_other_config(tmp_path, made):
+    folder = prepare(tmp_path / "run")
+    prepare(folder, change(seed=1))  # nothing was made of it
+    (folder / made).mkdir()
+    prepare(folder, change(seed=1))
+    with pytest.raises(PixmedError, match=r"was begun with another config .*seed"):
+        prepare(folder, change(seed=2))
     assert workdir.read_config(folder)["seed"] == 1
 
 
@@ -202,6 +290,22 @@ def test_a_kill_between_old_and_new_is_mended_at_the_next_start(tmp_path):
     with pytest.raises(RuntimeError), workdir.replaced(tmp_path / "out", "free space"):
         raise RuntimeError
     assert (tmp_path / "out" / "old.txt").read_text() == "old" and not aside.exists()
+
+
+def test_targets_whose_names_begin_alike_leave_each_other_alone(tmp_path):
+    """Each has its own lock, so each may only touch its own drafts."""
+    left = tmp_path / ".out.b.123.old"
+    left.mkdir()
+    (left / "old.txt").write_text("the only one")
+    with workdir.replaced(tmp_path / "out.c") as draft:
+        (draft / "new.txt").write_text("c")
+        with workdir.replaced(tmp_path / "out") as other:
+            (other / "new.txt").write_text("out")
+    assert (tmp_path / "out.c" / "new.txt").read_text() == "c"
+    assert (tmp_path / "out" / "new.txt").read_text() == "out"
+    with pytest.raises(RuntimeError), workdir.replaced(tmp_path / "out.b"):
+        raise RuntimeError
+    assert (tmp_path / "out.b" / "old.txt").read_text() == "the only one"
 
 
 def test_what_a_link_names_is_replaced_and_not_the_link(tmp_path):

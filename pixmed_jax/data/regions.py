@@ -25,6 +25,7 @@ MAPS = ("tumor", "tumor+head", "anatomy")  # conditions that are made of masks
 CONDITIONS = (*MAPS, "label", *degrade.CONDITIONS)
 _CROSS = ndimage.generate_binary_structure(2, 1)[None]  # a pixel's neighbours in its own image
 _TOGETHER = 2**18  # pixels that are looked at together
+_MOST_CLASSES = 255  # a label map is uint8, and 0 is its background
 
 
 def head(images: np.ndarray) -> np.ndarray:
@@ -141,6 +142,7 @@ def class_names(
     "tumor", or the only name in `label_names`. Condition "tumor+head" appends "head", the head without its
     tumour; "anatomy" appends "tissue_1" .. , the same from dark to bright. Condition "label" is no map: a
     slice's label is all of it. Nor are the conditions of `degrade`, whose networks are told no class at all.
+    PixmedError for more classes than a map has values.
     """
     if condition not in CONDITIONS:
         raise PixmedError(f"data.condition={condition!r} is unknown; use one of {listing(CONDITIONS)}")
@@ -152,8 +154,15 @@ def class_names(
     if condition == "anatomy":
         if not 1 <= tissue_classes <= MOST:
             raise PixmedError(f"data.tissues={tissue_classes}: give 1 to {MOST}")
-        return (*names, *(f"tissue_{i + 1}" for i in range(tissue_classes)))
-    return (*names, "head") if condition == "tumor+head" else names
+        names = (*names, *(f"tissue_{i + 1}" for i in range(tissue_classes)))
+    elif condition == "tumor+head":
+        names = (*names, "head")
+    if condition in MAPS and len(names) > _MOST_CLASSES:
+        raise PixmedError(
+            f"data.class_channels=true: {len(label_names)} labels and what data.condition={condition} shows "
+            f"are {len(names)} classes, over {_MOST_CLASSES}; set it to false, or join labels in data.meta"
+        )
+    return names
 
 
 def label_map(

@@ -1,9 +1,9 @@
 """Which slices can be used: each is read once, and its mask looked at in every size that will be loaded.
 
-A slice cannot be used that cannot be read, that loses its tumour in a resize (`slices.lost`), or that is of
-another kind (grey or RGB, 8 or 16 bit) than most. Small classes of a mask that go while its tumour stays are
-counted. Slices are left out after the split is drawn, so that a patient's split does not hang on what a
-network can use.
+A slice cannot be used that cannot be read, that is not as `slices.Source` says of `read`, that loses its
+tumour in a resize (`slices.lost`), or that is of another kind (grey or RGB, 8 or 16 bit) than most. Small
+classes of a mask that go while its tumour stays are counted. Slices are left out after the split is drawn, so
+that a patient's split does not hang on what a network can use.
 Errors: PixmedError.
 """
 
@@ -44,6 +44,8 @@ def faults(
             image, mask = source.read(row)
         except PixmedError as error:
             return _Seen(str(error))
+        if amiss := _amiss(source, image, mask):
+            return _Seen(f"{source.files[row]}: {amiss}")
         image = grey_if_equal(image)
         kind = kind_of(image), image.shape[-1]
         if not source.masked:
@@ -74,6 +76,26 @@ def faults(
         shown = listing([f"{size} x {size}" for size in sizes])
         tell(f"{reduced} of {len(rows)} slices lose a small class of their mask, not the tumour, at {shown}")
     return found
+
+
+def _amiss(source: Source, image: np.ndarray, mask: np.ndarray) -> str:
+    """What of a slice is not as `Source.read` promises, and what is to be given; "" where all is.
+
+    A source of one's own may give anything; it is not converted, since nobody knows how it is meant.
+    """
+    if image.dtype not in (np.uint8, np.uint16):
+        return f"its image is {image.dtype}; give uint8 or uint16"
+    if image.ndim not in (2, 3):
+        return f"its image has the shape {list(image.shape)}; give [H, W] or [H, W, C]"
+    if mask.dtype != np.uint8:
+        return f"its mask is {mask.dtype}; give uint8"
+    if mask.shape != image.shape[:2]:
+        return f"its mask has the shape {list(mask.shape)}; give {list(image.shape[:2])}, as of its image"
+    highest, most = mask.max(initial=0), len(source.label_names)
+    if source.masked and highest > most:
+        named = listing(source.label_names)
+        return f"its mask has the value {highest}; give 0 for background and 1 to {most} for {named}"
+    return ""
 
 
 def check(source: Source, sizes: Sequence[int], *, channels: int, class_channels: bool = False) -> None:

@@ -258,7 +258,8 @@ def _is_ours(target: Path) -> bool:
         return True
     if not target.is_dir():
         return False
-    there = {p.relative_to(target).as_posix() for p in target.rglob("*") if not p.is_dir()}
+    files_there = (p for p in target.rglob("*") if not p.is_dir() and not run_folder.is_bystander(p.name))
+    there = {p.relative_to(target).as_posix() for p in files_there}
     try:
         files = texts.read_object(target / SETTINGS)["files"] if there else {}
         return there <= {SETTINGS, SCORES, REPORT} | {file["output"] for file in files.values()}

@@ -109,7 +109,6 @@ def audit(
         "memorisation": told,
         "pairs": judged and judged.entry,
     }
-    run_folder.write_json(workdir / run_folder.AUDIT, result)
     page = pages.render(
         "pixmed_jax.evaluation",
         "audit.html.j2",
@@ -130,6 +129,7 @@ def audit(
         run_folder.write_text(path.with_name("closeness.csv"), pairs.table(judged.close))
     run_folder.write_text(path, page)
     entries.tell(workdir, "memorisation", told, config=result["config"], step=generator.step)
+    run_folder.write_json(workdir / run_folder.AUDIT, result)  # after all that: it says that it is done
     cards.write(workdir)
     return result
 

@@ -14,7 +14,7 @@ _BASELINES = {
     "class_means": "each class of the map in its mean grey value",
     "mean_image": "mean training image",
     "nearest_mask": "nearest-mask training slice",
-    "same_label": "a training slice of that class",
+    "same_label": "a training slice of that class, or of any where none has it",
     "own_style": "the same map in the real slice's own style",
 }
 _SETS = {

@@ -37,7 +37,7 @@ from pixmed_jax.training.build import is_supervised, makes_layouts, restores
 
 FEATURES = ("encoder", "inception")
 _SHOWN = 6
-_HEADED = {"nearest_mask": "nearest mask's slice", "same_label": "same label"}
+_HEADED = {"nearest_mask": "nearest mask's slice", "same_label": "same label, if any"}
 
 
 @run_folder.alone("evaluation")
@@ -154,7 +154,6 @@ def evaluate(
         "readers": entries.read_by_people(workdir, generator.step, configs.digest(config)),
         "utility": entries.used(workdir, configs.digest(config)),
     }
-    run_folder.write_json(workdir / run_folder.EVALUATION, result)
 
     shown = np.searchsorted(dataset.of(split), dataset.spread(split, _SHOWN))
     columns = {"real": real[shown], "generated": generated[shown]}
@@ -164,6 +163,7 @@ def evaluate(
     columns[_HEADED[other]] = contenders[other][shown]
     names = [slices.label_names[label] for label in slices.labels[shown]]
     report.write(workdir, config, result, pictures.grid(columns, names), drawn)
+    run_folder.write_json(workdir / run_folder.EVALUATION, result)  # after the page: it says that all is done
     cards.write(workdir)
     return result
 

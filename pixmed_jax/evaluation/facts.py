@@ -10,8 +10,9 @@ from pixmed_jax import workdir as run_folder
 from pixmed_jax.data import leaks
 from pixmed_jax.data.sources import Dataset
 from pixmed_jax.data.splits import SPARE
+from pixmed_jax.data.synthetic import PREFIX
 from pixmed_jax.errors import PixmedError, listing
-from pixmed_jax.same_data import open_of_run
+from pixmed_jax.same_data import open_of_run, unreadable
 from pixmed_jax.training import build
 
 # What and under which licence, where the project itself knows; `about` of the config says more, or other.
@@ -46,10 +47,13 @@ def check_unseen(workdir: Path, config: Mapping[str, Any], dataset: Dataset, spl
         raise PixmedError(
             f"{workdir}: has no slices in its {split} split; give another as split, such as val"
         )
+    record = run_folder.read_split(workdir)
+    if record is None and (workdir / run_folder.SPLIT).exists():
+        raise unreadable(workdir)
     tested = [name for name in split.split("+") if name != "train"]
     if not tested:
+        _check_train(workdir, dataset, record or {"train": {}})
         return
-    record = run_folder.read_split(workdir)
     if record is None:
         if SPARE in tested and (config["data"].get("synthetic_dir") or build.warm_start(config)):
             raise PixmedError(
@@ -74,6 +78,17 @@ def check_unseen(workdir: Path, config: Mapping[str, Any], dataset: Dataset, spl
         raise PixmedError(
             f"{workdir}: was trained on {len(shared)} {what} that are in "
             f"{joined} now ({listing(shared, 5)}), so the data have changed since; put them back as they were"
+        )
+
+
+def _check_train(workdir: Path, dataset: Dataset, record: Mapping[str, Any]) -> None:
+    """PixmedError, if other real slices are to train on than the run's record says."""
+    was = {file for file in record["train"] if not file.startswith(PREFIX)}
+    now = {dataset.source.files[row] for row in dataset.of("train")}
+    if was and (changed := sorted(was ^ now)):
+        raise PixmedError(
+            f"{workdir}: the data have changed since this run was begun: {len(changed)} slices of train are "
+            f"new or gone ({listing(changed, 5)}); put them back, or give another --workdir"
         )
 
 

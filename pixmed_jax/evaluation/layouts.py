@@ -71,7 +71,6 @@ def evaluate(workdir: Path, config: Mapping[str, Any], *, split: str, seed: int,
         else None,
         "memorisation": facts.memorised(found.entry, config, dataset, split),
     }
-    run_folder.write_json(workdir / run_folder.EVALUATION, result)
     (workdir / "report").mkdir(exist_ok=True)
     page = pages.render(
         "pixmed_jax.evaluation",
@@ -85,6 +84,7 @@ def evaluate(workdir: Path, config: Mapping[str, Any], *, split: str, seed: int,
         closest=pictures.data_uri(closest(drawn, found, train.images, model.classes)),
     )
     run_folder.write_text(workdir / "report" / "index.html", page)
+    run_folder.write_json(workdir / run_folder.EVALUATION, result)
     cards.write(workdir)
     return result
 

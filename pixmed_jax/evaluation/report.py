@@ -30,7 +30,7 @@ TITLES = {
     "class_means": "class means, painted on the map",
     "mean_image": "mean training image",
     "nearest_mask": "nearest-mask training slice",
-    "same_label": "any training slice of that class",
+    "same_label": "any training slice of that class (of any class where none has it)",
     OWN_STYLE: "same map in the real slice's own style",
 }
 

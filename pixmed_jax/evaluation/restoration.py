@@ -88,10 +88,10 @@ def evaluate(
         f"{metric}_{name}": of[metric]["full"] for name, of in scores.items() for metric in ("psnr", "ssim")
     }
     run_folder.write_text(workdir / run_folder.CASES, supervised.table(slices, cases))
-    run_folder.write_json(workdir / run_folder.EVALUATION, result)
     shown = np.searchsorted(dataset.of(split), dataset.spread(split, _SHOWN))
     grid = _grid(pictures.grey(given), images, real, shown, slices)
     _write_page(workdir, config, result, grid)
+    run_folder.write_json(workdir / run_folder.EVALUATION, result)
     cards.write(workdir)
     return result
 

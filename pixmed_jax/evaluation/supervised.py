@@ -74,8 +74,8 @@ def evaluate(workdir: Path, config: Mapping[str, Any], *, split: str, step: str)
     measured, figures, cases = judge(logits, slices, dataset)
     result |= measured
     run_folder.write_text(workdir / run_folder.CASES, table(slices, cases))
-    run_folder.write_json(workdir / run_folder.EVALUATION, result)
     _write_page(workdir, config, result, figures)
+    run_folder.write_json(workdir / run_folder.EVALUATION, result)
     cards.write(workdir)
     return result
 

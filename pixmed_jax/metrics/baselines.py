@@ -65,6 +65,9 @@ def nearest_masks(maps: np.ndarray, candidates: np.ndarray) -> np.ndarray:
 
 
 def any_of_label(labels: np.ndarray, candidates: np.ndarray, seed: int = 0) -> np.ndarray:
-    """For each label [N] the index of a random one of `candidates` [M] with that label, [N] int."""
-    rng = np.random.default_rng(seed)
-    return np.array([rng.choice(np.flatnonzero(candidates == label)) for label in labels], int)
+    """For each label [N] the index of a random one of `candidates` [M] with that label, [N] int; of any label
+    where none has it.
+    """
+    rng, every = np.random.default_rng(seed), np.arange(len(candidates))
+    alike = {label: np.flatnonzero(candidates == label) for label in np.unique(labels)}
+    return np.array([rng.choice(alike[label] if len(alike[label]) else every) for label in labels], int)

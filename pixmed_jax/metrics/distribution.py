@@ -182,6 +182,8 @@ def compare(
     train: features [M, D] of real slices of other patients, `train_groups` [M].
     features: what the features are, for the report. matched: image i was told more of slice i than its label.
     singular: FID also of fewer images than features.
+
+    What too few slices say nothing of is None, and "why" says so of a value, or of the floor alone.
     """
     rng = np.random.default_rng(seed)
     if len(real) > _MOST:
@@ -214,14 +216,19 @@ def compare(
             continue
         value, draws = _resampled(of_made(generated, real), groups, rng, name)
         low, high = interval(value, draws)
-        ones = [of(train[rows], real)(np.ones(len(rows)), np.ones(n)) for rows in others]
-        split = [of(real[a], real[b])(np.ones(len(a)), np.ones(len(b))) for a, b in halves]
+        ones, split = [], []
+        if len(train) >= least:
+            ones = [of(train[rows], real)(np.ones(len(rows)), np.ones(n)) for rows in others]
+        else:
+            told_of["why"] = f"the floor: {len(train)} training slices, and {least} are needed"
+        if n // 2 >= least:
+            split = [of(real[a], real[b])(np.ones(len(a)), np.ones(len(b))) for a, b in halves]
         result[name] = {
             "value": value,
             "low": low,
             "high": high,
-            "floor": float(np.mean(ones)) if len(train) >= least else None,
-            "halves": float(np.mean(split)) if n // 2 >= least else None,
+            "floor": float(np.mean(ones)) if ones else None,
+            "halves": float(np.mean(split)) if split else None,
             **told_of,
         }
         if name == "kid":

@@ -41,7 +41,6 @@ class GhostSPADE(nn.Module):
     most: int = 128
     ghost_ratio: int = 2
     style: int = 8
-    axis_name: str | None = None
     dtype: Dtype = jnp.float32
 
     @nn.nowrap

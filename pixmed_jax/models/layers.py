@@ -25,6 +25,7 @@ Dtype = jnp.dtype | type
 # applied with mutable=[PREPARED] returns it, and computes by it where it is given beside the parameters.
 PREPARED = "prepared"
 
+NORMS = ("batch", "instance", "none")  # kinds of `Norm`
 _ITERATIONS = 8  # of the power method
 _MOMENTUM = 0.9  # of a batch norm's running averages
 _TINY = 1e-12
@@ -234,7 +235,7 @@ class Norm(nn.Module):
             return _BatchNorm(how, self.train, self.axis_name, name="batch")(x)
         if self.kind == "instance":
             return _InstanceNorm(how, name="instance")(x)
-        raise PixmedError(f"norm={self.kind!r} is unknown; use one of batch, instance, none")
+        raise PixmedError(f"norm={self.kind!r} is unknown; use one of {', '.join(NORMS)}")
 
 
 # Parameters and averages are named and drawn as those of Flax's modules of these names.

@@ -26,7 +26,6 @@ class SRCNN(nn.Module):
     out_channels: int = 1
     widths: tuple[int, int] = (64, 32)
     kernels: tuple[int, int, int] = (9, 1, 5)
-    axis_name: str | None = None  # no norm needs it; every network takes one
     dtype: Dtype = jnp.float32
 
     @property
@@ -35,7 +34,7 @@ class SRCNN(nn.Module):
         return METHODS["bicubic"][1] + -(-sum(size // 2 for size in self.kernels) // self.scale)
 
     @nn.compact
-    def __call__(self, image: jax.Array, *, train: bool, noise: bool = True) -> jax.Array:
+    def __call__(self, image: jax.Array, *, train: bool) -> jax.Array:
         def conv(features: int, size: int, name: str) -> Any:
             init = nn.initializers.he_normal()
             return Conv(features, size, pad=size // 2, dtype=self.dtype, kernel_init=init, name=name)

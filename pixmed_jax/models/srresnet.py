@@ -48,7 +48,6 @@ class SRResNet(nn.Module):
     out_channels: int = 1
     width: int = 64
     blocks: int = 16
-    axis_name: str | None = None  # no norm needs it; every network takes one
     dtype: Dtype = jnp.float32
 
     @property
@@ -57,7 +56,7 @@ class SRResNet(nn.Module):
         return max(METHODS["bicubic"][1], 2 * self.blocks + 3)
 
     @nn.compact
-    def __call__(self, image: jax.Array, *, train: bool, noise: bool = True) -> jax.Array:
+    def __call__(self, image: jax.Array, *, train: bool) -> jax.Array:
         first = Conv(self.width, 3, dtype=self.dtype, kernel_init=_he, name="first")(image)
         x = first
         for i in range(1, self.blocks + 1):

@@ -305,7 +305,6 @@ class StyleGAN2Discriminator(nn.Module):
     channel_base: int = 32768
     channel_max: int = 512
     group: int = 4
-    axis_name: str | None = None
     dtype: Dtype = jnp.float32
 
     @nn.nowrap

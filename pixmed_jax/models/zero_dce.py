@@ -26,7 +26,6 @@ class ZeroDCE(nn.Module):
     out_channels: int = 1
     width: int = 32
     iterations: int = 8
-    axis_name: str | None = None  # no norm needs it; every network takes one
     dtype: Dtype = jnp.float32
 
     @property
@@ -35,7 +34,7 @@ class ZeroDCE(nn.Module):
         return _LAYERS
 
     @nn.compact
-    def __call__(self, image: jax.Array, *, train: bool, noise: bool = True) -> Any:
+    def __call__(self, image: jax.Array, *, train: bool) -> Any:
         def conv(x: jax.Array, features: int, number: int) -> jax.Array:
             init = nn.initializers.normal(0.02)
             return Conv(features, 3, pad=1, dtype=self.dtype, kernel_init=init, name=f"conv{number}")(x)

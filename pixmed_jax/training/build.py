@@ -20,6 +20,7 @@ from pixmed_jax.errors import PixmedError, listing
 from pixmed_jax.models.dcgan import DCGANDiscriminator, DCGANGenerator
 from pixmed_jax.models.densenet import DenseNet, read_weights
 from pixmed_jax.models.ghost_spade import GhostSPADE
+from pixmed_jax.models.layers import NORMS
 from pixmed_jax.models.layout_vae import LayoutVAE
 from pixmed_jax.models.patchgan import MultiScalePatchGAN, PatchGAN
 from pixmed_jax.models.segmenter import Segmenter
@@ -190,13 +191,8 @@ def newest_of(run: Path) -> checkpoint.Saved:
 
 
 def _given(config: Mapping[str, Any], axis_name: str | None) -> dict[str, Any]:
-    """What a network is given beside its settings; refuses a batch that cannot be cut and an unknown type."""
+    """What a network is given beside its settings; refuses an unknown type."""
     data, train = config["data"], config["train"]
-    batch_size, parts = train["batch_size"], train["accumulate"]
-    if batch_size % parts:
-        raise PixmedError(
-            f"train.batch_size={batch_size} cannot be cut into train.accumulate={parts} equal parts"
-        )
     if train["dtype"] not in DTYPES:
         raise PixmedError(f"train.dtype={train['dtype']!r} is not one of {', '.join(DTYPES)}")
     return {
@@ -216,10 +212,18 @@ def _made(
     if unknown := sorted(settings.keys() - fields):
         keys = listing([f"model.{role}.{name}" for name in unknown])
         raise PixmedError(f"{keys}: unknown to {network.__name__}; take another preset, or leave it out")
+    _check_norm(role, network, settings)
     module = network(**{**{name: given[name] for name in given.keys() & fields}, **settings})
     if check := getattr(module, "check", None):
         check(given["size"], f"model.{role}")
     return module
+
+
+def _check_norm(role: str, network: type[nn.Module], settings: Mapping[str, Any]) -> None:
+    """Refuses a norm that there is not, of the project's networks; one's own may have others."""
+    norm = settings.get("norm", NORMS[0])
+    if network.__module__.startswith("pixmed_jax.") and norm not in NORMS:
+        raise PixmedError(f"model.{role}.norm={norm!r} is unknown; use one of {listing(NORMS)}")
 
 
 def _network(
@@ -267,9 +271,11 @@ def _check_window(size: int) -> None:
 _RANGES: dict[str, tuple[float, ...]] = {
     **dict.fromkeys(("seed", "data.split.seed", "data.split.keep_seed"), (0, 2 ** 63 - 1)),
     "data.size": (1, 8192),
+    "data.load_scale": (1, math.inf, True),
     "train.batch_size": (1, 2**16),
     "train.accumulate": (1, math.inf),
     "train.max_skipped": (1, math.inf),
+    "train.resident_gb": (0, math.inf),
     "train.ema_decay": (0, 1, True),
     "optimizer.learning_rate": (0, math.inf, True),
     "optimizer.b1": (0, 1, True),
@@ -300,18 +306,25 @@ _RANGES: dict[str, tuple[float, ...]] = {
 
 
 def check_ranges(config: Mapping[str, Any]) -> None:
-    """PixmedError for numbers that no network and no training could make sense of."""
+    """PixmedError for numbers that no network and no training could make sense of; looks at no data."""
     flat = configs.flatten(config)
     for key, (low, high, *excluded) in _RANGES.items():
         value = flat.get(key)
         if value is None or not isinstance(value, int | float):
             continue
         if not low <= value <= high or (excluded and value == high):
-            ends = f"{low:g} or more" if high == math.inf else f"{low:g} to {high:g}"
+            ends = f"{low} or more" if high == math.inf else f"{low} to {high}"
             if excluded and high < math.inf:
-                ends = f"from {low:g} to less than {high:g}"
+                ends = f"from {low} to less than {high}"
             raise PixmedError(f"{key}={value}: give {ends}")
     loss, train = config["loss"], config["train"]
+    if (channels := config["data"]["channels"]) not in (1, 3):
+        raise PixmedError(f"data.channels={channels}: give 1 for grey images or 3 for colours")
+    if train["batch_size"] % train["accumulate"]:
+        raise PixmedError(
+            f"train.batch_size={train['batch_size']} cannot be cut into train.accumulate="
+            f"{train['accumulate']} equal parts; give a number that divides it"
+        )
     if (
         not is_supervised(config)
         and loss.get("bce") == "none"

@@ -50,7 +50,11 @@ class Saved(NamedTuple):
 
 
 class Writer:
-    """Saves states in the background; keeps the newest `keep` steps and the one with the highest score."""
+    """Saves states in the background; keeps the newest `keep` steps and the one with the highest score.
+
+    Steps newer than the one written last go: a resume passes over none but damaged ones, and the run writes
+    them again.
+    """
 
     def __init__(
         self,
@@ -111,7 +115,7 @@ class Writer:
             self._checkpointer.wait_until_finished()
             if jax.process_index() == 0:
                 _write_manifest(self._directory / str(step), {"step": step, "score": score, **self._contents})
-                self._prune()
+                self._prune(step)
         except Exception as error:
             raise _save_failed(step, error) from error
 
@@ -120,11 +124,14 @@ class Writer:
         self.finish()
         self._checkpointer.close()
 
-    def _prune(self) -> None:
+    def _prune(self, written: int) -> None:
+        """Delete what is not kept; `written` is the step that was just finished."""
         saved = finished(self._directory)
-        best = max(saved, key=lambda s: (s.score, s.step))
-        for old in saved[: -self._keep]:
-            if old is not best:
+        known = [one for one in saved if one.step <= written]
+        best = max(known, key=lambda s: (s.score, s.step))
+        kept = {best.step, *(one.step for one in known[-self._keep :])}
+        for old in saved:
+            if old.step not in kept:
                 (old.path / MANIFEST).unlink()  # first, so that a kill in between leaves no half step
                 shutil.rmtree(old.path)
 

@@ -27,6 +27,7 @@ from pixmed_jax.training import settle
 from pixmed_jax.training.task import Metrics, Task, averaged, follow, skip_if_not_finite, streams
 
 Params = Any
+_OF_STYLES = ("reconstruct", "repaint", "readings", "expected")  # methods, beside __call__
 _PATH_RATE = 0.01  # of the running mean of path lengths (StyleGAN2's official code)
 
 
@@ -83,8 +84,9 @@ def make_task(
     adversarial: weight of the adversarial loss in what the generator minimises.
     ssim, l1, mse: weights of 1 - SSIM, L1 and MSE beside it; a term of weight 0 is not computed.
     kl: weight of the divergence of the styles that are read from those that are drawn, for generators that
-        `reconstruct`: the first half of a batch is painted in styles read off the real images and compared
-        with them; the other half's are drawn, as in sampling, and are the discriminator's alone to judge.
+        `reconstruct` (and `repaint`, and have `readings` and what is `expected`, to settle): the first half
+        of a batch is painted in styles read off the real images and compared with them; the other half's are
+        drawn, as in sampling, and are the discriminator's alone to judge.
     r1: gamma of the penalty on the discriminator's slope at real images, in every `r1_every`th step.
     path_length: weight of path length regularisation in every `path_every`th step, for generators that have
         `styles` and `paint`.
@@ -106,7 +108,7 @@ def make_task(
         raise PixmedError(
             f"loss.path_length={path_length:g}: {type(generator).__name__} has no styles; set it to 0"
         )
-    if kl and not getattr(generator, "style", 0):
+    if kl and not _reads_styles(generator):
         raise PixmedError(f"loss.kl={kl:g}: {type(generator).__name__} reads no styles; set it to 0")
     if min(r1_every, path_every) < 1:
         raise PixmedError(f"loss.r1_every={r1_every}, loss.path_every={path_every}: give 1 or more")
@@ -327,6 +329,11 @@ def make_task(
         prepare=prepare,
         settle=settle.styles_of(generator) if kl else None,
     )
+
+
+def _reads_styles(generator: nn.Module) -> bool:
+    """Whether it has what training by `kl` calls; with a `style` of length 0 it reads nothing by that."""
+    return all(hasattr(generator, name) for name in _OF_STYLES) and bool(getattr(generator, "style", True))
 
 
 def adam(every: int, *, learning_rate: float, b1: float, b2: float) -> optax.GradientTransformation:

@@ -77,7 +77,7 @@ def train(config: dict[str, Any], workdir: Path, *, fresh: bool = False) -> int:
             if new:
                 checkpoint.check_room(saves, new, keep, fresh=fresh)
             held.enter_context(run_folder.locked(workdir / "training"))
-            make_folder(config, workdir, dataset, record, fresh=fresh)
+            make_folder(config, workdir, dataset, fresh=fresh)
         meshes.wait("the run's folder is ready")
         state = _resumed(run) or new or _new(run)
         first = int(state.step)
@@ -87,6 +87,11 @@ def train(config: dict[str, Any], workdir: Path, *, fresh: bool = False) -> int:
                 f"{workdir}: already trained to step {where}; raise train.steps to go on, "
                 "or give --fresh to start over"
             )
+            if task.settle and not settle.is_settled(workdir, first):
+                _tell(
+                    f"the styles of step {first} are not settled, which a training does at its last step; "
+                    f"train to step {first + 1} for that"
+                )
             return 0
         for told in notices(config, dataset):
             _tell(told)

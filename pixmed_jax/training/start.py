@@ -14,7 +14,7 @@ from pixmed_jax import workdir as run_folder
 from pixmed_jax.data.sources import Dataset, open_dataset
 from pixmed_jax.data.splits import SPARE
 from pixmed_jax.errors import PixmedError, listing
-from pixmed_jax.training import build
+from pixmed_jax.training import build, warm_start
 
 
 def begin(config: dict[str, Any], workdir: Path) -> None:
@@ -24,7 +24,7 @@ def begin(config: dict[str, Any], workdir: Path) -> None:
     Raises PixmedError where that is another run's, or what `train` would say of config and data.
     """
     config = configs.plain(config)
-    if (workdir / run_folder.CONFIG).exists():
+    if (workdir / run_folder.CONFIG).exists() and (workdir / run_folder.SPLIT).exists():
         old = run_folder.read_config(workdir)
         changed = [
             key
@@ -39,22 +39,21 @@ def begin(config: dict[str, Any], workdir: Path) -> None:
             same_data.move(workdir, config["data"]["dir"])
         return
     build.check_ranges(config)
-    dataset = open_data(config)
+    dataset = warm_start.with_behind(config, open_data(config), None)
     check_slices(config, dataset)
     with run_folder.locked(workdir / "training"):
-        make_folder(config, workdir, dataset, None, fresh=False)
+        make_folder(config, workdir, dataset, fresh=False)
 
 
 def make_folder(
     config: dict[str, Any],
     workdir: Path,
     dataset: Dataset,
-    record: Mapping[str, Any] | None,
     *,
     fresh: bool,
 ) -> None:
     """What a run's folder says before its first step: its config, and who is in which split."""
-    same = partial(same_data.check, workdir, dataset, record)
+    same = partial(same_data.check, workdir, dataset)
     run_folder.prepare(workdir, config, fresh=fresh, check=same)
     same_data.note(workdir, dataset)
     run_folder.write_json(workdir / run_folder.SPLIT, dataset.description())

@@ -1,7 +1,9 @@
 """The contract between what is trained and the loop that trains it: a NamedTuple of pure functions.
 
 The loop knows tasks, never networks. All that a task keeps between steps is in its state, and every random
-number is derived from (state.key, state.step), so the state determines everything that follows.
+number of its step is derived from (state.key, state.step). What the loop gives it follows from the config's
+seed and the step alone: which slices are in a batch (`pipeline.batch_rows`), how these are cropped and
+augmented (`loop.jit_step`). So config, data and state determine everything that follows.
 """
 
 from collections.abc import Callable, Iterable
@@ -38,6 +40,7 @@ class Task(NamedTuple):
         "images"  [N, S, S, C] in [0, 1]
         "labels"  logits [N, L]
         "masks"   logits [N, S, S, 1 + K], background first
+        "layouts" logits [N, S, S, 1 + K] of a label map that is drawn, background first
 
     and `score(outputs, batch)` says how good each is: {name: [N]}, the more the better. The best checkpoint
     is that with the highest first score; where a task has none, it is the newest. `repaint(variables, inputs,

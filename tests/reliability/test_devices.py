@@ -16,6 +16,7 @@ from children import Child, child, launch, train  # noqa: F401 (fixtures)
 from test_gan import RATE, discriminator, generator, make_batch, start, task_of
 
 import pixmed_jax
+from pixmed_jax import inference
 from pixmed_jax.data.sources import open_dataset
 from pixmed_jax.training import checkpoint
 from pixmed_jax.training import mesh as meshes
@@ -48,6 +49,30 @@ def test_states_do_not_know_how_many_devices_there_were(child, tmp_path, tmp_pat
     assert "from step 6" in process.out and "for 1 cpu device(s)" in process.out
 
 
+def paint(workdir: Path, path: Path) -> int:
+    """On how many devices a loaded generator's variables and images lie; writes what it paints."""
+    generate, seeds = pixmed_jax.load(workdir), inference.image_seeds(3, 2)
+    images = generate._predict(generate._variables, maps(), seeds)
+    for placed in (generate._variables, images):
+        print(*{len(leaf.devices()) for leaf in jax.tree.leaves(placed)})
+    np.save(path, generate(maps(), seed=3))
+    return 0
+
+
+def maps() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 2, (2, 32, 32)).astype(np.uint8)
+
+
+def test_a_loaded_generator_paints_on_one_of_several_devices(child, tmp_path, tmp_path_factory):
+    """Each of them would compute the whole batch."""
+    run = runs.trained(tmp_path_factory)
+    process = child(paint, run, tmp_path / "images.npy", devices=8)
+    assert process.code() == 0, process.err
+    assert process.out.split() == ["1", "1"]
+    expected = pixmed_jax.load(run)(maps(), seed=3)
+    np.testing.assert_allclose(np.load(tmp_path / "images.npy"), expected, atol=1e-6)
+
+
 @pytest.mark.parametrize("what", ["devices of another kind", "no note of devices"])
 def test_a_checkpoint_of_a_gpu_opens_from_its_files_alone(what, tmp_path, tmp_path_factory):
     """What orbax notes of devices is rewritten as eight GPUs note it, for there is no GPU here."""
@@ -66,8 +91,7 @@ def test_a_checkpoint_of_a_gpu_opens_from_its_files_alone(what, tmp_path, tmp_pa
         notes.write_text(json.dumps(told))
     manifest = json.loads((step / checkpoint.MANIFEST).read_text())
     checkpoint._write_manifest(step, {k: v for k, v in manifest.items() if k not in ("files", "sha256")})
-    maps = np.random.default_rng(0).integers(0, 2, (2, 32, 32)).astype(np.uint8)
-    found, expected = pixmed_jax.load(step)(maps, seed=3), pixmed_jax.load(run)(maps, seed=3)
+    found, expected = pixmed_jax.load(step)(maps(), seed=3), pixmed_jax.load(run)(maps(), seed=3)
     np.testing.assert_array_equal(found, expected)
 
 
@@ -174,8 +198,8 @@ def test_two_processes_equal_two_devices_and_one_goes_on_alone(child, tmp_path, 
 
     dataset = open_dataset(**config["data"], seed=0)
     arrays, _ = dataset.load(dataset.rows["test"], dataset.size)
-    maps = np.asarray(arrays.maps)
-    images = [pixmed_jax.load(tmp_path / name)(maps) for name in ("one", "two")]
+    given = np.asarray(arrays.maps)
+    images = [pixmed_jax.load(tmp_path / name)(given) for name in ("one", "two")]
     np.testing.assert_allclose(images[1], images[0], atol=1e-5)
 
     alone = child(train, runs.config(tmp_path_factory, log__every=1, train__steps=7), tmp_path / "two")
