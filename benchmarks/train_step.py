@@ -91,7 +91,7 @@ def assert_parity(config: dict[str, Any], arrays: Arrays, rows: np.ndarray) -> N
     config, rows = copy.deepcopy(config), rows[:4]
     config["model"]["generator"]["dropout"] = 0.0
     config["train"]["dtype"] = "float32"
-    task = gan.make_task(*networks(config), optax.sgd(1.0), **config["loss"])
+    task = gan.make_task(*networks(config), optax.sgd(1.0), gan.Losses(**config["loss"]))
     batch = example(config, arrays, rows)
     state = jit_init(task.init)(jax.random.PRNGKey(0), batch)
     after, metrics = jax.jit(task.step)(state, batch)

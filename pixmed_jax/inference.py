@@ -320,6 +320,20 @@ class Generator:
                 self._alone = with_prepared(self._task, self._variables, inputs)
         return self._alone
 
+    def pure(self) -> tuple[Callable[[Any, jax.Array, jax.Array], jax.Array], Any]:
+        """(paint, variables), for programs that jit, vmap or differentiate (in reverse mode) through it.
+
+        `paint(variables, condition, keys)` is a pure function to images [N, S, S, C] float32 in [0, 1]:
+        condition as `condition` makes it or of its shape, such as soft maps; keys [N] of `jax.random.key`.
+        """
+        return self._task.predict, self._variables
+
+    def condition(self, maps: np.ndarray) -> jax.Array:
+        """Label maps [N, S, S] -> [N, S, S, K], or labels [N] -> [N, K], float32: what `pure`'s function
+        takes; the background is 0 in each channel.
+        """
+        return one_hot(jnp.asarray(maps), len(self.classes), self.config["data"]["channels"])
+
     @property
     def reads_style(self) -> bool:
         """Whether it can `repaint`."""

@@ -421,7 +421,7 @@ def test_an_augmentation_that_would_leak_is_refused():
         ):
             check_discriminator(on(**{name: p}), "train.augment_discriminator")
     with pytest.raises(PixmedError, match=r"train\.augment_discriminator\.noise\.p=0\.9"):
-        gan.make_task(Picture(), Linear(), optax.sgd(1.0), augment_discriminator=on(noise=0.9))
+        gan.make_task(Picture(), Linear(), optax.sgd(1.0), gan.Losses(), augment_discriminator=on(noise=0.9))
 
 
 def test_settings_are_told_briefly():
@@ -520,9 +520,8 @@ def learnt(section: Any, *, real: Any) -> np.ndarray:
     forget = optax.masked(
         optax.add_decayed_weights(0.1), lambda params: {name: name == "weights" for name in params}
     )
-    task = gan.make_task(
-        Picture(), Linear(), optax.chain(forget, optax.sgd(0.3)), ssim=0.0, augment_discriminator=section
-    )
+    optimizer = optax.chain(forget, optax.sgd(0.3))
+    task = gan.make_task(Picture(), Linear(), optimizer, gan.Losses(), augment_discriminator=section)
     images = np.broadcast_to(PATTERN, (COUNT, *PATTERN.shape))
     batch = Batch(images, np.zeros((COUNT, 3), np.float32), np.zeros(COUNT, np.int32))
     state = task.init(jax.random.PRNGKey(0), batch)
@@ -542,7 +541,7 @@ def learnt(section: Any, *, real: Any) -> np.ndarray:
 def test_real_and_generated_images_are_judged_as_augmented():
     """Equal images, one weight: a logit is the mean image, and 0.25 more for those that became brighter."""
     section = merged(OFF, {"brightness": {"p": 0.5, "range": (0.25, 0.25)}})
-    task = gan.make_task(Picture(), Linear(), optax.sgd(0.0), ssim=0.0, augment_discriminator=section)
+    task = gan.make_task(Picture(), Linear(), optax.sgd(0.0), gan.Losses(), augment_discriminator=section)
     images = np.broadcast_to(PATTERN, (COUNT, *PATTERN.shape))
     batch = Batch(images, np.zeros((COUNT, 3), np.float32), np.zeros(COUNT, np.int32))
     state = task.init(jax.random.PRNGKey(0), batch)

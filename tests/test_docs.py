@@ -266,7 +266,8 @@ def test_python_runs_as_written(page, folder, tmp_path, tmp_path_factory, monkey
 def test_the_pmapped_step_of_devices_is_a_step(of, tmp_path_factory):
     """On all devices that there are, which come to the same finite state."""
     names: dict[str, Any] = {}
-    exec("".join(blocks(ROOT / "docs" / "devices.md", "python")), names)
+    for block in blocks(ROOT / "docs" / "devices.md", "python"):
+        exec(block, names)
     config = runs.config(tmp_path_factory) if of == "ghost" else runs.preset(tmp_path_factory, of)
     task, step = names["pmapped"](config, 3)
     state, metrics = jax.device_get(step(*names["begun"](task, config, 3)))

@@ -61,7 +61,8 @@ def start(task: Any, step: int = 0) -> gan.GANState:
 
 
 def task_of(g: UNet, d: PatchGAN, **settings: Any) -> Any:
-    return gan.make_task(g, d, optax.sgd(RATE), **settings)
+    aim = {name: settings.pop(name) for name in gan.Losses._fields if name in settings}
+    return gan.make_task(g, d, optax.sgd(RATE), gan.Losses(**{"ssim": 1.0, **aim}), **settings)
 
 
 def assert_trees_close(found: Any, expected: Any, tolerance: float = 1e-5) -> None:
@@ -338,12 +339,8 @@ def styled(batch: Batch) -> tuple[gan.GANState, Callable, Batch]:
         STYLED,
         STYLED_JUDGE,
         gan.adam(2, learning_rate=1e-2, b1=0.0, b2=0.99),
+        gan.Losses(r1=1.0, r1_every=3, path_length=2.0, path_every=2),
         discriminator_optimizer=gan.adam(3, learning_rate=1e-2, b1=0.0, b2=0.99),
-        ssim=0.0,
-        r1=1.0,
-        r1_every=3,
-        path_length=2.0,
-        path_every=2,
     )
     return jax.jit(task.init)(jax.random.PRNGKey(1), batch), jax.jit(task.step), batch
 
@@ -491,7 +488,7 @@ def test_init_makes_the_same_state_from_the_same_key(batch):
 @pytest.fixture(scope="module")
 def followed() -> tuple[gan.GANState, Callable, Any]:
     """A first state, the jitted step of an Adam task, and the task."""
-    task = gan.make_task(generator(), discriminator(), optax.adam(1e-2), ema_decay=0.15)
+    task = gan.make_task(generator(), discriminator(), optax.adam(1e-2), gan.Losses(ssim=1.0), ema_decay=0.15)
     state = start(task)
     optimizers = {
         f"{player}_optimizer": optax.adam(1e-2).init(getattr(state, player)["params"])

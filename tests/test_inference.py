@@ -207,6 +207,34 @@ def test_no_maps_and_black_maps(generate):
     assert np.isfinite(black).all() and black.shape == (1, 32, 32, 1)
 
 
+def test_the_pure_function_paints_the_same_under_jit_vmap_and_grad(generate):
+    maps = np.random.default_rng(0).integers(0, len(generate.classes) + 1, (3, generate.size, generate.size))
+    maps[:, :4] = 0
+    paint, variables = generate.pure()
+    condition = generate.condition(maps.astype(np.uint8))
+    assert condition.shape == (*maps.shape, len(generate.classes))
+    np.testing.assert_array_equal(condition.argmax(-1) + 1, np.where(maps, maps, 1))
+    np.testing.assert_array_equal(condition.sum(-1), maps > 0)
+    seeds = np.array([5, 6, 7], np.uint32)
+    keys = jax.vmap(jax.random.key)(seeds)
+    expected = generate(maps, seeds=seeds)
+    np.testing.assert_allclose(jax.jit(paint)(variables, condition, keys), expected, atol=1e-5)
+
+    def alone(key: jax.Array) -> jax.Array:
+        return paint(variables, condition[1:2], key[None])[0]
+
+    np.testing.assert_allclose(jax.vmap(alone)(keys)[1], expected[1], atol=1e-5)
+
+    def brightness(condition: jax.Array) -> jax.Array:
+        return paint(variables, condition, keys)[0].mean()
+
+    slopes = jax.jit(jax.grad(brightness))(condition)
+    assert np.isfinite(slopes).all() and slopes[0].any() and not slopes[1:].any()  # images stand alone
+    step = 1e-2 * np.sign(slopes)
+    risen = brightness(condition + step) - brightness(condition - step)
+    np.testing.assert_allclose(risen, 2 * (slopes * step).sum(), rtol=0.1)
+
+
 def test_the_seed_decides(generate):
     maps = label_maps(4)
     first = generate(maps, seed=3)

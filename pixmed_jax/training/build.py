@@ -353,13 +353,13 @@ def make_task(config: Mapping[str, Any], axis_name: str | None = None, *, classe
             axis_name=axis_name,
         )
     generator, discriminator = networks(config, axis_name)
-    loss, optimizer = config["loss"], config["optimizer"]
+    aim, optimizer = gan.Losses(**config["loss"]), config["optimizer"]
     return gan.make_task(
         generator,
         discriminator,
-        gan.adam(loss["path_every"] if loss.get("path_length") else 0, **optimizer),
-        **loss,
-        discriminator_optimizer=gan.adam(loss["r1_every"] if loss.get("r1") else 0, **optimizer),
+        gan.adam(aim.path_every if aim.path_length else 0, **optimizer),
+        aim,
+        discriminator_optimizer=gan.adam(aim.r1_every if aim.r1 else 0, **optimizer),
         ema_decay=config["train"]["ema_decay"],
         accumulate=config["train"]["accumulate"],
         augment_discriminator=config["train"].get("augment_discriminator"),

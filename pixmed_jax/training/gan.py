@@ -4,12 +4,11 @@ Both players are updated at once from the same parameters. The discriminator run
 once: its one forward pass is differentiated twice, with the cotangent of its own loss for its parameters and
 with that of the generator's loss for the images.
 
-Lazy terms (StyleGAN2, Section 3.1) are computed in every kth step, from the same parameters, and then make an
-update of their own after the player's main one, k times as large.
+A lazy term (lazy.py) makes an update of its own after the player's main one.
 """
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple, cast
 
 import flax.linen as nn
@@ -23,12 +22,11 @@ from pixmed_jax.data.augment_settings import Settings, check_discriminator
 from pixmed_jax.data.pipeline import Batch
 from pixmed_jax.errors import PixmedError
 from pixmed_jax.models.layers import PREPARED
-from pixmed_jax.training import settle
+from pixmed_jax.training import lazy, settle
 from pixmed_jax.training.task import Metrics, Task, averaged, follow, skip_if_not_finite, streams
 
 Params = Any
 _OF_STYLES = ("reconstruct", "repaint", "readings", "expected")  # methods, beside __call__
-_PATH_RATE = 0.01  # of the running mean of path lengths (StyleGAN2's official code)
 
 
 class GANState(NamedTuple):
@@ -46,30 +44,60 @@ class GANState(NamedTuple):
     lazy: Metrics  # what the lazy terms came to when they were last computed, path length's mean among it
 
 
-class Lazy(NamedTuple):
-    """A term of one player's loss, computed in every `every`th step only and then weighing as much more."""
+class Losses(NamedTuple):
+    """What both players minimise: the section `loss` of a config. A term of weight 0 is not computed."""
 
-    every: int
-    loss: Callable  # (the player's parameters, state, statistics, batch, key) -> (value, {name: value})
-    names: tuple[str, ...]
+    gan: str = "bce"  # what both make of the discriminator's logits, a name in `losses.ADVERSARIAL`
+    bce: str = "adversarial"  # the generator's: that loss, "pixel" (BCE of images), "both" or "none"
+    adversarial: float = 1.0  # the weight of that loss in what the generator minimises
+    ssim: float = 0.0  # of 1 - SSIM, and likewise:
+    l1: float = 0.0
+    mse: float = 0.0
+    # Of the divergence of the styles that are read from those that are drawn: the first half of a batch is
+    # painted in styles read off the real images and compared with them; the other half's are drawn, as in
+    # sampling, and are the discriminator's alone to judge. For generators that have `_OF_STYLES`.
+    kl: float = 0.0
+    r1: float = 0.0  # gamma, of the discriminator's
+    r1_every: int = 16
+    path_length: float = 0.0  # the generator's, for those that have `styles` and `paint`
+    path_every: int = 4
+
+    def of_images(self) -> dict[str, float]:
+        """Weights by the names of `losses.BETWEEN`."""
+        pixel = float(self.bce in ("pixel", "both"))
+        return {"pixel_bce": pixel, "1-ssim": self.ssim, "l1": self.l1, "mse": self.mse}
+
+    def check(self, generator: nn.Module) -> None:
+        """PixmedError for what does not exist, or what this generator cannot be trained by."""
+        if self.bce not in ("adversarial", "pixel", "both", "none"):
+            raise PixmedError(f"loss.bce={self.bce!r} is unknown; use one of adversarial, pixel, both, none")
+        if self.gan not in losses.ADVERSARIAL:
+            raise PixmedError(f"loss.gan={self.gan!r} is unknown; use one of {', '.join(losses.ADVERSARIAL)}")
+        name = type(generator).__name__
+        if self.path_length and not hasattr(generator, "paint"):
+            raise PixmedError(f"loss.path_length={self.path_length:g}: {name} has no styles; set it to 0")
+        if self.kl and not _reads_styles(generator):
+            raise PixmedError(f"loss.kl={self.kl:g}: {name} reads no styles; set it to 0")
+        if min(self.r1_every, self.path_every) < 1:
+            raise PixmedError(
+                f"loss.r1_every={self.r1_every}, loss.path_every={self.path_every}: give 1 or more"
+            )
+
+
+class Gradients(NamedTuple):
+    """By player; `lazy` of those that have a lazy term."""
+
+    generator: Params
+    discriminator: Params
+    lazy: dict[str, Params]
 
 
 def make_task(
     generator: nn.Module,
     discriminator: nn.Module,
     optimizer: optax.GradientTransformation,
+    aim: Losses,
     *,
-    gan: str = "bce",
-    bce: str = "adversarial",
-    adversarial: float = 1.0,
-    ssim: float = 1.0,
-    l1: float = 0.0,
-    mse: float = 0.0,
-    kl: float = 0.0,
-    r1: float = 0.0,
-    r1_every: int = 16,
-    path_length: float = 0.0,
-    path_every: int = 4,
     discriminator_optimizer: optax.GradientTransformation | None = None,
     ema_decay: float = 0.999,
     accumulate: int = 1,
@@ -79,39 +107,18 @@ def make_task(
     """Task of a generator `(condition, train) -> images` against `(condition, images) -> logits`.
 
     The generator draws from the random streams "noise" and "dropout", in training and in sampling.
-    gan: what both players make of the discriminator's logits, a name in `losses.ADVERSARIAL`.
-    bce: what the generator minimises: "adversarial" (that loss), "pixel" (BCE of images), "both" or "none".
-    adversarial: weight of the adversarial loss in what the generator minimises.
-    ssim, l1, mse: weights of 1 - SSIM, L1 and MSE beside it; a term of weight 0 is not computed.
-    kl: weight of the divergence of the styles that are read from those that are drawn, for generators that
-        `reconstruct` (and `repaint`, and have `readings` and what is `expected`, to settle): the first half
-        of a batch is painted in styles read off the real images and compared with them; the other half's are
-        drawn, as in sampling, and are the discriminator's alone to judge.
-    r1: gamma of the penalty on the discriminator's slope at real images, in every `r1_every`th step.
-    path_length: weight of path length regularisation in every `path_every`th step, for generators that have
-        `styles` and `paint`.
+    aim: what both minimise; PixmedError where it does not fit the generator.
     discriminator_optimizer: where it is not `optimizer`, as a lazy term asks for (see `adam`).
     accumulate: the batch is cut into so many equal parts whose gradients are averaged into one update. Batch
         norm then sees one part at a time, so its statistics are those of batch / accumulate images.
     augment_discriminator: what the discriminator sees, real or generated, is augmented by these settings.
     axis_name: for use under `jax.pmap`; gradients, statistics and metrics are averaged over that axis.
     """
-    if bce not in ("adversarial", "pixel", "both", "none"):
-        raise PixmedError(f"loss.bce={bce!r} is unknown; use one of adversarial, pixel, both, none")
-    if gan not in losses.ADVERSARIAL:
-        raise PixmedError(f"loss.gan={gan!r} is unknown; use one of {', '.join(losses.ADVERSARIAL)}")
+    aim.check(generator)
     check_discriminator(augment_discriminator, "train.augment_discriminator")
-    discriminator_loss, generator_loss = losses.ADVERSARIAL[gan]
-    weight = adversarial if bce in ("adversarial", "both") else 0.0
-    weights = {"pixel_bce": float(bce in ("pixel", "both")), "1-ssim": ssim, "l1": l1, "mse": mse}
-    if path_length and not hasattr(generator, "paint"):
-        raise PixmedError(
-            f"loss.path_length={path_length:g}: {type(generator).__name__} has no styles; set it to 0"
-        )
-    if kl and not _reads_styles(generator):
-        raise PixmedError(f"loss.kl={kl:g}: {type(generator).__name__} reads no styles; set it to 0")
-    if min(r1_every, path_every) < 1:
-        raise PixmedError(f"loss.r1_every={r1_every}, loss.path_every={path_every}: give 1 or more")
+    discriminator_loss, generator_loss = losses.ADVERSARIAL[aim.gan]
+    weight = aim.adversarial if aim.bce in ("adversarial", "both") else 0.0
+    weights, kl = aim.of_images(), aim.kl
     optimizers = {"generator": optimizer, "discriminator": discriminator_optimizer or optimizer}
 
     def image_loss(generated: jax.Array, real: jax.Array) -> tuple[jax.Array, Metrics]:
@@ -124,62 +131,16 @@ def make_task(
         logits, _ = discriminator.apply({"params": params}, condition, images, mutable=["batch_stats"])
         return logits
 
-    def r1_loss(
-        params: Params, state: GANState, stats: Mapping, batch: Batch, key: jax.Array
-    ) -> tuple[jax.Array, Metrics]:
-        penalty = losses.r1(lambda images: discriminate(params, batch, images, key), batch.images, r1)
-        return penalty / 2, {"discriminator/r1": penalty}  # the half of all that the discriminator minimises
-
-    def path_loss(
-        params: Params, state: GANState, stats: Mapping, batch: Batch, key: jax.Array
-    ) -> tuple[jax.Array, Metrics]:
-        """With half of the batch, as in the official code; the mean is the one before this step."""
-        key, styles_key, noise_key = jax.random.split(jax.random.fold_in(key, 2), 3)
-        apply = functools.partial(generator.apply, {"params": params, **stats})
-        rngs, dropped = {"noise": styles_key}, ["batch_stats"]
-        styles, _ = apply(batch.condition[::2], train=True, rngs=rngs, method="styles", mutable=dropped)
-
-        def paint(styles: jax.Array) -> Any:
-            return apply(styles, rngs={"noise": noise_key}, method="paint")
-
-        lengths = losses.path_lengths(paint, styles, key)
-        mean = state.lazy["generator/path_length"]
-        penalty = jnp.square(lengths - mean).mean()
-        mean = mean + _PATH_RATE * (jax.lax.stop_gradient(lengths).mean() - mean)
-        return path_length * penalty, {"generator/path_penalty": penalty, "generator/path_length": mean}
-
-    lazy_terms: dict[str, Lazy] = {}
-    if path_length:
-        names = ("generator/path_penalty", "generator/path_length")
-        lazy_terms["generator"] = Lazy(path_every, path_loss, names)
-    if r1:
-        lazy_terms["discriminator"] = Lazy(r1_every, r1_loss, ("discriminator/r1",))
-
-    def lazy_gradients(
-        state: GANState, stats: Mapping, batch: Batch, key: jax.Array
-    ) -> tuple[dict[str, Params], Metrics]:
-        """By player, the gradient of its lazy term (0 in the steps between), and what the terms come to."""
-        gradients: dict[str, Params] = {}
-        values: Metrics = {}
-        for player, (every, loss, names) in lazy_terms.items():
-
-            def due(params: Params, every: int = every, loss: Callable = loss) -> tuple[Params, Metrics]:
-                gradient, values = jax.grad(loss, has_aux=True)(params, state, stats, batch, key)
-                return jax.tree.map(lambda x: every * x, gradient), values
-
-            def between(params: Params, names: tuple[str, ...] = names) -> tuple[Params, Metrics]:
-                return jax.tree.map(jnp.zeros_like, params), {name: state.lazy[name] for name in names}
-
-            params = getattr(state, player)["params"]
-            gradients[player], told = jax.lax.cond(state.step % every == 0, due, between, params)
-            values |= told
-        return gradients, values
+    lazy_terms: dict[str, lazy.Term] = {}
+    if aim.path_length:
+        lazy_terms["generator"] = lazy.path_length(aim.path_length, aim.path_every, generator)
+    if aim.r1:
+        lazy_terms["discriminator"] = lazy.r1(aim.r1, aim.r1_every, discriminate)
 
     def gradients(
         state: GANState, stats: Mapping, batch: Batch, key: jax.Array
-    ) -> tuple[tuple[Params, Params, dict[str, Params]], Mapping, Metrics]:
-        """(generator's, discriminator's, lazy gradients), the generator's statistics, metrics of a part."""
-
+    ) -> tuple[Gradients, Mapping, Metrics]:
+        """Gradients, the generator's statistics and metrics of a part of a batch."""
         read = -(-len(batch.images) // 2) if kl else len(batch.images)  # the others' styles are drawn
 
         def generate(params: Params) -> tuple[tuple[jax.Array, jax.Array], Mapping]:
@@ -195,7 +156,7 @@ def make_task(
             images, new = apply(train=True, rngs=streams(key))
             return (images, jnp.zeros(())), new
 
-        lazy, lazy_values = lazy_gradients(state, stats, batch, key)
+        of_lazy, lazy_values = lazy.gradients(lazy_terms, state, stats, batch, key)
         (fake, divergence), pull_generator, stats = jax.vjp(generate, state.generator["params"], has_aux=True)
         params = state.discriminator["params"]
         fake_logits, pull_discriminator = jax.vjp(
@@ -229,7 +190,7 @@ def make_task(
             "discriminator/fake": loss_fake,
             **lazy_values,
         }
-        return (generator_gradient, discriminator_gradient, lazy), stats, metrics
+        return Gradients(generator_gradient, discriminator_gradient, of_lazy), stats, metrics
 
     def propose(state: GANState, batch: Batch) -> tuple[Any, Metrics]:
         key = jax.random.fold_in(state.key, state.step)
@@ -237,15 +198,15 @@ def make_task(
         grads, stats, metrics = averaged(
             functools.partial(gradients, state), stats, batch, key, accumulate, axis_name
         )
-        metrics["generator/gradient_norm"] = optax.tree.norm(grads[0])
-        metrics["discriminator/gradient_norm"] = optax.tree.norm(grads[1])
+        metrics["generator/gradient_norm"] = optax.tree.norm(grads.generator)
+        metrics["discriminator/gradient_norm"] = optax.tree.norm(grads.discriminator)
         metrics["generator/statistics_norm"] = optax.tree.norm(stats)
-        for player, gradient in grads[2].items():
+        for player, gradient in grads.lazy.items():
             metrics[f"{player}/lazy_gradient_norm"] = optax.tree.norm(gradient)
         return (grads, stats, {name: metrics[name] for name in state.lazy}), metrics
 
-    def apply(state: GANState, proposal: tuple[tuple[Params, Params, dict], Mapping, Metrics]) -> GANState:
-        grads, stats, lazy = proposal
+    def apply(state: GANState, proposal: tuple[Gradients, Mapping, Metrics]) -> GANState:
+        grads, stats, values = proposal
 
         def update(player: str, gradient: Params, opt: optax.OptState) -> tuple[Params, optax.OptState]:
             def by(gradient: Params, params: Params, opt: optax.OptState) -> tuple[Params, optax.OptState]:
@@ -261,13 +222,13 @@ def make_task(
                 state.step % lazy_terms[player].every == 0,
                 by,
                 lambda _, params, opt: (params, opt),
-                grads[2][player],
+                grads.lazy[player],
                 params,
                 opt,
             )
 
-        g_params, g_opt = update("generator", grads[0], state.generator_optimizer)
-        d_params, d_opt = update("discriminator", grads[1], state.discriminator_optimizer)
+        g_params, g_opt = update("generator", grads.generator, state.generator_optimizer)
+        d_params, d_opt = update("discriminator", grads.discriminator, state.discriminator_optimizer)
         new_generator = {"params": g_params, **stats}
         return state._replace(
             generator=new_generator,
@@ -275,7 +236,7 @@ def make_task(
             generator_optimizer=g_opt,
             discriminator_optimizer=d_opt,
             ema=follow(state.ema, new_generator, state.step, ema_decay),
-            lazy=lazy,
+            lazy=values,
         )
 
     def init(key: jax.Array, batch: Batch) -> GANState:
