@@ -41,12 +41,12 @@ _SECTIONS = ("data", "train")  # of every config
 _CONTENTS = {
     "checkpoints": ("[0-9]*",),
     "grids": ("*.png",),
-    "report": ("*.html",),
+    "report": ("*.html", "closeness.csv"),
     "reader": ("key.csv", "page.html", "images"),
 }
 _OF_BEGUN = ("samples", "utility")  # what may be made in a folder that nothing is trained in
-# Of file managers and file systems, and our own locks: of no worth to anybody.
-_BYSTANDERS = (".DS_Store", "._*", ".directory", "Thumbs.db", "desktop.ini", ".nfs*", ".*.lock")
+# Of file managers and file systems, our own locks, and drafts of a write that was killed: of worth to nobody.
+_BYSTANDERS = (".DS_Store", "._*", ".directory", "Thumbs.db", "desktop.ini", ".nfs*", ".*.lock", "*.draft")
 LARGEST_SPLIT = 2**27  # bytes
 T = TypeVar("T")
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "dm-pix", "numpy", "pixmed-jax")

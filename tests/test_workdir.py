@@ -74,7 +74,9 @@ def test_fresh_deletes_what_a_run_wrote_and_nothing_else(tmp_path):
     folder = prepare(tmp_path / "run")
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "kept.png").write_text("x")
-    for name in ("checkpoints/7", "grids/step_7.png", "report/index.html", "report/.DS_Store", "mine/file"):
+    report = ("index.html", "closeness.csv", "audit.html.12.draft", ".DS_Store")
+    names = ("checkpoints/7", "grids/step_7.png", *(f"report/{name}" for name in report), "mine/file")
+    for name in names:
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text("x")
     (folder / "samples").symlink_to(tmp_path / "elsewhere")  # a link is cut, its target is not emptied
