@@ -368,6 +368,24 @@ def test_scores_and_differences_by_hand(finished):
     assert "Not finished" in (workdir / "report" / "utility.html").read_text()
 
 
+def test_slices_of_patients_whom_nobody_knows_are_not_called_patients(finished):
+    """Where data name no patients each slice counts as one, and the split can only be by slice."""
+    workdir, experiment = finished
+    known = results.write(workdir, experiment, complete=True)
+    page = (workdir / "report" / "utility.html").read_text()
+    assert known["patients_known"] and "3 slices of 2 patients" in page and "2 patients and 2 seeds" in page
+    assert "split is by slice" not in page
+    for table in workdir.rglob("cases.csv"):
+        rows = list(csv.DictReader(table.read_text().splitlines()))
+        text = "".join(f"{of['file']},{of['file']},{of['label']},{of['dice']}\n" for of in rows)
+        table.write_text("file,patient_group,label,dice\n" + text)
+    config = {**experiment.config, "data": merged(experiment.config["data"], {"split": {"by": "slice"}})}
+    unknown = results.write(workdir, experiment._replace(config=config), complete=True)
+    page = (workdir / "report" / "utility.html").read_text()
+    assert not unknown["patients_known"] and "3 slices of unknown patients" in page
+    assert "3 slices and 2 seeds would show" in page and "may have been trained on" in page
+
+
 def test_without_a_generator_the_answer_is_about_copied_pixels(finished):
     """The same scores: copied pixels gain 0.04 and 0.07 beside augmentation."""
     workdir, experiment = finished

@@ -80,6 +80,7 @@ def told_of_utility(result: Mapping[str, Any]) -> dict[str, Any]:
                 }
             )
     facts = {key: result[key] for key in ("seeds", "split", "complete")}
+    facts["patients_known"] = result.get("patients_known", True)
     return {**facts, "found": found, "copied": a == PASTED}
 
 

@@ -64,6 +64,8 @@ def write(workdir: Path, experiment: Experiment, *, complete: bool) -> dict[str,
         "condition": of["data"]["condition"],
         "complete": complete,
         "split": experiment.split,
+        "split_by": of["data"]["split"]["by"],
+        "patients_known": any([patient] != files for of in tested.values() for patient, files in of.items()),
         "tested_on": {
             str(share): {"patients": len(files), "slices": sum(map(len, files.values()))}
             for share, files in tested.items()

@@ -325,7 +325,8 @@ def helps(utility: Mapping[str, Any]) -> Answer:
     what = "copied pixels" if utility.get("copied") else "synthetic slices"
     sentence = f"beside classical augmentation, {what} change {', '.join(told)}"
     seeds = f"{utility['seeds']} seed{'s' if utility['seeds'] != 1 else ''}"
-    power = f"{' to '.join(patients)} patients and {seeds} would show {' to '.join(limits)} at the least"
+    whom = "patients" if utility.get("patients_known", True) else "slices"
+    power = f"{' to '.join(patients)} {whom} and {seeds} would show {' to '.join(limits)} at the least"
     unfinished = "" if utility["complete"] else "the experiment is not finished"
     hint = ""
     if hints:
