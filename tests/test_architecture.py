@@ -35,7 +35,7 @@ LAYERS = (
         "enhancement.upscaler",
     ),  # stages
     ("judges",),
-    ("build", "gan", "supervised", "settle", "start", "warm_start"),  # tasks
+    ("build", "gan", "lazy", "supervised", "settle", "start", "warm_start"),  # tasks
     ("task", "checkpoint", "quiet", "export.folder", "feed", "mesh", "records", "same_data"),
     ("models", "losses", "data", "metrics", "enhancement"),
     ("models.layers",),

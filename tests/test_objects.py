@@ -140,9 +140,11 @@ def test_objects_that_find_no_place_are_refused_in_a_line(monkeypatch):
 
 
 def test_a_small_or_a_large_share_of_a_picture_is_no_reason_to_refuse():
-    """The limits are those of tumours in heads."""
+    """The limits are those of tumours in heads; a layout without tissues has a head, too."""
+    large = np.pad(np.ones((40, 40), np.uint8), 4)
+    assert edits.refusal(large, region_alone(ALL)) == "too large"
     for mask in (np.eye(1, SIZE * SIZE, 100).reshape(SIZE, SIZE), np.pad(np.ones((40, 40)), 4)):
-        assert edits.refusal(mask.astype(np.uint8), region_alone(ALL)) == ""
-    assert edits.refusal(np.zeros((SIZE, SIZE), np.uint8), region_alone(ALL)) == "too small"
+        assert edits.refusal_in_picture(mask.astype(np.uint8), region_alone(ALL)) == ""
+    assert edits.refusal_in_picture(np.zeros((SIZE, SIZE), np.uint8), region_alone(ALL)) == "too small"
     half = region_alone(np.arange(SIZE)[:, None] < 24 + np.zeros(SIZE, int))
-    assert edits.refusal(np.ones((SIZE, SIZE), np.uint8), half) == "outside of the picture"
+    assert edits.refusal_in_picture(np.ones((SIZE, SIZE), np.uint8), half) == "outside of the picture"

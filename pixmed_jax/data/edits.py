@@ -114,10 +114,6 @@ def refusal(tumor: np.ndarray, where: Survey) -> str:
     region, head, brain = tumor > 0, where.head.sum(), where.brain.sum()
     if not brain or brain < _LEAST_BRAIN * head:
         return NO_BRAIN
-    if not len(where.look):  # a picture of something else
-        if not region.any():
-            return "too small"
-        return "outside of the picture" if (region & ~where.head).any() else ""
     if region.sum() < max(1, SMALLEST * head):
         return "too small"
     if region.sum() > LARGEST * brain:
@@ -127,6 +123,13 @@ def refusal(tumor: np.ndarray, where: Survey) -> str:
     if (region & where.dark & ~where.brain).any():
         return "over air or skull"
     return "outside of the brain" if (region & ~where.brain).any() else ""
+
+
+def refusal_in_picture(tumor: np.ndarray, where: Survey) -> str:
+    """Likewise in a picture without a head, in which objects may be as small and as many as they like."""
+    if not tumor.any():
+        return "too small"
+    return "outside of the picture" if (tumor[~where.head] > 0).any() else ""
 
 
 # ------------------------------------------------------------------------------ tumours
@@ -326,7 +329,8 @@ def draw(
         for outcome, anatomy_row, tumor_row in _outcomes(kind, candidate, scene, groups, rng):
             if not isinstance(outcome, str):
                 edited, parameters, points = outcome
-                outcome = refusal(edited.tumor, edited.where) if kind != "remove" else ""
+                judge = refusal if len(edited.where.look) else refusal_in_picture
+                outcome = judge(edited.tumor, edited.where) if kind != "remove" else ""
                 if not outcome:
                     map_ = np.where(edited.tumor > 0, edited.tumor, edited.anatomy)
                     return Edited(map_, anatomy_row, tumor_row, kind, parameters, points)
