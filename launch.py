@@ -134,9 +134,10 @@ def _once() -> Callable[..., str]:
 
     def line(message: Warning | str, *_: Any) -> str:
         text = f"warning: {message}\n"
-        new = text not in told
+        if text in told:
+            return ""
         told.add(text)
-        return text * new
+        return text
 
     return line
 

@@ -17,7 +17,7 @@ from pixmed_jax import workdir as run_folder
 from pixmed_jax.data import arrays, edits, mask_files, volumes
 from pixmed_jax.data.faults import not_utf8, raise_all
 from pixmed_jax.data.pictured import pictured, without_head
-from pixmed_jax.data.regions import MAPS, is_tumor, known_heads
+from pixmed_jax.data.regions import HEADED, MAPS, is_tumor, known_heads
 from pixmed_jax.data.slices import plane_values
 from pixmed_jax.data.sources import Dataset
 from pixmed_jax.data.synthetic import RECONSTRUCTION, SAMPLED
@@ -124,14 +124,14 @@ def of_split(workdir: Path, split: str, generator: Painter) -> Conditions:
     @lru_cache(1)
     def brainless() -> bool:
         """Whether the slices are of something else, whose masks are edited without a brain around them."""
-        if dataset.condition != "tumor":  # the map shows a head, so that it has to be one
+        if dataset.condition in HEADED:  # what its map shows has to be a head
             return False
-        others, looked = without_head(slices.images, slices.masks)
-        if others <= looked / 2:
+        seen = without_head(slices.images, slices.masks)
+        if not seen.most:
             return False
         print(
-            f"{others} of {looked} slices that were looked at show no head: masks are edited within the "
-            "whole picture, and none is swapped",
+            f"{seen.others} of {seen.looked} slices that were looked at show no head: masks are edited "
+            "within the whole picture, and none is swapped",
             file=sys.stderr,
         )
         return True

@@ -23,7 +23,7 @@ from pixmed_jax.data.pipeline import Arrays, Batch, one_hot, to_float, whole_bat
 from pixmed_jax.data.regions import MAPS
 from pixmed_jax.errors import OptionError, PixmedError
 from pixmed_jax.export import folder
-from pixmed_jax.training import checkpoint
+from pixmed_jax.training import checkpoint, mesh
 from pixmed_jax.training.build import is_supervised, make_task, makes_layouts, restorer, restores
 from pixmed_jax.training.task import Task
 
@@ -100,7 +100,7 @@ def restored(saved: checkpoint.Saved) -> tuple[Task, Any]:
         state = jax.eval_shape(
             lambda key: task.init(key, example_batch(saved.config, len(saved.classes))), jax.random.PRNGKey(0)
         )
-        like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=placed), state.ema)
+        like = mesh.like(state.ema, placed)
     except PixmedError:
         raise
     except Exception as error:  # a config from elsewhere may be wrong in any way

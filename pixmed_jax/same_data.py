@@ -30,11 +30,9 @@ def check(workdir: Path, dataset: Dataset, moved: Sequence[str]) -> None:
 
     moved: the keys whose data lie elsewhere now.
     """
-    record = run_folder.read_split(workdir)
+    record = record_of(workdir)
     if record is not None:
         _compare(workdir, dataset.description(), record)
-    elif (workdir / run_folder.SPLIT).exists():
-        raise unreadable(workdir)
     elif moved:
         raise _unknown(workdir, listing(moved))
     _look(workdir, dataset)
@@ -133,12 +131,17 @@ def _look(workdir: Path, dataset: Dataset) -> None:
         )
 
 
-def unreadable(workdir: Path) -> PixmedError:
-    """For a record that is there and says nothing: whom a run has seen is then known to nobody."""
-    return PixmedError(
-        f"{workdir / run_folder.SPLIT}: unreadable, so nobody knows whom this run was trained on; put a good "
-        "copy back, or give another --workdir"
-    )
+def record_of(workdir: Path) -> dict[str, Any] | None:
+    """What split.json says, None where there is none; PixmedError where it is there and says nothing, as whom
+    the run has seen is then known to nobody.
+    """
+    record = run_folder.read_split(workdir)
+    if record is None and (workdir / run_folder.SPLIT).exists():
+        raise PixmedError(
+            f"{workdir / run_folder.SPLIT}: unreadable, so nobody knows whom this run was trained on; put a "
+            "good copy back, or give another --workdir"
+        )
+    return record
 
 
 def _unknown(workdir: Path, what: str) -> PixmedError:

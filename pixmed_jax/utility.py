@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from pixmed_jax import workdir as run_folder
+from pixmed_jax.data.regions import HEADED
 from pixmed_jax.data.sources import Dataset
 from pixmed_jax.defaults import HEADS, OFF, VIEW, merged
 from pixmed_jax.errors import OptionError, PixmedError, at_least, listing
@@ -32,8 +33,6 @@ from pixmed_jax.evaluation.arms import PASTED, Experiment
 from pixmed_jax.parts import Part, finish, prepare
 from pixmed_jax.same_data import open_of_run
 from pixmed_jax.training.build import is_supervised, restores, segments
-
-EDITABLE = ("anatomy", "tumor+head")  # conditions that say where the head is
 
 
 def utility(
@@ -136,7 +135,7 @@ def plan(
     if not chosen:
         raise PixmedError("; ".join([*told, "so there is nothing to train"]))
     if edit == "auto":
-        edit = "mixed" if condition in EDITABLE or is_supervised(config) else "none"
+        edit = "mixed" if condition in HEADED or is_supervised(config) else "none"
     for name, network in chosen.items():
         if steps:
             length = {"train": {"steps": steps, "epochs": 0}, "optimizer": {"decay_steps": steps}}

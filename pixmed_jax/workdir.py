@@ -47,7 +47,7 @@ _CONTENTS = {
 _OF_BEGUN = ("samples", "utility")  # what may be made in a folder that nothing is trained in
 # Of file managers and file systems, our own locks, and drafts of a write that was killed: of worth to nobody.
 _BYSTANDERS = (".DS_Store", "._*", ".directory", "Thumbs.db", "desktop.ini", ".nfs*", ".*.lock", "*.draft")
-LARGEST_SPLIT = 2**27  # bytes
+LARGEST_SPLIT, _LARGEST_METRICS = 2**27, 2**30  # bytes
 T = TypeVar("T")
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "dm-pix", "numpy", "pixmed-jax")
 
@@ -302,6 +302,11 @@ def note(workdir: Path, **facts: Any) -> None:
 def read_environment(workdir: Path) -> dict[str, Any]:
     """What a run was trained on and with; nothing where that is not told."""
     return texts.found_object(workdir / ENVIRONMENT)
+
+
+def read_metrics(workdir: Path) -> list[dict[str, float]]:
+    """The records of a training; none where there are none."""
+    return texts.found_objects(workdir / METRICS, _LARGEST_METRICS)
 
 
 def read_split(workdir: Path) -> dict[str, Any] | None:

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import runs
 
+from pixmed_jax import workdir as run_folder
 from pixmed_jax.data.pipeline import Batch
 from pixmed_jax.data.sources import open_dataset
-from pixmed_jax.evaluation.report import read_metrics
 from pixmed_jax.models.ghost_spade import Normal
 from pixmed_jax.training import checkpoint, settle
 from pixmed_jax.training.build import networks
@@ -130,7 +130,7 @@ def test_a_run_settles_at_its_end_alone(tmp_path, tmp_path_factory, capsys):
     config = runs.preset(tmp_path_factory, "ghost_spade", train__steps=4)
     run, killed = tmp_path / "run", tmp_path / "killed"
     assert train(config, run) == 0
-    (told,) = (line for line in read_metrics(run) if "settled/divergence" in line)
+    (told,) = (line for line in run_folder.read_metrics(run) if "settled/divergence" in line)
     assert told["step"] == 4
 
     dataset = open_dataset(**config["data"], seed=config["seed"])

@@ -211,9 +211,14 @@ def deformed(scene: Scene, field: np.ndarray) -> Scene:
 Outcome = Change | str  # or why not
 
 
+def _in_picture(where: Survey) -> bool:
+    """Whether there is no head, so that nothing looks like one (`tissues.region_alone`)."""
+    return not len(where.look)
+
+
 def _move(scene: Scene, rng: np.random.Generator) -> Outcome:
     """To a place as deep in the brain: a tumour of the meninges stays near them."""
-    if not len(scene.where.look):
+    if _in_picture(scene.where):
         return _arranged(scene, rng, moves=True)
     here = np.rint(_middle(scene.tumor)).astype(int)
     depth = ndimage.distance_transform_edt(np.pad(scene.where.brain, 1))[1:-1, 1:-1]
@@ -254,7 +259,7 @@ def _arranged(
 
 
 def _scale(scene: Scene, rng: np.random.Generator) -> Outcome:
-    if not len(scene.where.look):
+    if _in_picture(scene.where):
         return _arranged(scene, rng, factors=_FACTORS)
     factor = round(float(np.exp(rng.uniform(*np.log(_FACTORS)))), 3)
     points = scaling(scene.tumor, factor)
@@ -263,7 +268,7 @@ def _scale(scene: Scene, rng: np.random.Generator) -> Outcome:
 
 def _warp(scene: Scene, rng: np.random.Generator) -> Outcome:
     strength = round(rng.uniform(0.25, 0.6), 3)
-    parts = 1 if len(scene.where.look) else objects.count(scene.tumor)
+    parts = objects.count(scene.tumor) if _in_picture(scene.where) else 1
     points = warping(scene.tumor, strength, rng, parts)
     tumor = read_at(points, scene.tumor)
     if _torn(tumor, scene.tumor):
@@ -293,7 +298,7 @@ def _swap(anatomy: Scene, donor: Scene) -> Outcome:
     """To the place that the tumour has in its own head, in the frame in which the looks are alike."""
     if not anatomy.where.brain.any() or not donor.where.head.any():
         return NO_BRAIN
-    if not len(anatomy.where.look):
+    if _in_picture(anatomy.where):
         return "no anatomy on the map to set it into"
     known = anatomy.plane and donor.plane
     if known and anatomy.plane != donor.plane:
@@ -329,7 +334,7 @@ def draw(
         for outcome, anatomy_row, tumor_row in _outcomes(kind, candidate, scene, groups, rng):
             if not isinstance(outcome, str):
                 edited, parameters, points = outcome
-                judge = refusal if len(edited.where.look) else refusal_in_picture
+                judge = refusal_in_picture if _in_picture(edited.where) else refusal
                 outcome = judge(edited.tumor, edited.where) if kind != "remove" else ""
                 if not outcome:
                     map_ = np.where(edited.tumor > 0, edited.tumor, edited.anatomy)
@@ -346,7 +351,7 @@ def draw(
 def _kinds(scene: Scene, rng: np.random.Generator) -> tuple[str, ...]:
     """The edits that mixed ones are of: one drawn, and the others in case that no slice bears it."""
     kinds = list(MIXED)
-    if not len(scene.where.look):
+    if _in_picture(scene.where):
         kinds.remove("swap")
     first = kinds.pop(rng.integers(len(kinds)) if scene.tumor.any() else 0)
     return (first, *kinds)

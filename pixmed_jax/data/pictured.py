@@ -3,10 +3,12 @@
 Images [N, S, S, C] of whole numbers, masks [N, S, S], 0 where nothing is marked.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
 from pixmed_jax.data import edits
-from pixmed_jax.data.regions import heads, known_heads
+from pixmed_jax.data.regions import HEADED, heads, known_heads
 from pixmed_jax.data.tissues import Survey, region_alone, survey
 from pixmed_jax.data.values import coloured
 
@@ -16,14 +18,27 @@ _LOOKED = 20  # slices, for whether there are brains
 _HEADS = (0.1, 0.95)
 
 
-def without_head(images: np.ndarray, masks: np.ndarray) -> tuple[int, int]:
-    """(how many show no head, of how many that were looked at, evenly spaced)"""
+class Headless(NamedTuple):
+    """How many slices show no head, of how many that were looked at."""
+
+    others: int
+    looked: int
+
+    @property
+    def most(self) -> bool:
+        """Whether that decides for all of them."""
+        return self.others > self.looked / 2
+
+
+def without_head(images: np.ndarray, masks: np.ndarray) -> Headless:
+    """Of slices that are evenly spaced."""
     some = np.unique(np.linspace(0, len(images) - 1, _LOOKED).astype(int))
     surveys = (
         survey(images[i].mean(axis=-1), head, masks[i] > 0)
         for i, head in zip(some, heads(images[some]), strict=True)
     )
-    return sum(no_head(images[i], masks[i], of) for i, of in zip(some, surveys, strict=True)), len(some)
+    others = sum(no_head(images[i], masks[i], of) for i, of in zip(some, surveys, strict=True))
+    return Headless(others, len(some))
 
 
 def no_head(image: np.ndarray, tumor: np.ndarray, where: Survey) -> bool:
@@ -34,11 +49,9 @@ def no_head(image: np.ndarray, tumor: np.ndarray, where: Survey) -> bool:
 
 def heads_of(maps: np.ndarray, images: np.ndarray, masks: np.ndarray, condition: str) -> np.ndarray:
     """bool [N, S, S]: the heads, as `known_heads`; none at all where most pictures are of something else."""
-    found = known_heads(maps, images, condition)
-    if condition in ("tumor+head", "anatomy"):  # the map shows a head, so that it has to be one
-        return found
-    others, looked = without_head(images, masks)
-    return np.zeros_like(found) if others > looked / 2 else found
+    if condition not in HEADED and without_head(images, masks).most:  # what a map shows has to be one
+        return np.zeros(images.shape[:3], bool)
+    return known_heads(maps, images, condition)
 
 
 def pictured(image: np.ndarray) -> Survey:

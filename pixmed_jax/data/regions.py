@@ -21,7 +21,8 @@ from pixmed_jax.data.tissues import MOST, tissues
 from pixmed_jax.errors import PixmedError, listing
 from pixmed_jax.progress import watched
 
-MAPS = ("tumor", "tumor+head", "anatomy")  # conditions that are made of masks
+HEADED = ("tumor+head", "anatomy")  # conditions whose maps show a head
+MAPS = ("tumor", *HEADED)  # conditions that are made of masks
 CONDITIONS = (*MAPS, "label", *degrade.CONDITIONS)
 _CROSS = ndimage.generate_binary_structure(2, 1)[None]  # a pixel's neighbours in its own image
 _TOGETHER = 2**18  # pixels that are looked at together
@@ -120,7 +121,7 @@ def _found(find: Callable[[slice], np.ndarray], images: np.ndarray, what: str) -
 
 def known_heads(maps: np.ndarray, images: np.ndarray, condition: str) -> np.ndarray:
     """bool [N, S, S]: the heads, read from the label maps of `condition` where these show them."""
-    return maps > 0 if condition in ("tumor+head", "anatomy") else heads(images)
+    return maps > 0 if condition in HEADED else heads(images)
 
 
 def is_tumor(name: str) -> bool:

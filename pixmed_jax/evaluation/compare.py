@@ -26,7 +26,7 @@ from pixmed_jax import workdir as run_folder
 from pixmed_jax.errors import PixmedError
 from pixmed_jax.evaluation import verdict
 from pixmed_jax.evaluation.evaluate import grey_floats
-from pixmed_jax.evaluation.report import TITLES, chart, read_metrics
+from pixmed_jax.evaluation.report import TITLES, chart
 from pixmed_jax.evaluation.rows import (
     EVIDENCE,
     JUDGED,
@@ -131,7 +131,7 @@ def same_masks(systems: Sequence[Row], count: int = SHOWN) -> Image.Image | None
 def losses(systems: Sequence[Row]) -> Iterable[dict[str, Any]]:
     for row in systems:
         for run in row.runs:
-            for record in read_metrics(run.path):
+            for record in run_folder.read_metrics(run.path):
                 for name, value in record.items():
                     if name.split("/")[0] in ("generator", "discriminator") and "norm" not in name:
                         yield {"step": record["step"], "run": run.path.name, "loss": name, "value": value}
@@ -139,7 +139,7 @@ def losses(systems: Sequence[Row]) -> Iterable[dict[str, Any]]:
 
 def _loss_chart(row: Row) -> str:
     names = (*_CURVES, "generator/1-ssim", "generator/l1", "generator/mse")
-    records = read_metrics(row.first.path)
+    records = run_folder.read_metrics(row.first.path)
     known = {name for record in records for name in record}
     return chart(row.name, records, {name: name.replace("/", ", ") for name in names if name in known})
 

@@ -12,7 +12,7 @@ from pixmed_jax.data.sources import Dataset
 from pixmed_jax.data.splits import SPARE
 from pixmed_jax.data.synthetic import PREFIX
 from pixmed_jax.errors import PixmedError, listing
-from pixmed_jax.same_data import open_of_run, unreadable
+from pixmed_jax.same_data import open_of_run, record_of
 from pixmed_jax.training import build
 
 # What and under which licence, where the project itself knows; `about` of the config says more, or other.
@@ -47,9 +47,7 @@ def check_unseen(workdir: Path, config: Mapping[str, Any], dataset: Dataset, spl
         raise PixmedError(
             f"{workdir}: has no slices in its {split} split; give another as split, such as val"
         )
-    record = run_folder.read_split(workdir)
-    if record is None and (workdir / run_folder.SPLIT).exists():
-        raise unreadable(workdir)
+    record = record_of(workdir)
     tested = [name for name in split.split("+") if name != "train"]
     if not tested:
         _check_train(workdir, dataset, record or {"train": {}})

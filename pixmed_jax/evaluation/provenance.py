@@ -14,7 +14,6 @@ from pixmed_jax import config as configs
 from pixmed_jax import workdir as run_folder
 from pixmed_jax.data.synthetic import PREFIX
 from pixmed_jax.evaluation import facts
-from pixmed_jax.evaluation.report import read_metrics
 
 
 def of_data(config: Mapping[str, Any], workdir: Path) -> dict[str, Any]:
@@ -42,7 +41,9 @@ def counted(files: Mapping[str, str]) -> dict[str, int | None]:
 
 def of_training(config: Mapping[str, Any], workdir: Path, step: int | None) -> dict[str, Any]:
     """How it was trained, up to `step`; hours are those of the steps, without compiling and looking."""
-    records = [record for record in read_metrics(workdir) if step is None or record["step"] <= step]
+    records = [
+        record for record in run_folder.read_metrics(workdir) if step is None or record["step"] <= step
+    ]
     batch = config["train"]["batch_size"]
     rates = [(r["step"], r["images_per_second"]) for r in records if r.get("images_per_second")]
     seconds, before = 0.0, 0.0

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from pixmed_jax import config as configs
-from pixmed_jax import pages, texts
+from pixmed_jax import pages
 from pixmed_jax import workdir as run_folder
 from pixmed_jax.charts import chart_uri, styled
 from pixmed_jax.data.augment_settings import briefly
@@ -23,7 +23,6 @@ _AUGMENTATIONS = {
     "augmentation.png": "What training makes of one of its slices",
     "augmentation_discriminator.png": "What the discriminator sees of a slice, real or generated",
 }
-_MOST_METRICS = 2**30  # bytes
 OWN_STYLE = "own_style"  # the one baseline that is the generator itself
 TITLES = {
     "generated": "generated",
@@ -124,7 +123,7 @@ def write_page(
         preset=config["preset"],
         evaluation=evaluation,
         history=[(f"step {int(p.stem.removeprefix('step_'))}", _file_uri(p)) for p in _some(steps, grids)],
-        curves=_curves(read_metrics(workdir), charts),
+        curves=_curves(run_folder.read_metrics(workdir), charts),
         settings=briefly(configs.flatten(config)),
         environment=run_folder.read_environment(workdir),
         **facts.described(config),
@@ -134,10 +133,6 @@ def write_page(
     path.parent.mkdir(exist_ok=True)
     run_folder.write_text(path, page)
     return path
-
-
-def read_metrics(workdir: Path) -> list[dict[str, float]]:
-    return texts.found_objects(workdir / run_folder.METRICS, _MOST_METRICS)
 
 
 def _table(metric: str, form: str, evaluation: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:

@@ -18,7 +18,7 @@ from pixmed_jax import texts
 from pixmed_jax import workdir as run_folder
 from pixmed_jax.errors import PixmedError, listing
 from pixmed_jax.evaluation import verdict
-from pixmed_jax.evaluation.report import ranked, read_metrics
+from pixmed_jax.evaluation.report import ranked
 from pixmed_jax.metrics import distribution
 
 # What the evidence says of a system: where evaluation.json has the value, its interval, and what real slices
@@ -155,7 +155,7 @@ def system_numbers(row: Row) -> dict[str, Any]:
     generator = cost["networks"]["generator"]
     ssim = {where: cell(row, "ssim", where) for where in ("full", "head", "tumor")}
     environment = run_folder.read_environment(run.path)
-    speeds = [r["images_per_second"] for r in read_metrics(run.path) if r.get("images_per_second")]
+    speeds = [r["images_per_second"] for r in run_folder.read_metrics(run.path) if r.get("images_per_second")]
     numbers = {
         "system": row.name,
         "config": f"{run.config['name']}:{run.config['preset']}",

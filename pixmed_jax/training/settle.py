@@ -17,7 +17,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from pixmed_jax import texts
 from pixmed_jax import workdir as run_folder
 from pixmed_jax.data.pipeline import Batch
 from pixmed_jax.data.sources import Dataset
@@ -25,13 +24,12 @@ from pixmed_jax.progress import watched
 from pixmed_jax.training.task import Metrics, Settle
 
 _SLICES, _LOOK = 4096, 64  # slices that are looked at, and at once
-_MOST_RECORDS = 2**30  # bytes
 _EPOCHS, _BATCH, _RATE = 60, 64, 1e-3  # of Adam; the rate falls along a cosine to 0
 
 
 def is_settled(workdir: Path, step: int) -> bool:
     """Whether the records of a run say that the styles of this step were settled; if it has any."""
-    records = texts.found_objects(workdir / run_folder.METRICS, _MOST_RECORDS)
+    records = run_folder.read_metrics(workdir)
     return not records or any(of.get("step") == step and "settled/divergence" in of for of in records)
 
 

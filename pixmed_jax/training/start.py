@@ -11,6 +11,7 @@ from typing import Any
 from pixmed_jax import config as configs
 from pixmed_jax import same_data
 from pixmed_jax import workdir as run_folder
+from pixmed_jax.data.regions import HEADED
 from pixmed_jax.data.sources import Dataset, open_dataset
 from pixmed_jax.data.splits import SPARE
 from pixmed_jax.errors import PixmedError, listing
@@ -106,7 +107,7 @@ def notices(config: dict[str, Any], dataset: Dataset) -> list[str]:
             told.append(
                 f"{split} has no slice of {listing(absent)}, so what is found there says nothing of it"
             )
-    if data["channels"] == 3 and data["condition"] in ("tumor+head", "anatomy"):
+    if data["channels"] == 3 and data["condition"] in HEADED:
         told.append(
             f"data.condition={data['condition']}: a head is looked for in each picture; where these are of "
             "something else give --config.data.condition=tumor"
