@@ -19,8 +19,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pixmed_jax import check_data_page
-from pixmed_jax import workdir as run_folder
+from pixmed_jax import check_data_page, writing
 from pixmed_jax.data import duplicates, intensity
 from pixmed_jax.data.duplicates import Copy
 from pixmed_jax.data.survey import NO_LABELS, survey
@@ -47,7 +46,7 @@ def check_data(
     `options` are those of `survey`, for both folders.
     """
     target = Path(workdir).absolute() / "check_data"
-    run_folder.check_holds(target, NAMES)
+    writing.check_holds(target, NAMES)
     root, other_root = Path(data).absolute(), Path(against).absolute() if against else None
     found = survey(root, **options)
     second = survey(other_root, **options) if other_root else None
@@ -70,7 +69,7 @@ def check_data(
         tables["duplicates.csv"] = [COPY_COLUMNS, *_named(within, names, names)]
     page = check_data_page.page(found, second, within, between, target, class_name, meaning)
 
-    with run_folder.replaced(target) as draft:
+    with writing.replaced(target) as draft:
         for name, rows in tables.items():
             _write(draft / name, csv_table(rows))
         _write(draft / "report.html", page)
@@ -164,4 +163,4 @@ def _named(
 
 def _write(path: Path, text: str) -> None:
     # A file's name may hold bytes that are no UTF-8; they are shown, not passed on.
-    run_folder.write_text(path, text.encode("utf-8", "backslashreplace").decode())
+    writing.write_text(path, text.encode("utf-8", "backslashreplace").decode())

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from pixmed_jax import texts
+from pixmed_jax import texts, writing
 from pixmed_jax import workdir as run_folder
 from pixmed_jax.config import differences, is_place
 from pixmed_jax.data.synthetic import MANIFEST
@@ -87,9 +87,9 @@ def prepare(
         folder.mkdir(parents=True, exist_ok=True)
         if fresh:
             for name in contents:
-                run_folder.check_idle(folder / name)
+                writing.check_idle(folder / name)
                 shutil.rmtree(folder / name, ignore_errors=True)
-        run_folder.write_json(folder / run_folder.CONFIG, config)
+        writing.write_json(folder / run_folder.CONFIG, config)
     except OSError as error:
         raise PixmedError(
             f"{folder}: cannot be written ({error.strerror}); give another --workdir"
@@ -107,7 +107,7 @@ def finish(parts: Sequence[Part], what: str) -> int:
             if part.needs and part.needs not in ready:
                 continue
             try:
-                with run_folder.locked(part.workdir):
+                with writing.locked(part.workdir):
                     if not is_done(part):
                         number = len(parts) - len(left) + 1
                         to_come = sum(each.name not in before for each in left)  # by others too
@@ -119,7 +119,7 @@ def finish(parts: Sequence[Part], what: str) -> int:
                             return status
                         gc.collect()
                         jax.clear_caches()  # compiled steps of parts that are done would fill the memory
-            except run_folder.InUseError:
+            except writing.InUseError:
                 continue
             left.remove(part)
             break

@@ -15,6 +15,7 @@ import numpy as np
 
 from pixmed_jax import config as configs
 from pixmed_jax import workdir as run_folder
+from pixmed_jax import writing
 from pixmed_jax.data.sources import Dataset, open_dataset
 from pixmed_jax.data.synthetic import PREFIX
 from pixmed_jax.errors import PixmedError, listing
@@ -81,7 +82,7 @@ def move(workdir: Path, directory: str) -> None:
     _compare(workdir, told, known)
     _look(workdir, dataset)
     try:
-        run_folder.write_json(workdir / run_folder.CONFIG, config)
+        writing.write_json(workdir / run_folder.CONFIG, config)
     except OSError as error:
         raise PixmedError(
             f"{workdir}: cannot be written ({error.strerror}), to say that its data are in {directory}; give "

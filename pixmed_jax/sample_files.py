@@ -35,8 +35,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from pixmed_jax import conditions, pictures, texts
-from pixmed_jax import workdir as run_folder
+from pixmed_jax import conditions, pictures, texts, writing
 from pixmed_jax.data import edits, intensity, nifti
 from pixmed_jax.data.regions import is_tumor
 from pixmed_jax.data.synthetic import DATA_SHEET, MANIFEST, NO_TUMOR, RECOMBINED, TRAINED_ON
@@ -68,7 +67,7 @@ def make_folders(folder: Path, generator: conditions.Painter) -> None:
 
 
 def write_manifest(folder: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    run_folder.write_text(folder / MANIFEST, texts.csv_table([columns, *rows]))
+    writing.write_text(folder / MANIFEST, texts.csv_table([columns, *rows]))
 
 
 def told(drawn: edits.Edited, given: conditions.Conditions) -> tuple[str, ...]:
@@ -89,7 +88,7 @@ def told(drawn: edits.Edited, given: conditions.Conditions) -> tuple[str, ...]:
 def is_ours(target: Path) -> bool:
     """Whether `target` may be replaced: it is not there, empty, or holds an earlier sampling and no more."""
     try:
-        names = {p.name for p in target.iterdir() if not run_folder.is_bystander(p.name)}
+        names = {p.name for p in target.iterdir() if not writing.is_bystander(p.name)}
         if not names:
             return True
         with (target / MANIFEST).open(newline="", encoding="utf-8") as table:
@@ -108,7 +107,7 @@ def is_ours(target: Path) -> bool:
     written |= {f"conditions/{file.removesuffix('.nii.gz').removesuffix('.png')}.png" for file in files}
     found = [path for folder in _FOLDERS for path in (target / folder).rglob("*")]
     others = [path for path in found if path.relative_to(target).as_posix() not in written]
-    return all(run_folder.is_bystander(path.name) for path in others)
+    return all(writing.is_bystander(path.name) for path in others)
 
 
 def check_same(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pixmed_jax import conditions, inference, layouts, sample_files
+from pixmed_jax import conditions, inference, layouts, sample_files, writing
 from pixmed_jax import config as configs
 from pixmed_jax import workdir as run_folder
 from pixmed_jax.command_line import program
@@ -134,7 +134,7 @@ def sample(
         maps, of = np.stack([drawn.map for drawn in part]), seeds[start : start + batch_size]
         return generator(maps, seeds=of, batch_size=batch_size)
 
-    with run_folder.replaced(target, "--sample.output") as draft:
+    with writing.replaced(target, "--sample.output") as draft:
         sample_files.make_folders(draft, generator)
         rows = []
         for start in watched(range(0, len(order), batch_size), -(-len(order) // batch_size), "sampling"):
@@ -154,7 +154,7 @@ def sample(
         if None not in behind:
             files = {file: group for of in behind for file, group in (of or {}).items()}
             about = {"step": generator.step, "config": digest, "files": files}
-            run_folder.write_json(draft / TRAINED_ON, about)
+            writing.write_json(draft / TRAINED_ON, about)
         columns = (*sample_files.COLUMNS, *sample_files.EDIT_COLUMNS, *how)
         sample_files.write_manifest(draft, columns, rows)
         table_rows = [dict(zip(columns, row, strict=True)) for row in rows]

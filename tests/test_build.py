@@ -17,7 +17,7 @@ from pixmed_jax import config as configs
 from pixmed_jax import inference
 from pixmed_jax.data.regions import MAPS
 from pixmed_jax.errors import PixmedError
-from pixmed_jax.training import build
+from pixmed_jax.training import build, ranges
 from pixmed_jax.training.task import Task
 
 
@@ -109,6 +109,7 @@ class Normed(Painter):
 
     norm: str = "group"
     style: int = 0
+    width: float = 1.0  # a share of another's
 
 
 class Half(Painter):
@@ -235,6 +236,12 @@ def test_a_network_of_ones_own_may_have_norms_of_its_own(registered, tmp_path_fa
     build.make_task(config)
 
 
+def test_a_network_of_ones_own_may_mean_other_things_by_its_numbers(registered, tmp_path_factory):
+    config = runs.preset(tmp_path_factory, "ghost")
+    config["model"]["generator"] = {"name": "normed", "width": 0.5}
+    build.make_task(config)
+
+
 def test_a_field_called_style_is_not_enough_to_read_styles(registered, tmp_path_factory):
     """What a generator's methods are counts, or the training would end in a traceback."""
     config = runs.preset(tmp_path_factory, "ghost_spade", loss__kl=0.5)
@@ -275,7 +282,8 @@ def test_every_setting_with_a_range_is_one_of_some_preset():
         get_config = runpy.run_path(str(path))["get_config"]
         for preset in presets(path):
             known |= configs.flatten(configs.plain(get_config(preset))).keys()
-    assert build._RANGES.keys() - known == set()
+    assert ranges.RUN.keys() - known == set()
+    assert ranges.NETWORK.keys() - {key.split(".")[-1] for key in known if key.startswith("model.")} == set()
 
 
 @pytest.mark.parametrize(
@@ -311,5 +319,5 @@ def test_every_setting_with_a_range_is_one_of_some_preset():
 def test_numbers_without_a_meaning_are_refused(of, key, value, told, tmp_path_factory):
     config = runs.preset(tmp_path_factory, of, of="quick", **{key: value})
     with pytest.raises(PixmedError) as caught:
-        build.check_ranges(config)
+        build.make_task(config, classes=3)
     assert str(caught.value) == f"{key}={value}: give {told}"

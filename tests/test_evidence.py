@@ -15,6 +15,7 @@ import runs
 from scipy import ndimage
 
 from pixmed_jax import workdir as run_folder
+from pixmed_jax import writing
 from pixmed_jax.data.sources import open_dataset
 from pixmed_jax.evaluation import evaluate as module
 from pixmed_jax.evaluation import verdict
@@ -112,7 +113,7 @@ def told(tmp_path_factory):
     workdir.mkdir()
     changes = {"data.patients": 60, "data.split.fractions": [0.6, 0.02, 0.38], "data.condition": "anatomy"}
     config = runs.config(tmp_path_factory, **changes)
-    run_folder.write_json(workdir / run_folder.CONFIG, config)
+    writing.write_json(workdir / run_folder.CONFIG, config)
     dataset = open_dataset(**config["data"], seed=config["seed"])
     train, test = Slices(dataset, "train"), Slices(dataset, "test")
     found = {}

@@ -14,7 +14,7 @@ from pixmed_jax import parts as module
 from pixmed_jax.errors import PixmedError
 from pixmed_jax.parts import Part, finish, prepare
 from pixmed_jax.sample_files import COLUMNS, EDIT_COLUMNS
-from pixmed_jax.workdir import write_json
+from pixmed_jax.writing import write_json
 
 
 def test_another_config_is_refused(tmp_path):

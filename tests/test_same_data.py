@@ -11,7 +11,7 @@ from test_launch import launch
 from test_loop import folder_of, use_toy
 
 from pixmed_jax import config as configs
-from pixmed_jax import same_data
+from pixmed_jax import same_data, writing
 from pixmed_jax import workdir as run_folder
 from pixmed_jax.errors import PixmedError
 from pixmed_jax.evaluation import facts
@@ -161,8 +161,8 @@ def test_synthetic_slices_may_be_gone_and_have_taken_the_place_of_real_ones(sett
     config = settings()
     config["data"] |= {"synthetic_dir": "gone", "synthetic": "replace"}
     record = json.loads((workdir / "split.json").read_text())
-    run_folder.write_json(workdir / "config.json", config)
-    run_folder.write_json(
+    writing.write_json(workdir / "config.json", config)
+    writing.write_json(
         workdir / "split.json", {**record, "train": {"synthetic/00000.png": ""}, "behind": record["train"]}
     )
     (tmp_path / "data").rename("elsewhere")

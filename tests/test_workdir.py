@@ -1,12 +1,11 @@
 """The folder of a run: made, resumed or refused, and never more deleted than a run wrote."""
 
 import json
-import os
 from pathlib import Path
 
 import pytest
 
-from pixmed_jax import parts, workdir
+from pixmed_jax import parts, workdir, writing
 from pixmed_jax.errors import PixmedError
 from pixmed_jax.signals import Stopped
 
@@ -34,21 +33,6 @@ def trained(folder):
     (folder / "checkpoints" / "1").mkdir(parents=True)
     (folder / "checkpoints" / "1" / "manifest.json").write_text("{}")
     return folder
-
-
-def test_two_processes_may_write_one_file_at_once(tmp_path, monkeypatch):
-    """As two starts of a utility experiment do at its end: one writes while the other is about to rename."""
-    rename = Path.replace
-
-    def interrupted(draft: Path, target: Path) -> Path:
-        monkeypatch.setattr(Path, "replace", rename)
-        monkeypatch.setattr(os, "getpid", lambda: -1)
-        workdir.write_text(tmp_path / "page.html", "theirs")
-        return rename(draft, target)
-
-    monkeypatch.setattr(Path, "replace", interrupted)
-    workdir.write_text(tmp_path / "page.html", "ours")
-    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("page.html", "ours")]
 
 
 def test_a_new_run(tmp_path):
@@ -158,7 +142,7 @@ def test_the_folder_of_a_study_is_no_place_to_train_in(tmp_path):
             prepare(tmp_path, fresh=fresh)
     assert workdir.texts.read_object(tmp_path / "config.json") == study
     run = trained(tmp_path / "run")
-    workdir.write_json(run / "config.json", {**CONFIG, "model": {}})
+    writing.write_json(run / "config.json", {**CONFIG, "model": {}})
     for fresh in (False, True):
         with pytest.raises(PixmedError, match="is the folder of a run and of no study"):
             parts.prepare(run, study, "study", fresh=fresh, contents=("systems", "checkpoints"))
@@ -180,10 +164,10 @@ def test_fresh_waits_for_those_who_work_there(tmp_path):
     """A sampling, or a part of a utility experiment; a training asks for its own lock first and holds it."""
     folder = trained(tmp_path / "run")
     for place in (folder / "samples", folder / "utility" / "generators" / "0"):
-        with workdir.locked(place), pytest.raises(workdir.InUseError, match="in use by process"):
+        with writing.locked(place), pytest.raises(writing.InUseError, match="in use by process"):
             prepare(folder, fresh=True)
         assert (folder / "checkpoints" / "1").exists()
-    with workdir.locked(folder / "training"):
+    with writing.locked(folder / "training"):
         prepare(folder, fresh=True)
     assert sorted(p.name for p in folder.iterdir()) == ["config.json", "env.json"]
 
@@ -207,19 +191,6 @@ def test_a_run_that_lost_its_config_is_deleted_by_fresh_alone(tmp_path):
     assert sorted(p.name for p in folder.iterdir()) == ["config.json", "env.json"]
 
 
-def test_a_folder_with_other_files_is_not_replaced(tmp_path):
-    """Hidden ones aside, which file managers leave."""
-    for name in ("page.html", "weights.onnx", ".DS_Store"):
-        (tmp_path / name).write_text("x")
-    workdir.check_holds(tmp_path, ("page.html", "*.onnx"))
-    workdir.check_holds(tmp_path / "none", ())
-    (tmp_path / "thesis.tex").write_text("x")
-    with pytest.raises(PixmedError, match=r"would be replaced, and holds other files \(thesis\.tex\); move"):
-        workdir.check_holds(tmp_path, ("page.html", "*.onnx"))
-    with pytest.raises(PixmedError, match=r"thesis\.tex: is no folder; give another --output"):
-        workdir.check_holds(tmp_path / "thesis.tex", (), "--output")
-
-
 def test_a_folder_with_other_files_is_fine(tmp_path):
     (tmp_path / "notes.txt").write_text("x")
     prepare(tmp_path)
@@ -240,95 +211,6 @@ def test_where_nothing_can_be_written(tmp_path, inside):
 def test_no_run(tmp_path):
     with pytest.raises(PixmedError, match="is no run's folder"):
         workdir.read_config(tmp_path)
-
-
-def test_a_failed_write_leaves_the_old_text(tmp_path, monkeypatch):
-    path = tmp_path / "config.json"
-    workdir.write_text(path, "old")
-
-    def half(self, text, **kwargs):
-        with self.open("w") as file:
-            file.write(text[:2])
-        raise OSError("disk full")
-
-    monkeypatch.setattr(type(path), "write_text", half)
-    with pytest.raises(OSError, match="disk full"):
-        workdir.write_text(path, "new contents")
-    assert path.read_text() == "old"
-
-
-def test_a_signal_between_old_and_new_leaves_one_of_them_whole(tmp_path, monkeypatch):
-    """Wherever it strikes: while the old folder moves aside, before the new one has its name, and after."""
-    for strike in range(4):
-        target = tmp_path / f"out{strike}"
-        target.mkdir()
-        (target / "old.txt").write_text("old")
-        (target / "more.txt").write_text("old")
-        calls = []
-
-        def interrupted(self, *args, real=Path.rename, strike=strike, calls=calls):
-            if len(calls) == strike:
-                calls.append("struck")
-                raise Stopped(15)
-            calls.append(self)
-            return real(self, *args)
-
-        monkeypatch.setattr(Path, "rename", interrupted)
-        try:
-            with workdir.replaced(target, "free space") as draft:
-                (draft / "new.txt").write_text("new")
-        except Stopped:
-            pass
-        monkeypatch.undo()
-        names = {path.name for path in target.iterdir()}
-        assert names in ({"old.txt", "more.txt"}, {"new.txt"})
-        assert [path.name for path in tmp_path.iterdir() if path.name.startswith(f".out{strike}")] == []
-
-
-def test_a_kill_between_old_and_new_is_mended_at_the_next_start(tmp_path):
-    aside = tmp_path / ".out.123.old"
-    aside.mkdir()
-    (aside / "old.txt").write_text("old")
-    with pytest.raises(RuntimeError), workdir.replaced(tmp_path / "out", "free space"):
-        raise RuntimeError
-    assert (tmp_path / "out" / "old.txt").read_text() == "old" and not aside.exists()
-
-
-def test_targets_whose_names_begin_alike_leave_each_other_alone(tmp_path):
-    """Each has its own lock, so each may only touch its own drafts."""
-    left = tmp_path / ".out.b.123.old"
-    left.mkdir()
-    (left / "old.txt").write_text("the only one")
-    with workdir.replaced(tmp_path / "out.c") as draft:
-        (draft / "new.txt").write_text("c")
-        with workdir.replaced(tmp_path / "out") as other:
-            (other / "new.txt").write_text("out")
-    assert (tmp_path / "out.c" / "new.txt").read_text() == "c"
-    assert (tmp_path / "out" / "new.txt").read_text() == "out"
-    with pytest.raises(RuntimeError), workdir.replaced(tmp_path / "out.b"):
-        raise RuntimeError
-    assert (tmp_path / "out.b" / "old.txt").read_text() == "the only one"
-
-
-def test_what_a_link_names_is_replaced_and_not_the_link(tmp_path):
-    (tmp_path / "disk").mkdir()
-    (tmp_path / "out").symlink_to(tmp_path / "disk" / "results")
-    for text in ("first", "second"):
-        with workdir.replaced(tmp_path / "out", "free space") as draft:
-            (draft / "a.txt").write_text(text)
-        assert (tmp_path / "disk" / "results" / "a.txt").read_text() == text
-    assert (tmp_path / "out").is_symlink()
-
-
-def test_a_mounted_disk_is_refused_before_anything_is_lost(tmp_path, monkeypatch):
-    (tmp_path / "a.txt").write_text("earlier")
-    monkeypatch.setattr(workdir.os.path, "ismount", lambda path: Path(path) == tmp_path)
-    with (
-        pytest.raises(PixmedError, match=r"is a mounted disk.*name a folder in it"),
-        workdir.replaced(tmp_path, "free space"),
-    ):
-        pytest.fail("filled")
-    assert (tmp_path / "a.txt").read_text() == "earlier"
 
 
 def test_an_exported_model_is_no_run_and_no_place_to_train_in(tmp_path):

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pixmed_jax import texts
+from pixmed_jax import texts, writing
 from pixmed_jax import workdir as run_folder
 from pixmed_jax.data import intensity as intensities
 from pixmed_jax.data.pairs import slice_name
@@ -160,7 +160,7 @@ def process(
     scores: list[Score] = []
     shown: list[page.Shown] = []
     times: dict[tuple[int, ...], list[float]] = {}  # by the shape of what came out
-    with run_folder.replaced(target, "--output") as draft:
+    with writing.replaced(target, "--output") as draft:
         last = 0
         for item in folder.items:
             rows, slices = range(last, last := last + item.shape[0]), []
@@ -208,10 +208,10 @@ def process(
             "scores": summary(scores, method.name),
             "known": known,
         }
-        run_folder.write_json(draft / SETTINGS, about)
+        writing.write_json(draft / SETTINGS, about)
         if scores:
-            run_folder.write_text(draft / SCORES, table(scores))
-        run_folder.write_text(draft / REPORT, page.render(about, shown))
+            writing.write_text(draft / SCORES, table(scores))
+        writing.write_text(draft / REPORT, page.render(about, shown))
     print(f"written: {target}, {len(files)} of {len(folder.items)} files; see {target / REPORT}")
     if known:
         print(
@@ -258,7 +258,7 @@ def _is_ours(target: Path) -> bool:
         return True
     if not target.is_dir():
         return False
-    files_there = (p for p in target.rglob("*") if not p.is_dir() and not run_folder.is_bystander(p.name))
+    files_there = (p for p in target.rglob("*") if not p.is_dir() and not writing.is_bystander(p.name))
     there = {p.relative_to(target).as_posix() for p in files_there}
     try:
         files = texts.read_object(target / SETTINGS)["files"] if there else {}

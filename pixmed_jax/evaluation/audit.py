@@ -18,7 +18,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from pixmed_jax import charts, inference, pages, pictures
+from pixmed_jax import charts, inference, pages, pictures, writing
 from pixmed_jax import config as configs
 from pixmed_jax import workdir as run_folder
 from pixmed_jax.errors import at_least, one_of
@@ -32,7 +32,7 @@ _SHOWN = 6
 SPLITS = ("test", "val")
 
 
-@run_folder.alone("evaluation")  # whose file it adds to
+@writing.alone("evaluation")  # whose file it adds to
 def audit(
     workdir: Path,
     *,
@@ -126,10 +126,10 @@ def audit(
     path = workdir / "report" / "audit.html"
     path.parent.mkdir(exist_ok=True)
     if judged and judged.close:
-        run_folder.write_text(path.with_name("closeness.csv"), pairs.table(judged.close))
-    run_folder.write_text(path, page)
+        writing.write_text(path.with_name("closeness.csv"), pairs.table(judged.close))
+    writing.write_text(path, page)
     entries.tell(workdir, "memorisation", told, config=result["config"], step=generator.step)
-    run_folder.write_json(workdir / run_folder.AUDIT, result)  # after all that: it says that it is done
+    writing.write_json(workdir / run_folder.AUDIT, result)  # after all that: it says that it is done
     cards.write(workdir)
     return result
 

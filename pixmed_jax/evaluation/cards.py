@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pixmed_jax import config as configs
-from pixmed_jax import pages, texts
+from pixmed_jax import pages, texts, writing
 from pixmed_jax import workdir as run_folder
 from pixmed_jax.evaluation import card_rows, entries, provenance, verdict
 from pixmed_jax.training.build import NETWORKS, restores
@@ -71,9 +71,9 @@ def write(workdir: Path, folder: Path | None = None, step: int | None = None) ->
         text=text,
         picture=shown if (target / shown).exists() else "",
     )
-    run_folder.write_json(target / run_folder.MODEL_CARD, facts)
+    writing.write_json(target / run_folder.MODEL_CARD, facts)
     path = (target / run_folder.MODEL_CARD).with_suffix(".md")
-    run_folder.write_text(path, page)
+    writing.write_text(path, page)
     return path
 
 

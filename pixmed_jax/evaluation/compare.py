@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 from PIL import Image
 
-from pixmed_jax import charts, inference, pages, pictures, texts
+from pixmed_jax import charts, inference, pages, pictures, texts, writing
 from pixmed_jax import config as configs
 from pixmed_jax import workdir as run_folder
 from pixmed_jax.errors import PixmedError
@@ -56,7 +56,7 @@ def compare(paths: Sequence[str | Path], output: Path) -> Path:
 
     It holds nothing else: what is there is replaced, and a folder with other files, a run's say, is refused.
     """
-    run_folder.check_holds(output.absolute(), NAMES)
+    writing.check_holds(output.absolute(), NAMES)
     runs = [read(Path(path)) for path in paths]
     if not runs:
         raise PixmedError("workdirs: none given; list folders of evaluated runs, separated by commas")
@@ -90,10 +90,10 @@ def compare(paths: Sequence[str | Path], output: Path) -> Path:
         latency=_latency_chart(tables["systems.csv"], tables["downstream.csv"]),
         settings=[(row.name, str(row.first.path), configs.digest(row.first.config)) for row in rows],
     )
-    with run_folder.replaced(output.absolute()) as draft:
-        run_folder.write_text(draft / "index.html", page)
+    with writing.replaced(output.absolute()) as draft:
+        writing.write_text(draft / "index.html", page)
         for name, records in tables.items():
-            run_folder.write_text(draft / name, _table(records))
+            writing.write_text(draft / name, _table(records))
     return output / "index.html"
 
 

@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pixmed_jax import config as configs
-from pixmed_jax import pages
-from pixmed_jax import workdir as run_folder
+from pixmed_jax import pages, writing
 from pixmed_jax.data import synthetic
 from pixmed_jax.data.synthetic import DATA_SHEET, RECOMBINED, RECONSTRUCTION, SAMPLED, TO_TRAIN_WITH
 from pixmed_jax.evaluation import cards, entries, provenance, verdict
@@ -70,7 +69,7 @@ def write(
         traced=traced,
         contents=synthetic.contents(folder),
     )
-    run_folder.write_json(folder / f"{DATA_SHEET}.json", facts)
+    writing.write_json(folder / f"{DATA_SHEET}.json", facts)
     page = pages.render(
         "pixmed_jax.evaluation",
         "data_sheet.md.j2",
@@ -79,7 +78,7 @@ def write(
         why=why,
         more=f"python launch.py --workdir=RUN {TO_TRAIN_WITH}",
     )
-    run_folder.write_text(folder / f"{DATA_SHEET}.md", page)
+    writing.write_text(folder / f"{DATA_SHEET}.md", page)
 
 
 def settings(masks: bool, split: str, options: Mapping[str, Any]) -> dict[str, Any]:

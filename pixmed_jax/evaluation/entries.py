@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pixmed_jax import pages, texts
+from pixmed_jax import pages, texts, writing
 from pixmed_jax import workdir as run_folder
 from pixmed_jax.evaluation import verdict
 from pixmed_jax.evaluation.arms import BESIDE_PASTED, PASTED
@@ -107,7 +107,7 @@ def tell(workdir: Path, entry: str, value: Any, *, config: str, step: int | None
     path = workdir / run_folder.EVALUATION
     evaluation = texts.found_object(path)
     if evaluation.get("config") == config and step in (None, evaluation.get("step")):
-        run_folder.write_json(path, {**evaluation, entry: value})
+        writing.write_json(path, {**evaluation, entry: value})
     refresh(workdir)
 
 
@@ -123,5 +123,5 @@ def refresh(workdir: Path) -> bool:
         return False
     told = verdict.answers(texts.found_object(path))
     part = pages.render("pixmed_jax.evaluation", "verdict.html.j2", answers=verdict.shown(told, workdir))
-    run_folder.write_text(page, f"{before}{part.strip()}{after}")
+    writing.write_text(page, f"{before}{part.strip()}{after}")
     return True

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from pixmed_jax import config as configs
-from pixmed_jax import inference, pictures
+from pixmed_jax import inference, pictures, writing
 from pixmed_jax import workdir as run_folder
 from pixmed_jax.data.pictured import heads_of
 from pixmed_jax.data.pipeline import Arrays
@@ -40,7 +40,7 @@ _SHOWN = 6
 _HEADED = {"nearest_mask": "nearest mask's slice", "same_label": "same label, if any"}
 
 
-@run_folder.alone("evaluation")
+@writing.alone("evaluation")
 def evaluate(
     workdir: Path,
     *,
@@ -163,7 +163,7 @@ def evaluate(
     columns[_HEADED[other]] = contenders[other][shown]
     names = [slices.label_names[label] for label in slices.labels[shown]]
     report.write(workdir, config, result, pictures.grid(columns, names), drawn)
-    run_folder.write_json(workdir / run_folder.EVALUATION, result)  # after the page: it says that all is done
+    writing.write_json(workdir / run_folder.EVALUATION, result)  # after the page: it says that all is done
     cards.write(workdir)
     return result
 

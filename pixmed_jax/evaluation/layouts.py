@@ -18,7 +18,7 @@ from PIL import Image
 from scipy import stats
 
 from pixmed_jax import layouts as models
-from pixmed_jax import pages, pictures
+from pixmed_jax import pages, pictures, writing
 from pixmed_jax import workdir as run_folder
 from pixmed_jax.data import plausible
 from pixmed_jax.data.regions import is_tumor
@@ -83,8 +83,8 @@ def evaluate(workdir: Path, config: Mapping[str, Any], *, split: str, seed: int,
         real=pictures.data_uri(sheet(held_out.images, model.classes)),
         closest=pictures.data_uri(closest(drawn, found, train.images, model.classes)),
     )
-    run_folder.write_text(workdir / "report" / "index.html", page)
-    run_folder.write_json(workdir / run_folder.EVALUATION, result)
+    writing.write_text(workdir / "report" / "index.html", page)
+    writing.write_json(workdir / run_folder.EVALUATION, result)
     cards.write(workdir)
     return result
 

@@ -32,7 +32,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from pixmed_jax import charts, inference, pages, pictures, texts
+from pixmed_jax import charts, inference, pages, pictures, texts, writing
 from pixmed_jax import config as configs
 from pixmed_jax import workdir as run_folder
 from pixmed_jax.data import arrays, decode, tables
@@ -75,7 +75,7 @@ def prepare(
     if "train" in split.split("+"):
         raise OptionError(f"reader.split={split}: these patients were trained on; give test, val or val+test")
     # Answers may have been put beside the page: hours of people's time, which nobody can make again.
-    run_folder.check_holds(workdir / FOLDER, ("key.csv", "page.html", "images"))
+    writing.check_holds(workdir / FOLDER, ("key.csv", "page.html", "images"))
     generator = inference.load(workdir, step)
     config = generator.config
     dataset = facts.open_data(workdir, run_folder.read_config(workdir), split)  # where they are now
@@ -110,14 +110,14 @@ def prepare(
             f"{folder}: holds study {old}, and answers to it could not be read any more; give --fresh to "
             "replace it"
         )
-    with run_folder.replaced(folder) as draft:
+    with writing.replaced(folder) as draft:
         rows = [KEY, *((study, i, *of, *whose) for i, of in enumerate(told, 1))]
-        run_folder.write_text(draft / "key.csv", texts.csv_table(rows))
+        writing.write_text(draft / "key.csv", texts.csv_table(rows))
         (draft / "images").mkdir()
         for i, image in enumerate(images, 1):
             image.save(draft / "images" / f"{i}.png")
         page = pages.render("pixmed_jax.evaluation", "reader.html.j2", study=study, images=uris)
-        run_folder.write_text(draft / "page.html", page)
+        writing.write_text(draft / "page.html", page)
     return folder / "page.html"
 
 
@@ -176,7 +176,7 @@ def _slices(
 
 
 # ---------------------------------------------------------------- what readers said
-@run_folder.alone("evaluation")  # whose file it adds to
+@writing.alone("evaluation")  # whose file it adds to
 def score(workdir: Path, answers: str) -> dict[str, Any]:
     """Judge the answers in files and folders, with commas between; returns what reader.json holds."""
     study, key = _key(workdir)
@@ -224,7 +224,7 @@ def score(workdir: Path, answers: str) -> dict[str, Any]:
             for i, reader in enumerate(ratings)
         ],
     }
-    run_folder.write_json(workdir / run_folder.READER, result)
+    writing.write_json(workdir / run_folder.READER, result)
     (workdir / "report").mkdir(exist_ok=True)
     page = pages.render(
         "pixmed_jax.evaluation",
@@ -237,7 +237,7 @@ def score(workdir: Path, answers: str) -> dict[str, Any]:
         chart=_chart(each.mean(0), generated),
         pictures=_pictures(workdir, each.mean(0), generated),
     )
-    run_folder.write_text(workdir / "report" / "reader.html", page)
+    writing.write_text(workdir / "report" / "reader.html", page)
     entries.tell(workdir, "readers", entries.read_by_people(workdir, step, config), config=config, step=step)
     cards.write(workdir)
     return result

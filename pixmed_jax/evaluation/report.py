@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from pixmed_jax import config as configs
-from pixmed_jax import pages
+from pixmed_jax import pages, writing
 from pixmed_jax import workdir as run_folder
 from pixmed_jax.charts import chart_uri, styled
 from pixmed_jax.data.augment_settings import briefly
@@ -131,7 +131,7 @@ def write_page(
     )
     path = workdir / "report" / "index.html"
     path.parent.mkdir(exist_ok=True)
-    run_folder.write_text(path, page)
+    writing.write_text(path, page)
     return path
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from pixmed_jax import inference, pictures
+from pixmed_jax import inference, pictures, writing
 from pixmed_jax import workdir as run_folder
 from pixmed_jax.data.pictured import heads_of
 from pixmed_jax.data.pipeline import Arrays
@@ -87,11 +87,11 @@ def evaluate(
     cases = {
         f"{metric}_{name}": of[metric]["full"] for name, of in scores.items() for metric in ("psnr", "ssim")
     }
-    run_folder.write_text(workdir / run_folder.CASES, supervised.table(slices, cases))
+    writing.write_text(workdir / run_folder.CASES, supervised.table(slices, cases))
     shown = np.searchsorted(dataset.of(split), dataset.spread(split, _SHOWN))
     grid = _grid(pictures.grey(given), images, real, shown, slices)
     _write_page(workdir, config, result, grid)
-    run_folder.write_json(workdir / run_folder.EVALUATION, result)
+    writing.write_json(workdir / run_folder.EVALUATION, result)
     cards.write(workdir)
     return result
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
-from pixmed_jax import charts, inference, pictures, texts
+from pixmed_jax import charts, inference, pictures, texts, writing
 from pixmed_jax import workdir as run_folder
 from pixmed_jax.data.slices import Slices
 from pixmed_jax.data.sources import Dataset
@@ -73,9 +73,9 @@ def evaluate(workdir: Path, config: Mapping[str, Any], *, split: str, step: str)
     }
     measured, figures, cases = judge(logits, slices, dataset)
     result |= measured
-    run_folder.write_text(workdir / run_folder.CASES, table(slices, cases))
+    writing.write_text(workdir / run_folder.CASES, table(slices, cases))
     _write_page(workdir, config, result, figures)
-    run_folder.write_json(workdir / run_folder.EVALUATION, result)
+    writing.write_json(workdir / run_folder.EVALUATION, result)
     cards.write(workdir)
     return result
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from pixmed_jax import config as configs
 from pixmed_jax import workdir as run_folder
+from pixmed_jax import writing
 from pixmed_jax.data.synthetic import PREFIX
 from pixmed_jax.errors import PixmedError, listing
 from pixmed_jax.evaluation import cards, entries, utility_page, verdict
@@ -80,7 +81,7 @@ def write(workdir: Path, experiment: Experiment, *, complete: bool) -> dict[str,
         "primary": list(experiment.primary),
         "networks": networks,
     }
-    run_folder.write_json(workdir / run_folder.UTILITY, result)
+    writing.write_json(workdir / run_folder.UTILITY, result)
     utility_page.write(workdir, experiment, result)
     if experiment.paints:  # a segmenter's own evaluation and card are not about slices to train with
         entries.tell(workdir, "utility", entries.used(workdir, result["config"]), config=result["config"])

@@ -11,8 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from pixmed_jax import charts, pages, pictures
-from pixmed_jax import workdir as run_folder
+from pixmed_jax import charts, pages, pictures, writing
 from pixmed_jax.data.decode import read_image, read_mask
 from pixmed_jax.data.synthetic import MANIFEST
 from pixmed_jax.evaluation import entries, facts, verdict
@@ -51,7 +50,7 @@ def write(workdir: Path, experiment: Experiment, result: Mapping[str, Any]) -> P
     )
     path = workdir / "report" / "utility.html"
     path.parent.mkdir(exist_ok=True)
-    run_folder.write_text(path, page)
+    writing.write_text(path, page)
     return path
 
 

@@ -31,7 +31,8 @@ from pixmed_jax.export.interface import Interface
 from pixmed_jax.progress import watched
 from pixmed_jax.training import checkpoint
 from pixmed_jax.training.build import is_supervised, makes_layouts, restores
-from pixmed_jax.workdir import EXPORT, check_holds, replaced, write_json
+from pixmed_jax.workdir import EXPORT
+from pixmed_jax.writing import check_holds, replaced, write_json
 
 RESULTS = "export.json"
 _CARDS = ("model_card.json", "model_card.md")

@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from pixmed_jax import __version__, tensors, workdir
+from pixmed_jax import __version__, tensors, writing
 from pixmed_jax.errors import PixmedError, listing
 from pixmed_jax.training import checkpoint
 
@@ -86,7 +86,7 @@ def write_config(folder: Path, saved: checkpoint.Saved, weights: str, **more: An
         "files": {weights: checkpoint.sha256(folder / weights)},
     }
     contents["sha256"] = checkpoint.sha256_of_contents(contents)
-    workdir.write_json(folder / CONFIG, contents)
+    writing.write_json(folder / CONFIG, contents)
 
 
 def _check_finite(path: Path, arrays: Mapping[str, np.ndarray], remedy: str) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from pixmed_jax.errors import PixmedError
-from pixmed_jax.workdir import draft_of
+from pixmed_jax.writing import draft_of
 
 
 def digest(*parts: Any) -> str:

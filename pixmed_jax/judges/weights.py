@@ -23,7 +23,7 @@ from pixmed_jax import tensors
 from pixmed_jax.errors import PixmedError
 from pixmed_jax.judges import pickled
 from pixmed_jax.models import inception, lpips
-from pixmed_jax.workdir import draft_of
+from pixmed_jax.writing import draft_of
 
 KEY = "--evaluate.weights"
 _LAYOUT = 1  # of the kept files: to be raised with every change of `converted`

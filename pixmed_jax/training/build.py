@@ -1,7 +1,6 @@
 """From a config's sub-dicts to a task: the one place where names in a config become networks."""
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from pixmed_jax import config as configs
 from pixmed_jax import losses
 from pixmed_jax.data import degrade, regions
 from pixmed_jax.data.regions import MAPS
@@ -29,7 +27,7 @@ from pixmed_jax.models.srresnet import SRResNet
 from pixmed_jax.models.stylegan2 import StyleGAN2Discriminator, StyleGAN2Generator
 from pixmed_jax.models.unet import UNet
 from pixmed_jax.models.zero_dce import ZeroDCE
-from pixmed_jax.training import checkpoint, gan, supervised
+from pixmed_jax.training import checkpoint, gan, ranges, supervised
 from pixmed_jax.training.task import Task
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
@@ -212,17 +210,19 @@ def _made(
     if unknown := sorted(settings.keys() - fields):
         keys = listing([f"model.{role}.{name}" for name in unknown])
         raise PixmedError(f"{keys}: unknown to {network.__name__}; take another preset, or leave it out")
-    _check_norm(role, network, settings)
+    if network.__module__.startswith(
+        "pixmed_jax."
+    ):  # one's own may have other norms, and means by its numbers
+        ranges.check_network(role, settings)
+        _check_norm(role, settings)
     module = network(**{**{name: given[name] for name in given.keys() & fields}, **settings})
     if check := getattr(module, "check", None):
         check(given["size"], f"model.{role}")
     return module
 
 
-def _check_norm(role: str, network: type[nn.Module], settings: Mapping[str, Any]) -> None:
-    """Refuses a norm that there is not, of the project's networks; one's own may have others."""
-    norm = settings.get("norm", NORMS[0])
-    if network.__module__.startswith("pixmed_jax.") and norm not in NORMS:
+def _check_norm(role: str, settings: Mapping[str, Any]) -> None:
+    if (norm := settings.get("norm", NORMS[0])) not in NORMS:
         raise PixmedError(f"model.{role}.norm={norm!r} is unknown; use one of {listing(NORMS)}")
 
 
@@ -267,80 +267,9 @@ def _check_window(size: int) -> None:
         )
 
 
-# Numbers outside of which a setting has no meaning; the second is excluded where a third says so.
-_RANGES: dict[str, tuple[float, ...]] = {
-    **dict.fromkeys(("seed", "data.split.seed", "data.split.keep_seed"), (0, 2 ** 63 - 1)),
-    "data.size": (1, 8192),
-    "data.load_scale": (1, math.inf, True),
-    "train.batch_size": (1, 2**16),
-    "train.accumulate": (1, math.inf),
-    "train.max_skipped": (1, math.inf),
-    "train.resident_gb": (0, math.inf),
-    "train.ema_decay": (0, 1, True),
-    "optimizer.learning_rate": (0, math.inf, True),
-    "optimizer.b1": (0, 1, True),
-    "optimizer.b2": (0, 1, True),
-    "loss.r1_every": (1, math.inf),
-    "loss.path_every": (1, math.inf),
-    "optimizer.weight_decay": (0, math.inf, True),
-    "loss.label_smoothing": (0, 1, True),
-    **{f"loss.{name}": (0, math.inf, True)
-       for name in ("ssim", "l1", "mse", "kl", "r1", "path_length", "adversarial", "dice", "code", "tumor",
-                    "spatial", "exposure", "colour", "smoothness")},
-    **{f"model.{role}.dropout": (0, 1, True) for role in ("generator", "network")},
-    **{f"model.{role}.{name}": (1, math.inf)
-       for role, names in (("generator", ("width", "levels", "ghost_ratio", "cheap_kernel", "most",
-                                          "channel_base", "channel_max")),
-                           ("discriminator", ("width", "layers", "scales", "group", "channel_base",
-                                              "channel_max")),
-                           ("network", ("width", "levels", "growth", "stem", "latent", "modes",
-                                        "iterations")))
-       for name in names},
-    "model.generator.style": (0, math.inf),
-    "optimizer.decay_steps": (0, math.inf),
-    "model.generator.style_mixing": (0, 1),
-    "model.generator.truncation": (0, math.inf, True),
-    "model.generator.mean_decay": (0, 1, True),
-    "model.generator.ghost_kernel": (3, 4),  # with its border of one pixel, others halve no image
-}  # fmt: skip
-
-
-def check_ranges(config: Mapping[str, Any]) -> None:
-    """PixmedError for numbers that no network and no training could make sense of; looks at no data."""
-    flat = configs.flatten(config)
-    for key, (low, high, *excluded) in _RANGES.items():
-        value = flat.get(key)
-        if value is None or not isinstance(value, int | float):
-            continue
-        if not low <= value <= high or (excluded and value == high):
-            ends = f"{low} or more" if high == math.inf else f"{low} to {high}"
-            if excluded and high < math.inf:
-                ends = f"from {low} to less than {high}"
-            raise PixmedError(f"{key}={value}: give {ends}")
-    loss, train = config["loss"], config["train"]
-    if (channels := config["data"]["channels"]) not in (1, 3):
-        raise PixmedError(f"data.channels={channels}: give 1 for grey images or 3 for colours")
-    if train["batch_size"] % train["accumulate"]:
-        raise PixmedError(
-            f"train.batch_size={train['batch_size']} cannot be cut into train.accumulate="
-            f"{train['accumulate']} equal parts; give a number that divides it"
-        )
-    if (
-        not is_supervised(config)
-        and loss.get("bce") == "none"
-        and not any(loss.get(name) for name in ("ssim", "l1", "mse"))
-    ):
-        raise PixmedError("loss.bce=none: leaves the generator nothing to learn by; set loss.ssim")
-    if not is_supervised(config) and loss.get("kl") and train["batch_size"] // train["accumulate"] < 2:
-        raise PixmedError(
-            f"train.batch_size={train['batch_size']} in train.accumulate={train['accumulate']} parts: half "
-            "of each is painted in drawn styles, so give two images or more to a part"
-        )
-
-
 def make_task(config: Mapping[str, Any], axis_name: str | None = None, *, classes: int = 0) -> Task:
     """The task that a config describes; supervised networks need to know the number of classes."""
-    check_ranges(config)
+    ranges.check(config)
     if is_supervised(config):
         module, kind, loss = network(config, classes, axis_name)
         return supervised.make_task(

@@ -13,18 +13,16 @@ from pixmed_jax.data.pipeline import batch_rows
 from pixmed_jax.data.slices import Source
 from pixmed_jax.models import count
 from pixmed_jax.training import mesh, supervised
-from pixmed_jax.training.build import check_ranges, is_supervised, make_task, named_weights, network, networks
-from pixmed_jax.training.start import check_rates, check_slices, notices, open_data, total_steps
-from pixmed_jax.training.warm_start import with_behind
+from pixmed_jax.training.build import is_supervised, named_weights, network, networks
+from pixmed_jax.training.start import check_slices, notices, opened
 
 
 def dry_run(config: dict[str, Any], workdir: Path) -> int:
     """Print it all; returns 0. Raises PixmedError for what would stop the training at its start."""
     for key, value in briefly(configs.flatten(config)).items():
         print(f"{key} = {value!r}")
-    check_ranges(config)
     devices = mesh.make_mesh(config["train"]["batch_size"])  # refuses a batch that these cannot share
-    dataset = with_behind(config, open_data(config), None)
+    dataset, task, steps = opened(config)
     print(f"\nworkdir {workdir}, {len(dataset.source.files)} slices")
     for name, rows in dataset.rows.items():
         print(f"  {name:5} {len(rows):6} slices of {_patients(dataset.source, rows)}")
@@ -44,8 +42,6 @@ def dry_run(config: dict[str, Any], workdir: Path) -> int:
         f"classes {', '.join(f'{k} {name}' for k, name in enumerate(dataset.classes, 1))}; "
         f"values {np.unique(maps).tolist()}"
     )
-    steps = total_steps(config, len(train))
-    check_rates(config, steps)
     print(f"{steps} steps of {batch_size} images, {steps * batch_size / len(train):.1f} epochs\n")
 
     part = batch_size // config["train"]["accumulate"]
@@ -59,7 +55,6 @@ def dry_run(config: dict[str, Any], workdir: Path) -> int:
             f"{name:14}{size.parameters:14,}{size.macs / 1e6:12,.1f} M{4 * size.parameters / 1e6:9,.1f} MB"
             f"{training / 1e6:9,.0f} MB"
         )
-    task = make_task(config, classes=len(dataset.classes))  # refuses what no network would
     example = inference.example_batch(config, len(dataset.classes))
     state = mesh.like(jax.eval_shape(task.init, jax.random.key(0), example), mesh.replicated(devices))
     if named_weights(config, state) is not None:

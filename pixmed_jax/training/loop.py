@@ -12,7 +12,7 @@ import jax
 from jax.sharding import Mesh
 
 from pixmed_jax import config as configs
-from pixmed_jax import inference, memory
+from pixmed_jax import inference, memory, writing
 from pixmed_jax import workdir as run_folder
 from pixmed_jax.data import augment_picture
 from pixmed_jax.data.augment_settings import enabled
@@ -22,19 +22,12 @@ from pixmed_jax.data.sources import Dataset
 from pixmed_jax.errors import NAMED, PixmedError, listing
 from pixmed_jax.models import count
 from pixmed_jax.signals import Interrupt
-from pixmed_jax.training import build, checkpoint, settle, warm_start
+from pixmed_jax.training import build, checkpoint, settle
 from pixmed_jax.training import mesh as meshes
 from pixmed_jax.training.feed import Feed
 from pixmed_jax.training.heldout import HeldOut
 from pixmed_jax.training.records import Bar, Records
-from pixmed_jax.training.start import (
-    check_rates,
-    check_slices,
-    make_folder,
-    notices,
-    open_data,
-    total_steps,
-)
+from pixmed_jax.training.start import check_slices, make_folder, notices, opened
 from pixmed_jax.training.task import Task, jit_init
 
 _ADVICE = "lower train.batch_size, raise train.accumulate, or lower data.size; what was saved is intact"
@@ -59,15 +52,11 @@ def train(config: dict[str, Any], workdir: Path, *, fresh: bool = False) -> int:
     config = configs.plain(config)  # as it will be read back: a tuple is a list then
     stopping = "stopping after this step; once more to stop without saving"
     with Interrupt(stopping) as interrupt, ExitStack() as held:
-        build.check_ranges(config)
         mesh = meshes.make_mesh(config["train"]["batch_size"])
         begun = not fresh and any((workdir / "checkpoints").glob("*/manifest.json"))
         record = run_folder.read_split(workdir) if begun else None
-        dataset = warm_start.with_behind(config, open_data(config), record)
-        task = build.make_task(config, classes=len(dataset.classes))
+        dataset, task, steps = opened(config, record)
         run = Run(config, workdir, dataset, task, mesh)
-        steps = total_steps(config, len(dataset.rows["train"]))
-        check_rates(config, steps)
         held.enter_context(memory.told(config["train"]["batch_size"], config["data"]["size"], _ADVICE))
         saves, keep, new = workdir / "checkpoints", config["checkpoint"]["keep"], None
         if not begun:  # else all was read then
@@ -76,7 +65,7 @@ def train(config: dict[str, Any], workdir: Path, *, fresh: bool = False) -> int:
         if meshes.is_first():  # not before all that can be checked is checked: `fresh` deletes
             if new:
                 checkpoint.check_room(saves, new, keep, fresh=fresh)
-            held.enter_context(run_folder.locked(workdir / "training"))
+            held.enter_context(writing.locked(workdir / "training"))
             make_folder(config, workdir, dataset, fresh=fresh)
         meshes.wait("the run's folder is ready")
         state = _resumed(run) or new or _new(run)

@@ -28,7 +28,7 @@ from tensorboardX import summary
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.record_writer import RecordWriter
 
-from pixmed_jax import workdir as run_folder
+from pixmed_jax import writing
 from pixmed_jax.errors import PixmedError
 
 _BAR = 20  # columns of the bar, where a line has room
@@ -50,7 +50,7 @@ class Records:
         self._path = workdir / "metrics.jsonl"
         with self._told():
             kept = [line for line in _lines(self._path) if _step(line) <= step] if step else []
-            run_folder.write_text(self._path, "".join(f"{line}\n" for line in kept))
+            writing.write_text(self._path, "".join(f"{line}\n" for line in kept))
             name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}"
             self._events = RecordWriter(str(workdir / name))
             self._event(Event(file_version="brain.Event:2"))

@@ -1,4 +1,4 @@
-"""What comes before a run's first step: its data opened and read, its settings checked, its folder made.
+"""What comes before a run's first step: its settings checked, its data opened and read, its folder made.
 
 Errors: PixmedError for what the user can cure.
 """
@@ -6,16 +6,25 @@ Errors: PixmedError for what the user can cure.
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pixmed_jax import config as configs
-from pixmed_jax import same_data
+from pixmed_jax import same_data, writing
 from pixmed_jax import workdir as run_folder
 from pixmed_jax.data.regions import HEADED
 from pixmed_jax.data.sources import Dataset, open_dataset
 from pixmed_jax.data.splits import SPARE
 from pixmed_jax.errors import PixmedError, listing
-from pixmed_jax.training import build, warm_start
+from pixmed_jax.training import build, ranges, warm_start
+from pixmed_jax.training.task import Task
+
+
+class Opened(NamedTuple):
+    """A config, its settings checked and its data opened."""
+
+    dataset: Dataset
+    task: Task
+    steps: int
 
 
 def begin(config: dict[str, Any], workdir: Path) -> None:
@@ -39,25 +48,30 @@ def begin(config: dict[str, Any], workdir: Path) -> None:
         if config["data"]["dir"]:
             same_data.move(workdir, config["data"]["dir"])
         return
-    build.check_ranges(config)
-    dataset = warm_start.with_behind(config, open_data(config), None)
+    dataset = opened(config).dataset
     check_slices(config, dataset)
-    with run_folder.locked(workdir / "training"):
+    with writing.locked(workdir / "training"):
         make_folder(config, workdir, dataset, fresh=False)
 
 
-def make_folder(
-    config: dict[str, Any],
-    workdir: Path,
-    dataset: Dataset,
-    *,
-    fresh: bool,
-) -> None:
+def opened(config: dict[str, Any], record: Mapping[str, Any] | None = None) -> Opened:
+    """PixmedError for whatever would stop the training that can be told without reading the slices.
+
+    record: that of a run which is gone on with, None for a new one.
+    """
+    ranges.check(config)
+    dataset = warm_start.with_behind(config, open_data(config), record)
+    steps = total_steps(config, len(dataset.rows["train"]))
+    check_rates(config, steps)
+    return Opened(dataset, build.make_task(config, classes=len(dataset.classes)), steps)
+
+
+def make_folder(config: dict[str, Any], workdir: Path, dataset: Dataset, *, fresh: bool) -> None:
     """What a run's folder says before its first step: its config, and who is in which split."""
     same = partial(same_data.check, workdir, dataset)
     run_folder.prepare(workdir, config, fresh=fresh, check=same)
     same_data.note(workdir, dataset)
-    run_folder.write_json(workdir / run_folder.SPLIT, dataset.description())
+    writing.write_json(workdir / run_folder.SPLIT, dataset.description())
     if dataset.left_out:
         run_folder.note(workdir, left_out=dataset.left_out)
 

@@ -9,8 +9,7 @@ import pytest
 import runs
 from children import child, train  # noqa: F401 (fixtures)
 
-from pixmed_jax import sampling
-from pixmed_jax import workdir as run_folder
+from pixmed_jax import sampling, writing
 from pixmed_jax.errors import PixmedError
 from pixmed_jax.evaluation.audit import audit
 from pixmed_jax.evaluation.evaluate import evaluate
@@ -19,30 +18,30 @@ from pixmed_jax.training import loop
 
 
 def test_a_second_holder_is_told_of_the_first(tmp_path):
-    with run_folder.locked(tmp_path / "training"):
+    with writing.locked(tmp_path / "training"):
         with (
             pytest.raises(PixmedError, match=f"{tmp_path}: in use by process {os.getpid()} on ") as error,
-            run_folder.locked(tmp_path / "training"),
+            writing.locked(tmp_path / "training"),
         ):
             raise AssertionError("both hold it")
         assert socket.gethostname() in str(error.value) and "\n" not in str(error.value)
         assert f"delete {tmp_path / '.training.lock'}" in str(error.value)
-        with run_folder.locked(tmp_path / "samples"):  # something else
+        with writing.locked(tmp_path / "samples"):  # something else
             pass
     assert list(tmp_path.iterdir()) == []
-    with run_folder.locked(tmp_path / "training"):
+    with writing.locked(tmp_path / "training"):
         pass
 
 
 def test_a_lock_is_given_up_however_its_block_ends(tmp_path):
-    with pytest.raises(KeyboardInterrupt), run_folder.locked(tmp_path / "training"):
+    with pytest.raises(KeyboardInterrupt), writing.locked(tmp_path / "training"):
         raise KeyboardInterrupt
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_lock_that_was_left_is_explained_and_taken_over(tmp_path, capsys):
     (tmp_path / ".training.lock").write_text("process 7 on elsewhere since 2026-01-01 00:00:00")
-    with run_folder.locked(tmp_path / "training"):
+    with writing.locked(tmp_path / "training"):
         who = "process 7 on elsewhere since 2026-01-01 00:00:00"
         told = f"{tmp_path / '.training.lock'}: left by {who}, which was killed; taken over\n"
         assert capsys.readouterr().err == told
@@ -53,8 +52,8 @@ def test_a_file_system_without_locks_is_no_obstacle(tmp_path, monkeypatch):
     def none(descriptor, how):
         raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
 
-    monkeypatch.setattr(run_folder.fcntl, "flock", none)
-    with run_folder.locked(tmp_path / "training"), run_folder.locked(tmp_path / "training"):
+    monkeypatch.setattr(writing.fcntl, "flock", none)
+    with writing.locked(tmp_path / "training"), writing.locked(tmp_path / "training"):
         pass
 
 
@@ -62,7 +61,7 @@ def test_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("kept")
     with (
         pytest.raises(PixmedError, match="cannot be written"),
-        run_folder.locked(tmp_path / "file" / "training"),
+        writing.locked(tmp_path / "file" / "training"),
     ):
         pass
 
@@ -78,7 +77,7 @@ def test_every_stage_that_writes_asks(name, tmp_path, tmp_path_factory, monkeypa
     }
     before = runs.tree_bytes(workdir)
     with (
-        run_folder.locked(workdir / ("evaluation" if name == "audit" else name)),
+        writing.locked(workdir / ("evaluation" if name == "audit" else name)),
         pytest.raises(PixmedError, match="in use by process"),
     ):
         stages[name]()
@@ -92,7 +91,7 @@ def test_a_study_is_shared_but_not_started_over_under_another(held, tmp_path):
     made.parent.mkdir(parents=True)
     made.touch()
     config, contents = {"run": ["ghost"]}, ("systems",)
-    with run_folder.locked(tmp_path / held):
+    with writing.locked(tmp_path / held):
         prepare(tmp_path, config, "study", fresh=False, contents=contents)
         with pytest.raises(PixmedError, match="in use by process"):
             prepare(tmp_path, {"run": []}, "study", fresh=True, contents=contents)
