@@ -268,6 +268,15 @@ def test_networks_have_an_axis_only_to_average_over_it():
     assert having == {module for module in modules if "self.axis_name" in inspect.getsource(module)}
 
 
+def test_more_labels_than_a_byte_holds_are_for_classifiers_alone(tmp_path_factory):
+    """A generator would be told label 256 as background, and 257 as the first."""
+    build.make_task(runs.preset(tmp_path_factory, "classifier"), classes=256)
+    generator = runs.preset(tmp_path_factory, "dcgan", of="quick")
+    build.make_task(generator, classes=255)
+    with pytest.raises(PixmedError, match=r"^data\.condition=label: the data have 256 classes, over 255; join"):
+        build.make_task(generator, classes=256)
+
+
 @pytest.mark.parametrize("of", ["ghost", "classifier", "segmenter", "super_resolution", "zero_dce", "layout"])
 def test_what_a_task_predicts_is_among_what_its_contract_names(of, tmp_path_factory):
     task = build.make_task(runs.preset(tmp_path_factory, of), classes=3)

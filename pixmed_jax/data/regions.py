@@ -26,7 +26,7 @@ MAPS = ("tumor", *HEADED)  # conditions that are made of masks
 CONDITIONS = (*MAPS, "label", *degrade.CONDITIONS)
 _CROSS = ndimage.generate_binary_structure(2, 1)[None]  # a pixel's neighbours in its own image
 _TOGETHER = 2**18  # pixels that are looked at together
-_MOST_CLASSES = 255  # a label map is uint8, and 0 is its background
+MOST_CLASSES = 255  # of a label map or a label, uint8, of which 0 is the background
 
 
 def head(images: np.ndarray) -> np.ndarray:
@@ -158,10 +158,10 @@ def class_names(
         names = (*names, *(f"tissue_{i + 1}" for i in range(tissue_classes)))
     elif condition == "tumor+head":
         names = (*names, "head")
-    if condition in MAPS and len(names) > _MOST_CLASSES:
+    if condition in MAPS and len(names) > MOST_CLASSES:
         raise PixmedError(
             f"data.class_channels=true: {len(label_names)} labels and what data.condition={condition} shows "
-            f"are {len(names)} classes, over {_MOST_CLASSES}; set it to false, or join labels in data.meta"
+            f"are {len(names)} classes, over {MOST_CLASSES}; set it to false, or join labels in data.meta"
         )
     return names
 

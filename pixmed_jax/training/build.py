@@ -281,6 +281,10 @@ def make_task(config: Mapping[str, Any], axis_name: str | None = None, *, classe
             accumulate=config["train"]["accumulate"],
             axis_name=axis_name,
         )
+    if classes > regions.MOST_CLASSES:  # of labels: maps of more are refused when they are made
+        raise PixmedError(
+            f"data.condition=label: the data have {classes} classes, over {regions.MOST_CLASSES}; join some"
+        )
     generator, discriminator = networks(config, axis_name)
     aim, optimizer = gan.Losses(**config["loss"]), config["optimizer"]
     return gan.make_task(
