@@ -43,10 +43,10 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from shlex import quote
-from typing import Any
+from typing import Any, NamedTuple
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
@@ -67,22 +67,6 @@ from pixmed_jax.command_line import (
 from pixmed_jax.errors import OptionError, PixmedError
 from pixmed_jax.signals import Interrupt, Stopped
 
-MODES = (
-    "train",
-    "sample",
-    "evaluate",
-    "audit",
-    "utility",
-    "reader",
-    "export",
-    "demo",
-    "compare",
-    "check_data",
-    "enhance",
-    "upscale",
-)
-ON_DATA = ("sample", "evaluate", "audit", "utility", "reader", "demo")  # modes that read the data of a run
-FOLDERS = ("enhance", "upscale")  # modes from one folder to another
 RESTORERS = {"low_resolution": "upscale", "low_light": "enhance"}  # those that a run of a condition serves
 STAGES = {mode: options.defaults(mode) for mode in options.MODES}
 FLAGS = flags.FLAGS
@@ -101,7 +85,7 @@ def main(argv: list[str]) -> int:
 def _main(argv: list[str]) -> int:
     started_by(argv[0])
     try:
-        check_names(argv[1:], STAGES, ON_DATA)
+        check_names(argv[1:], STAGES)
         warnings.formatwarning = _once()
         _define_flags()
         if "--help" in argv or "-h" in argv:
@@ -147,7 +131,7 @@ def _define_flags() -> None:
         "config", None, "What to train: configs/NAME.py or configs/NAME.py:PRESET."
     )
     flags.DEFINE_string("workdir", None, "Folder of the run; for training runs/NAME-PRESET by default.")
-    flags.DEFINE_enum("mode", "train", MODES, "What to do.")
+    flags.DEFINE_enum("mode", "train", list(MODES), "What to do.")
     flags.DEFINE_string(
         "data",
         None,
@@ -197,149 +181,92 @@ def _help(words: Sequence[str]) -> str:
 
 
 def _dispatch() -> int:
-    if FLAGS.mode != "check_data" and FLAGS.against:
-        raise UsageError("--against belongs to --mode=check_data")
-    if FLAGS.mode not in ("check_data", *ON_DATA) and FLAGS.data:
-        raise UsageError(
-            "--data is for --mode=check_data, and tells those that read a run's data where these are now "
-            f"({', '.join(ON_DATA)}); training takes --config.data.dir, and {' and '.join(FOLDERS)} --input"
-        )
-    if FLAGS.mode not in FOLDERS and (FLAGS.input or FLAGS.output):
-        raise UsageError(f"--input and --output belong to --mode={' and --mode='.join(FOLDERS)}")
-    if FLAGS.dry_run and FLAGS.mode != "train":
-        raise UsageError(f"--dry_run is for --mode=train; --mode={FLAGS.mode} has none")
+    """Do what --mode says; the exit status. JAX takes seconds to import: only what needs it imports it."""
+    _check_read()
+    _check_needed()
     compiled.keep()
-    # JAX takes seconds to import; it is not needed for --help or for a mistyped flag.
-    if FLAGS.mode == "train":
-        if FLAGS.config is None:
-            raise UsageError(f"--config is missing; {with_config(FLAGS.workdir)}")
-        config = configs.plain(FLAGS.config)
-        workdir = Path(FLAGS.workdir or f"runs/{config['name']}-{config['preset']}")
-        if "systems" in config:
-            if FLAGS.distributed:
-                raise UsageError("--distributed trains one run; a study has many, so leave it out")
-            from pixmed_jax.study import study, study_dry_run
+    return MODES[FLAGS.mode].do()
 
-            return (
-                study_dry_run(config, workdir) if FLAGS.dry_run else study(config, workdir, fresh=FLAGS.fresh)
-            )
-        if FLAGS.dry_run:
-            from pixmed_jax.training.dry_run import dry_run
 
-            return dry_run(config, workdir)
-        if FLAGS.distributed:
-            _join(FLAGS.distributed)
-        from pixmed_jax.training import mesh
-        from pixmed_jax.training.loop import train
+def _check_read() -> None:
+    """Refuse flags that the mode would pass over."""
+    mode, asked = FLAGS.mode, MODES[FLAGS.mode]
+    for name in sorted({flag for of in MODES.values() for flag in (*of.needs, *of.takes)}):
+        if FLAGS[name].present and name not in (*asked.needs, *asked.takes):
+            where = [other for other, of in MODES.items() if name in (*of.needs, *of.takes)]
+            hint = HINTS.get((name, mode), f"it is for --mode={', '.join(where)}")
+            raise UsageError(f"--{name}: --mode={mode} has no use for it; {hint}")
 
-        status, where = train(config, workdir, fresh=FLAGS.fresh), quote(str(workdir))
-        if status == 0 and FLAGS.distributed:  # evaluation needs one process, and those here are joined
-            if mesh.is_first():
-                print(f"next: {program()} --workdir={where} --mode=evaluate")
-        elif status == 0:
-            if _is_empty(workdir, split := FLAGS.evaluate.split):
-                print(f"not evaluated: {split} is empty; --mode=evaluate takes --evaluate.split=val")
-            else:
-                _evaluate(workdir)
-            if mode := RESTORERS.get(config["data"]["condition"]):
-                print(f"next: {program()} --mode={mode} --{mode}.workdir={where} --input=DIR --output=TO")
-            elif "network" not in config["model"]:  # which makes no images
-                from pixmed_jax.data.synthetic import TO_TRAIN_WITH
 
-                of_labels = "--mode=sample --sample.number=500 --sample.balance"  # which are nobody's
-                how = of_labels if config["data"]["condition"] == "label" else TO_TRAIN_WITH
-                print(f"next: {program()} --workdir={where} {how}")
-        return status
+def _check_needed() -> None:
+    """Refuse the lack of a flag that the mode needs, and what takes another one along."""
+    mode, asked = FLAGS.mode, MODES[FLAGS.mode]
+    if mode == "train" and FLAGS.config is None:
+        raise UsageError(f"--config is missing; {with_config(FLAGS.workdir)}")
+    if not all(FLAGS[name].value for name in asked.needs):
+        raise UsageError(f"--mode={mode} needs {', and '.join(asked.needs.values())}")
+    if mode == "sample" and FLAGS.config is not None and FLAGS.sample.painter != "copy_paste":
+        raise UsageError(f"--config: {_FROM_RUN}, unless pixels are copied (--sample.painter=copy_paste)")
+    if mode == "demo" and FLAGS.data and not FLAGS.workdir:
+        raise UsageError("--data says where the data of a run are now; give --workdir, its folder")
 
-    if FLAGS.mode == "check_data":
-        if FLAGS.data is None or FLAGS.workdir is None:
-            raise UsageError("--mode=check_data needs --data, the folder to read, and --workdir to write to")
-        from pixmed_jax.check_data import check_data
 
-        print(check_data(FLAGS.data, FLAGS.workdir, against=FLAGS.against, **FLAGS.check_data.to_dict()))
-        return 0
-    if FLAGS.mode == "compare":
-        if not FLAGS.workdirs or FLAGS.workdir is None:
-            raise UsageError("--mode=compare needs --workdirs, evaluated runs, and --workdir to write to")
-        from pixmed_jax.evaluation.compare import compare
+# ---------------------------------------------------------------- training
 
-        print(f"written: {compare(list(filter(None, FLAGS.workdirs)), Path(FLAGS.workdir))}")
-        return 0
-    if FLAGS.mode in FOLDERS:
-        if not FLAGS.input or not FLAGS.output:
-            raise UsageError(f"--mode={FLAGS.mode} needs --input, a folder, and --output to write to")
-        if FLAGS.mode == "upscale":
-            from pixmed_jax.enhancement.upscale import upscale
 
-            return upscale(FLAGS.input, FLAGS.output, fresh=FLAGS.fresh, **FLAGS.upscale.to_dict())
-        from pixmed_jax.enhancement.enhance import enhance
+def _train() -> int:
+    config = configs.plain(FLAGS.config)
+    workdir = Path(FLAGS.workdir or f"runs/{config['name']}-{config['preset']}")
+    if "systems" in config:
+        return _study(config, workdir)
+    if FLAGS.dry_run:
+        from pixmed_jax.training.dry_run import dry_run
 
-        return enhance(FLAGS.input, FLAGS.output, fresh=FLAGS.fresh, **FLAGS.enhance.to_dict())
-    if FLAGS.workdir is None and FLAGS.mode != "demo":  # which has weights of its own
-        raise UsageError(f"--mode={FLAGS.mode} needs --workdir, the folder of a trained run")
-    # Pixels can be copied before anything is trained, and an experiment trains its generators itself.
-    copies = FLAGS.mode == "sample" and FLAGS.sample.painter == "copy_paste"
-    begins = copies or FLAGS.mode == "utility"
-    if FLAGS.config is not None and not begins:
-        raise UsageError(f"--mode={FLAGS.mode} takes its config from --workdir; leave --config out")
-    if FLAGS.config is not None:
-        if "systems" in FLAGS.config:
-            raise UsageError(f"--mode={FLAGS.mode} begins one run, and this config is of a study of many")
-        from pixmed_jax.training.start import begin
+        return dry_run(config, workdir)
+    if FLAGS.distributed:
+        _join(FLAGS.distributed)
+    from pixmed_jax.training import mesh
+    from pixmed_jax.training.loop import train
 
-        begin(configs.plain(FLAGS.config), Path(FLAGS.workdir))
-    if FLAGS.data:
-        if FLAGS.workdir is None:
-            raise UsageError("--data says where the data of a run are now; give --workdir, its folder")
-        from pixmed_jax.same_data import move
+    status = train(config, workdir, fresh=FLAGS.fresh)
+    if status == 0 and not FLAGS.distributed:
+        _after_training(config, workdir)
+    elif status == 0 and mesh.is_first():  # evaluation needs one process, and those here are joined
+        print(f"next: {program()} --workdir={quote(str(workdir))} --mode=evaluate")
+    return status
 
-        move(Path(FLAGS.workdir), FLAGS.data)
-    if FLAGS.mode == "demo":
-        from pixmed_jax.demo.serve import demo
 
-        demo(Path(FLAGS.workdir) if FLAGS.workdir else None, **FLAGS.demo.to_dict())
-        return 0
-    workdir = Path(FLAGS.workdir)
-    if FLAGS.mode == "sample":
-        from pixmed_jax.sampling import sample
+def _study(config: dict[str, Any], workdir: Path) -> int:
+    if FLAGS.distributed:
+        raise UsageError("--distributed trains one run; a study has many, so leave it out")
+    from pixmed_jax.study import study, study_dry_run
 
-        print(f"written: {sample(workdir, fresh=FLAGS.fresh, **FLAGS.sample.to_dict())}")
-    elif FLAGS.mode == "audit":
-        from pixmed_jax.evaluation import audit
+    return study_dry_run(config, workdir) if FLAGS.dry_run else study(config, workdir, fresh=FLAGS.fresh)
 
-        print(audit.summary(audit.audit(workdir, **FLAGS.audit.to_dict())))
-        print(f"written: {workdir / 'audit.json'} and {workdir / 'report' / 'audit.html'}")
-    elif FLAGS.mode == "reader":
-        from pixmed_jax.evaluation import readers
 
-        of_reader = FLAGS.reader.to_dict()
-        if answers := of_reader.pop("answers"):
-            print(readers.summary(readers.score(workdir, answers)))
-            print(f"written: {workdir / 'reader.json'} and {workdir / 'report' / 'reader.html'}")
-        else:
-            page = readers.prepare(workdir, fresh=FLAGS.fresh, **of_reader)
-            print(f"written: {page}, for the readers, and {page.with_name('key.csv')}, not for them")
-    elif FLAGS.mode == "export":
-        from pixmed_jax.export import export
-
-        results = export.export(workdir, **FLAGS.export.to_dict())
-        print(export.summary(results))
-        if "generator.onnx" in results and not FLAGS.export.web:
-            print(f"without a page for browsers: {export.web_page.HOW}")
-        print(f"written: {workdir / 'export'}")
-    elif FLAGS.mode == "utility":
-        from pixmed_jax.utility import utility
-
-        of_utility = FLAGS.utility.to_dict()
-        presets = {name: of_utility.pop(name) for name in ("segmenter", "classifier")}
-        here = HERE / "configs"
-        networks = {
-            name: load_config(f"{here / name}.py:{preset}") for name, preset in presets.items() if preset
-        }
-        return utility(workdir, networks=networks, fresh=FLAGS.fresh, **of_utility)
+def _after_training(config: dict[str, Any], workdir: Path) -> None:
+    """Evaluate what was trained, and say what to do with it."""
+    if _is_empty(workdir, split := FLAGS.evaluate.split):
+        print(f"not evaluated: {split} is empty; --mode=evaluate takes --evaluate.split=val")
     else:
-        _evaluate(workdir)
-    return 0
+        _evaluated(workdir)
+    where = quote(str(workdir))
+    if mode := RESTORERS.get(config["data"]["condition"]):
+        print(f"next: {program()} --mode={mode} --{mode}.workdir={where} --input=DIR --output=TO")
+    elif "network" not in config["model"]:  # which makes no images
+        from pixmed_jax.data.synthetic import TO_TRAIN_WITH
+
+        of_labels = "--mode=sample --sample.number=500 --sample.balance"  # which are nobody's
+        how = of_labels if config["data"]["condition"] == "label" else TO_TRAIN_WITH
+        print(f"next: {program()} --workdir={where} {how}")
+
+
+def _is_empty(workdir: Path, split: str) -> bool:
+    """Whether a run's record has no slice in any of the splits that are joined by a plus."""
+    from pixmed_jax.workdir import read_split
+
+    record = read_split(workdir) or {}
+    return all(record.get(name) == {} for name in split.split("+"))
 
 
 def _join(text: str) -> None:
@@ -360,20 +287,161 @@ def _join(text: str) -> None:
         ) from error
 
 
-def _is_empty(workdir: Path, split: str) -> bool:
-    """Whether a run's record has no slice in any of the splits that are joined by a plus."""
-    from pixmed_jax.workdir import read_split
-
-    record = read_split(workdir) or {}
-    return all(record.get(name) == {} for name in split.split("+"))
+# ---------------------------------------------------------------- modes of a run
 
 
-def _evaluate(workdir: Path) -> None:
+def _run() -> Path:
+    """The folder of the run that the mode is for: begun, where it may be, and told where its data are now."""
+    workdir = Path(FLAGS.workdir)
+    if FLAGS.config is not None:
+        if "systems" in FLAGS.config:
+            raise UsageError(f"--mode={FLAGS.mode} begins one run, and this config is of a study of many")
+        from pixmed_jax.training.start import begin
+
+        begin(configs.plain(FLAGS.config), workdir)
+    if FLAGS.data:
+        from pixmed_jax.same_data import move
+
+        move(workdir, FLAGS.data)
+    return workdir
+
+
+def _sample() -> int:
+    from pixmed_jax.sampling import sample
+
+    print(f"written: {sample(_run(), fresh=FLAGS.fresh, **FLAGS.sample.to_dict())}")
+    return 0
+
+
+def _evaluate() -> int:
+    _evaluated(_run())
+    return 0
+
+
+def _evaluated(workdir: Path) -> None:
     from pixmed_jax.evaluation.evaluate import evaluate, summary
 
     print(f"evaluating on the {FLAGS.evaluate.split} split ...", flush=True)  # which takes a while
     print(summary(evaluate(workdir, **FLAGS.evaluate.to_dict())))
     print(f"written: {workdir / 'evaluation.json'} and {workdir / 'report' / 'index.html'}")
+
+
+def _audit() -> int:
+    from pixmed_jax.evaluation.audit import audit, summary
+
+    workdir = _run()
+    print(summary(audit(workdir, **FLAGS.audit.to_dict())))
+    print(f"written: {workdir / 'audit.json'} and {workdir / 'report' / 'audit.html'}")
+    return 0
+
+
+def _utility() -> int:
+    from pixmed_jax.utility import utility
+
+    options_given = FLAGS.utility.to_dict()
+    presets = {name: options_given.pop(name) for name in ("segmenter", "classifier")}
+    networks = {
+        name: load_config(f"{HERE / 'configs' / name}.py:{preset}")
+        for name, preset in presets.items()
+        if preset
+    }
+    return utility(_run(), networks=networks, fresh=FLAGS.fresh, **options_given)
+
+
+def _reader() -> int:
+    from pixmed_jax.evaluation import readers
+
+    workdir, options_given = _run(), FLAGS.reader.to_dict()
+    if answers := options_given.pop("answers"):
+        print(readers.summary(readers.score(workdir, answers)))
+        print(f"written: {workdir / 'reader.json'} and {workdir / 'report' / 'reader.html'}")
+    else:
+        page = readers.prepare(workdir, fresh=FLAGS.fresh, **options_given)
+        print(f"written: {page}, for the readers, and {page.with_name('key.csv')}, not for them")
+    return 0
+
+
+def _export() -> int:
+    from pixmed_jax.export import export
+
+    workdir = _run()
+    results = export.export(workdir, **FLAGS.export.to_dict())
+    print(export.summary(results))
+    if "generator.onnx" in results and not FLAGS.export.web:
+        print(f"without a page for browsers: {export.web_page.HOW}")
+    print(f"written: {workdir / 'export'}")
+    return 0
+
+
+def _demo() -> int:
+    from pixmed_jax.demo.serve import demo
+
+    demo(_run() if FLAGS.workdir else None, **FLAGS.demo.to_dict())
+    return 0
+
+
+# ---------------------------------------------------------------- modes of other folders
+
+
+def _check_data() -> int:
+    from pixmed_jax.check_data import check_data
+
+    print(check_data(FLAGS.data, FLAGS.workdir, against=FLAGS.against, **FLAGS.check_data.to_dict()))
+    return 0
+
+
+def _compare() -> int:
+    from pixmed_jax.evaluation.compare import compare
+
+    print(f"written: {compare(list(filter(None, FLAGS.workdirs)), Path(FLAGS.workdir))}")
+    return 0
+
+
+def _enhance() -> int:
+    from pixmed_jax.enhancement.enhance import enhance
+
+    return enhance(FLAGS.input, FLAGS.output, fresh=FLAGS.fresh, **FLAGS.enhance.to_dict())
+
+
+def _upscale() -> int:
+    from pixmed_jax.enhancement.upscale import upscale
+
+    return upscale(FLAGS.input, FLAGS.output, fresh=FLAGS.fresh, **FLAGS.upscale.to_dict())
+
+
+class Mode(NamedTuple):
+    """What a mode does, returning the exit status; the flags without which it cannot, and others it reads."""
+
+    do: Callable[[], int]
+    needs: Mapping[str, str]  # {flag: what to say of it}
+    takes: tuple[str, ...] = ()
+
+
+_OF_RUN = {"workdir": "--workdir, the folder of a trained run"}
+_FOLDERS = {"input": "--input, a folder", "output": "--output to write to"}
+MODES = {
+    "train": Mode(_train, {"config": "--config"}, ("workdir", "fresh", "distributed", "dry_run")),
+    # Pixels can be copied before anything is trained, and an experiment trains its generators itself.
+    "sample": Mode(_sample, _OF_RUN, ("config", "data", "fresh")),
+    "evaluate": Mode(_evaluate, _OF_RUN, ("data",)),
+    "audit": Mode(_audit, _OF_RUN, ("data",)),
+    "utility": Mode(_utility, _OF_RUN, ("config", "data", "fresh")),
+    "reader": Mode(_reader, _OF_RUN, ("data", "fresh")),
+    "export": Mode(_export, _OF_RUN),
+    "demo": Mode(_demo, {}, ("workdir", "data")),  # it has weights of its own
+    "compare": Mode(_compare, {"workdirs": "--workdirs, evaluated runs", "workdir": "--workdir to write to"}),
+    "check_data": Mode(
+        _check_data, {"data": "--data, the folder to read", "workdir": "--workdir to write to"}, ("against",)
+    ),
+    "enhance": Mode(_enhance, _FOLDERS, ("fresh",)),
+    "upscale": Mode(_upscale, _FOLDERS, ("fresh",)),
+}
+_FROM_RUN = "a trained run has its own, in --workdir; leave it out"
+HINTS = {
+    ("data", "train"): "training takes --config.data.dir",
+    **{("data", mode): "give --input" for mode in ("enhance", "upscale")},
+    **{("config", mode): _FROM_RUN for mode in ("evaluate", "audit", "reader", "export", "demo")},
+}
 
 
 if __name__ == "__main__":

@@ -35,30 +35,36 @@ class UsageError(Exception):
     """A mistake in the command line, told in one line."""
 
 
-def check_names(
-    words: Sequence[str], stages: Mapping[str, Mapping[str, Any]], on_data: Sequence[str]
-) -> None:
-    """Answer an override of a key that does not exist with the nearest names.
+def check_names(words: Sequence[str], stages: Mapping[str, Mapping[str, Any]]) -> None:
+    """Answer an override of a key that does not exist with the nearest names, and refuse another mode's.
 
     ml_collections would answer with four chained tracebacks, and for a stage's options already while its flag
-    is defined. stages: the options of each mode. on_data: the modes that read the data of a run.
+    is defined. stages: the options of each mode.
     """
     given = [word.lstrip("-").split("=")[0] for word in words if word.startswith("--")]
     known = {f"{stage}.{key}" for stage, options in stages.items() for key in options}
-    config = value_of(words, "config")
+    config, mode = value_of(words, "config"), value_of(words, "mode") or "train"
     if config is not None:
         known |= {f"config.{key}" for key in configs.flatten(load_config(config))}
     for name in given:
         if name.startswith("config.") and config is None:
-            mode = value_of(words, "mode") or "train"
-            how = ", and where its data are now from --data" if mode in on_data else ""
+            how = ", and where its data are now from --data" if name == "config.data.dir" else ""
             raise UsageError(
                 f"--{name}: changes --config, which is missing; {with_config(value_of(words, 'workdir'))}"
                 if mode == "train"
                 else f"--{name}: --mode={mode} takes its config from --workdir{how}; leave it out"
             )
-        if "." in name and name not in known and name.removeprefix("no") not in known:
+        plain = name if name in known else name.removeprefix("no")  # as a switch is turned off
+        if "." in name and plain not in known:
             raise UsageError(f"--{name}: no such key{configs.nearest(name, known)}")
+        stage = plain.split(".")[0] if "." in plain else mode
+        if stage not in ("config", *_read_by(mode)):
+            raise UsageError(f"--{name}: --mode={mode} does not read it; it is of --mode={stage}")
+
+
+def _read_by(mode: str) -> tuple[str, ...]:
+    """The modes whose options this one reads: a training is evaluated at its end."""
+    return ("train", "evaluate") if mode == "train" else (mode,)
 
 
 def value_of(words: Sequence[str], name: str) -> str | None:

@@ -55,9 +55,10 @@ for page, words in json.load(sys.stdin):
         words = [word for word in words if word != "--help"]  # which is answered before flags are parsed
         sys.argv = ["launch.py", *words]  # where ml_collections looks for overrides
         try:
-            command_line.check_names(words, launch.STAGES, launch.ON_DATA)
+            command_line.check_names(words, launch.STAGES)
             launch._define_flags()
             assert launch.FLAGS(sys.argv) == ["launch.py"]
+            launch._check_read()
         except BaseException as error:
             print(f"{page}: {' '.join(words)}: {error}", flush=True)
         os._exit(0)
