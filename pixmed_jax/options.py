@@ -138,8 +138,7 @@ MODES: dict[str, dict[str, Option]] = {
     },
 }  # fmt: skip
 _AUGMENT = "one entry for each operation: p, its probability, and range (data/augment_settings.py)"
-# What experiments share: keys of every config, of adversarial and of supervised ones. Keys of `model` are the
-# fields of its networks.
+# What experiments share: keys of every config, of adversarial and of supervised ones.
 KEYS: dict[str, str] = {
     "seed": "of parameters, batches and draws",
     "about.data": "for model cards: where the data are from, and how to cite them",
@@ -226,6 +225,41 @@ OF_SOME = {
     "loss.smoothness": "Zero-DCE: weight of how rough its curves are",
     "loss.level": "Zero-DCE: how bright a region should be, 0 to 1",
 }
+# Of `model.generator`, `model.discriminator` and `model.network`: what their networks are built of.
+NETWORKS = {
+    "name": "which network: a name in the tables of training/build.py",
+    "weights": "what a training starts from: a run's folder; for a DenseNet Keras's file of ImageNet weights",
+    "width": "features of the outermost level, of which deeper ones have multiples; StyleGAN2: of w",
+    "widths": "SRCNN: features of its first two layers",
+    "most": "GhostSPADE: features of a level at most",
+    "levels": "times that the image is halved; of a segmenter the finest level counts too",
+    "layers": "PatchGAN: convolutions that halve the image; more see larger patches",
+    "blocks": "SRResNet: residual blocks; DenseNet: layers of each dense block",
+    "norm": "batch, instance or none",
+    "dropout": "share dropped; of the paper's U-Net the only noise, in the three innermost levels",
+    "ghost_levels": "U-Net: encoder levels, counted from 1, that are ghost modules; empty for none",
+    "ghost_ratio": "maps of a ghost module for each that a full convolution makes",
+    "ghost_kernel": "U-Net: side of a ghost module's full convolution, 3 or 4",
+    "cheap_kernel": "U-Net: side of its depthwise convolution",
+    "style": "GhostSPADE: numbers of the style vector; 0 for none",
+    "conditional": "PatchGAN: whether it sees the condition beside the image",
+    "scales": "PatchGANs of which each looks at half the size of the one before",
+    "spectral": "whether kernels have spectral norm 1",
+    "latent": "numbers that an image or a layout is drawn from",
+    "mapping_layers": "StyleGAN2: layers from the latent vector to w, or from the class to its embedding",
+    "channel_base": "StyleGAN2: features times side of a level, up to channel_max",
+    "channel_max": "StyleGAN2: features of a level at most",
+    "style_mixing": "StyleGAN2: share of images in training that are drawn from two latent vectors",
+    "truncation": "StyleGAN2: 1 draws freely, 0 the mean image of the class",
+    "mean_decay": "StyleGAN2: decay of the running mean of w",
+    "group": "StyleGAN2: images whose deviation its discriminator looks at together",
+    "growth": "DenseNet: features that a layer adds",
+    "stem": "DenseNet: features of the first convolution",
+    "kernels": "SRCNN: sides of its three kernels",
+    "iterations": "Zero-DCE: times that the curve is applied",
+    "modes": "layouts: Gaussians that codes of a class are drawn from",
+    "grain": "layouts: strength of the noise that roughens drawn maps; 0 draws smooth ones",
+}
 _AUGMENTED = ("data.augment", "train.augment_discriminator")
 _MARGIN = 34  # columns before a meaning
 _PAGE = """# Options and keys
@@ -241,7 +275,15 @@ def defaults(mode: str) -> dict[str, Any]:
 def of_config(config: Mapping[str, Any]) -> dict[str, Option]:
     """{"config.KEY": its value and meaning}; all settings of an augmentation are one entry."""
     found: dict[str, Option] = {}
-    known = KEYS | OF_SOME
+    known = (
+        KEYS
+        | OF_SOME
+        | {
+            f"model.{role}.{name}": NETWORKS.get(name, "")  # those of one's own say themselves what they mean
+            for role, settings in config.get("model", {}).items()
+            for name in settings
+        }
+    )
     for key, value in configs.flatten(config).items():
         whole = next((name for name in _AUGMENTED if key.startswith(f"{name}.")), "")
         if key not in ("name", "preset"):
@@ -277,10 +319,16 @@ def page() -> str:
     lines += [
         "## Keys of a config",
         "Given as `--config.KEY=VALUE`. The defaults are those that experiments share; for those of a file "
-        "in `configs/`, and the keys of its networks, `python launch.py --config=configs/ghost.py --help`. "
+        "in `configs/`, and those of its own, `python launch.py --config=configs/ghost.py --help`. "
         "A key that does not exist is answered with the nearest names; `--dry_run` checks the values.",
         "",
         *_table("config", ((key, shared[f"config.{key}"]) for key in KEYS)),
+        "",
+        "Of networks: `--config.model.ROLE.KEY=VALUE`, ROLE being generator and discriminator, or network.",
+        "",
+        "| key | meaning |",
+        "|---|---|",
+        *(f"| `{name}` | {meaning} |" for name, meaning in NETWORKS.items()),
         "",
     ]
     return "\n".join(lines)

@@ -5,6 +5,7 @@ import runpy
 
 import pytest
 import runs
+from test_defaults import CONFIGS, presets
 from test_launch import launch
 
 from pixmed_jax import config as configs
@@ -47,17 +48,19 @@ def test_defaults_are_those_of_the_stage(mode):
     assert {name: ours[name] for name in ours if name not in OF_LAUNCH.get(mode, ())} == taken
 
 
-def test_every_shared_key_is_explained():
+def test_every_key_is_explained_and_nothing_else():
     assert {f"config.{key}" for key in options.KEYS} == set(options.shared_keys())
-    known = set()
-    for path in (runs.ROOT / "configs").glob("*.py"):
-        if path.stem != "study":
-            config = configs.plain(runpy.run_path(str(path))["get_config"]())
+    known: set[str] = set()
+    for path in CONFIGS:
+        get_config = runpy.run_path(str(path))["get_config"]
+        for preset in presets(path):
+            config = configs.plain(get_config(preset))
             known |= set(configs.flatten(config))
             rows = options.of_config(config).items()
-            assert not [key for key, of in rows if not of.meaning and not key.startswith("config.model.")]
+            assert path.stem == "study" or not [key for key, of in rows if not of.meaning]
     whole = ("data.augment", "train.augment_discriminator")
     assert {key for key in options.KEYS | options.OF_SOME if key not in whole} <= known
+    assert options.NETWORKS.keys() == {key.split(".")[2] for key in known if key.startswith("model.")}
     assert not [text for of in options.MODES.values() for text in of.values() if len(text.meaning) < 6]
 
 
