@@ -31,8 +31,8 @@ _SECTIONS = ("data", "train")  # of every config
 # What is in some of these folders; --fresh refuses what a user has put beside it.
 _CONTENTS = {
     "checkpoints": ("[0-9]*",),
-    "grids": ("*.png",),
-    "report": ("*.html", "closeness.csv"),
+    "grids": ("step_*.png", "augmentation*.png"),
+    "report": ("index.html", "audit.html", "utility.html", "reader.html", "closeness.csv"),
     "reader": ("key.csv", "page.html", "images"),
 }
 _OF_BEGUN = ("samples", "utility")  # what may be made in a folder that nothing is trained in

@@ -10,6 +10,7 @@ from scipy import ndimage
 from pixmed_jax.data import edits
 from pixmed_jax.data.copy_paste import pasted
 from pixmed_jax.data.edits import Edited, Scene, take_apart
+from pixmed_jax.data.tissues import region_alone
 
 # Of the classes of heads.py: tumours are the brightest, brains alike whatever patches they have.
 GREYS = np.array([0, 0.9, 0.75, 0.15, 0.4, 0.4, 0.6])
@@ -126,6 +127,22 @@ def test_a_deformed_slice_is_read_between_pixels():
     expected = 0.004 * of.points[0] + 0.008 * of.points[1]
     np.testing.assert_allclose(got[inside], expected[inside], atol=1e-5)
     assert inside.mean() > 0.8
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_bars_that_made_a_picture_square_stay_straight(seed):
+    """And black: none of them is drawn into the picture, or of it into them."""
+    picture = np.zeros((SIZE, SIZE), bool)
+    picture[12:52] = True
+    map_ = np.where(SCENES[0].tumor, 1, 0).astype(np.uint8)
+    scene = take_apart(map_, 1, region_alone(picture))
+    image = np.where(picture, 0.5, 0.0).astype(np.float32)[..., None]
+    got = edits.draw("deform", 0, [scene].__getitem__, ["m"], ["a"], np.random.default_rng(seed), Counter())
+    np.testing.assert_array_equal(pasted(got, lambda _: image, [scene].__getitem__), image)
+    assert got.points is not None and not np.array_equal(got.map, map_)
+    rows = got.points[0]
+    assert rows[picture].min() == 12 and rows[picture].max() == 51  # its edges go on
+    np.testing.assert_array_equal(rows[~picture], np.indices((SIZE, SIZE))[0][~picture])
 
 
 def test_a_colour_image_stays_one_and_grey_values_stay_in_range():

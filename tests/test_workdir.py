@@ -59,7 +59,13 @@ def test_fresh_deletes_what_a_run_wrote_and_nothing_else(tmp_path):
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "kept.png").write_text("x")
     report = ("index.html", "closeness.csv", "audit.html.12.draft", ".DS_Store")
-    names = ("checkpoints/7", "grids/step_7.png", *(f"report/{name}" for name in report), "mine/file")
+    names = (
+        "checkpoints/7",
+        "grids/step_000007.png",
+        "grids/augmentation.png",
+        *(f"report/{name}" for name in report),
+        "mine/file",
+    )
     for name in names:
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text("x")
@@ -73,7 +79,15 @@ def test_fresh_deletes_what_a_run_wrote_and_nothing_else(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["reader/answers.csv", "report/notes.txt", "grids/best.tiff", "checkpoints/readme", "report/.git"]
+    "name",
+    [
+        "reader/answers.csv",
+        "report/notes.txt",
+        "grids/best.png",
+        "report/mine.html",
+        "checkpoints/readme",
+        "report/.git",
+    ],
 )
 def test_fresh_refuses_to_delete_what_a_user_put_there(tmp_path, name):
     folder = trained(tmp_path / "run")

@@ -194,6 +194,18 @@ def areas(field: np.ndarray) -> np.ndarray:
     return np.asarray((1 + rows_down) * (1 + columns_across) - rows_across * columns_down)
 
 
+def kept_in(field: np.ndarray, picture: np.ndarray) -> np.ndarray:
+    """The same shifts, none of them in the bars that made a picture square, nor out of them into it or back.
+
+    picture: bool [S, S], a rectangle; at its edges the picture goes on as it does at those of an image.
+    """
+    if picture.all() or not picture.any():
+        return field
+    here, corners = np.indices(picture.shape), np.argwhere(picture)
+    low, high = (corner[:, None, None] for corner in (corners.min(axis=0), corners.max(axis=0)))
+    return np.where(picture, np.clip(here + field, low, high) - here, 0.0)
+
+
 def deformed(scene: Scene, field: np.ndarray) -> Scene:
     """Every pixel takes the value that the scene has `field` [2, S, S] away; edges go on behind the image."""
     points = np.indices(scene.tumor.shape) + field
@@ -287,6 +299,8 @@ def _deform(scene: Scene, rng: np.random.Generator) -> Outcome:
     read = areas(field)
     if read.min() < _LEAST_AREA or read.max() > _MOST_AREA:
         return "folded, or nearly"
+    if _in_picture(scene.where):
+        field = kept_in(field, scene.where.head)
     bent = deformed(scene, field)
     if _torn(bent.tumor, scene.tumor):
         return "torn apart"
