@@ -324,7 +324,7 @@ def page() -> str:
         "",
         *_table("config", ((key, shared[f"config.{key}"]) for key in KEYS)),
         "",
-        "Of networks: `--config.model.ROLE.KEY=VALUE`, ROLE being generator and discriminator, or network.",
+        "Of networks, behind `model.generator.`, `model.discriminator.` or `model.network.`:",
         "",
         "| key | meaning |",
         "|---|---|",

@@ -7,7 +7,7 @@ Errors: PixmedError.
 """
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -114,22 +114,23 @@ def _compare(workdir: Path, now: Mapping[str, Any], record: Mapping[str, Any]) -
         {(name, *entry) for name, files in of.items() for entry in (files or {}).items()}
         for of in (now, record)
     )
-    if changed := sorted({file for _, file, _ in here ^ was}):
-        raise PixmedError(
-            f"{workdir}: the data have changed since this run was begun: {len(changed)} slices are new, gone "
-            f"or in another split ({listing(changed, 5)}); put them back, or give another --workdir"
-        )
+    if other := {file for _, file, _ in here ^ was}:
+        raise changed(workdir, other, "slices are new, gone or in another split")
 
 
 def _look(workdir: Path, dataset: Dataset) -> None:
     was = run_folder.read_environment(workdir).get(BRIGHTNESS, {})
     now = brightness(dataset, was)
     if other := [file for file, mean in now.items() if abs(mean - was[file]) > _TOLERANCE]:
-        raise PixmedError(
-            f"{workdir}: the data have changed since this run was begun: {len(other)} of {len(now)} slices "
-            f"looked at are others under the same names ({listing(other, 5)}); give the folder that it was "
-            "trained on, or another --workdir"
-        )
+        raise changed(workdir, other, f"of {len(now)} slices looked at are others under the same names")
+
+
+def changed(workdir: Path, files: Collection[str], told: str) -> PixmedError:
+    """What to say of data that are no longer those of a run; told: of how many of its slices, and how."""
+    return PixmedError(
+        f"{workdir}: the data have changed since this run was begun: {len(files)} {told} "
+        f"({listing(sorted(files), 5)}); put them back as they were, or give another --workdir"
+    )
 
 
 def record_of(workdir: Path) -> dict[str, Any] | None:

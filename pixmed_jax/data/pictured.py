@@ -54,6 +54,15 @@ def heads_of(maps: np.ndarray, images: np.ndarray, masks: np.ndarray, condition:
     return known_heads(maps, images, condition)
 
 
+def scored(maps: np.ndarray, images: np.ndarray, masks: np.ndarray, condition: str) -> dict[str, np.ndarray]:
+    """{region: bool [N, S, S]} where images are compared: the whole, the head if there is one, the tumour."""
+    return {
+        "full": np.ones(images.shape[:3], bool),
+        "head": heads_of(maps, images, masks, condition),
+        "tumor": masks > 0,
+    }
+
+
 def pictured(image: np.ndarray) -> Survey:
     """Where masks of something else may lie in a picture [S, S, C]: wherever no bar made it square."""
     lit = image.max(axis=-1) > 0

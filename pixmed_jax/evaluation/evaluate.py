@@ -14,7 +14,7 @@ import numpy as np
 from pixmed_jax import config as configs
 from pixmed_jax import inference, pictures, writing
 from pixmed_jax import workdir as run_folder
-from pixmed_jax.data.pictured import heads_of
+from pixmed_jax.data.pictured import scored
 from pixmed_jax.data.pipeline import Arrays
 from pixmed_jax.data.slices import Slices
 from pixmed_jax.data.values import floats
@@ -93,11 +93,7 @@ def evaluate(
     contenders[other] = grey_floats(train._replace(images=train.images[rows]))
     if generator.reads_style:
         contenders["own_style"] = pictures.grey(generator.repaint(maps, np.asarray(arrays.images)))
-    regions = {
-        "full": np.ones(real.shape, bool),
-        "head": heads_of(maps, np.asarray(arrays.images), slices.masks, dataset.condition),
-        "tumor": slices.masks > 0,
-    }
+    regions = scored(maps, np.asarray(arrays.images), slices.masks, dataset.condition)
     groups = np.array(slices.groups)
     several = maps[diversity.spread_rows(groups, diversity.CONDITIONS)]
     again = cache(lambda of: pictures.grey(generator(several, seed=1 + seed + of)))

@@ -12,7 +12,7 @@ from pixmed_jax.data.sources import Dataset
 from pixmed_jax.data.splits import SPARE
 from pixmed_jax.data.synthetic import PREFIX
 from pixmed_jax.errors import PixmedError, listing
-from pixmed_jax.same_data import open_of_run, record_of
+from pixmed_jax.same_data import changed, open_of_run, record_of
 from pixmed_jax.training import build
 
 # What and under which licence, where the project itself knows; `about` of the config says more, or other.
@@ -83,11 +83,8 @@ def _check_train(workdir: Path, dataset: Dataset, record: Mapping[str, Any]) -> 
     """PixmedError, if other real slices are to train on than the run's record says."""
     was = {file for file in record["train"] if not file.startswith(PREFIX)}
     now = {dataset.source.files[row] for row in dataset.of("train")}
-    if was and (changed := sorted(was ^ now)):
-        raise PixmedError(
-            f"{workdir}: the data have changed since this run was begun: {len(changed)} slices of train are "
-            f"new or gone ({listing(changed, 5)}); put them back, or give another --workdir"
-        )
+    if was and (other := was ^ now):
+        raise changed(workdir, other, "slices of train are new or gone")
 
 
 def of(config: Mapping[str, Any], dataset: Dataset, split: str, step: int) -> dict[str, Any]:

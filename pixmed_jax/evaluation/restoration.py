@@ -17,7 +17,7 @@ import numpy as np
 
 from pixmed_jax import inference, pictures, writing
 from pixmed_jax import workdir as run_folder
-from pixmed_jax.data.pictured import heads_of
+from pixmed_jax.data.pictured import scored
 from pixmed_jax.data.pipeline import Arrays
 from pixmed_jax.data.slices import Slices
 from pixmed_jax.data.sources import Dataset
@@ -56,11 +56,7 @@ def evaluate(
     groups = np.array(slices.groups)
     contenders = {NETWORK: restorer(given), **_baselines(given, restorer.scale)}
     images = {name: pictures.grey(made) for name, made in contenders.items()}
-    regions = {
-        "full": np.ones(real.shape, bool),
-        "head": heads_of(slices.masks, np.asarray(arrays.images), slices.masks, dataset.condition),
-        "tumor": slices.masks > 0,
-    }
+    regions = scored(slices.masks, np.asarray(arrays.images), slices.masks, dataset.condition)
     scores = {name: similarity.score(made, real, regions) for name, made in images.items()}
     result = {
         **facts.of(config, dataset, split, restorer.step),
