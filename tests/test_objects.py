@@ -4,13 +4,14 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from heads import BRAIN, TUMORS, disc, ill
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
 from pixmed_jax.data import edits
 from pixmed_jax.data.copy_paste import pasted
-from pixmed_jax.data.objects import arranged, count
+from pixmed_jax.data.objects import arranged, labelled
 from pixmed_jax.data.tissues import region_alone
 
 SIZE = 48
@@ -51,7 +52,7 @@ def test_moved_objects_are_the_same_objects_elsewhere(seed):
     mask = scattered(seed)
     got = arranged(mask, ALL, np.random.default_rng(seed), moves=True)
     old, new = objects(mask), objects(got.mask)
-    assert got.objects == count(mask) == len(old) and len(new) == len(old) - got.left_out
+    assert got.objects == labelled(mask)[1] == len(old) and len(new) == len(old) - got.left_out
     assert {of for of in old if is_cut(of)} <= set(new)  # where they were
     before, after = (Counter(of[:2] for of in some) for some in (old, new))
     assert not after - before and (before - after).total() == got.left_out
@@ -66,7 +67,7 @@ def test_moved_objects_are_the_same_objects_elsewhere(seed):
 def test_resized_objects_keep_their_middle_and_their_distance(seed):
     mask = scattered(seed)
     got = arranged(mask, ALL, np.random.default_rng(seed), factors=(0.6, 1.6))
-    assert count(got.mask) >= got.objects - got.left_out  # small ragged ones may part
+    assert labelled(got.mask)[1] >= got.objects - got.left_out  # small ragged ones may part
     labels, _ = ndimage.label(mask > 0, TOUCHING)
     for k, box in enumerate(ndimage.find_objects(labels), 1):
         of = labels == k
@@ -148,3 +149,77 @@ def test_a_small_or_a_large_share_of_a_picture_is_no_reason_to_refuse():
     assert edits.refusal_in_picture(np.zeros((SIZE, SIZE), np.uint8), region_alone(ALL)) == "too small"
     half = region_alone(np.arange(SIZE)[:, None] < 24 + np.zeros(SIZE, int))
     assert edits.refusal_in_picture(np.ones((SIZE, SIZE), np.uint8), half) == "outside of the picture"
+
+
+# ---------------------------------------------------------------- in a brain
+METASTASES = ((20, 24, 3), (44, 40, 4), (32, 44, 2.5), (44, 24, 2))  # rows, columns, radii
+
+
+def metastases() -> edits.Scene:
+    return ill(np.any([disc(*of) for of in METASTASES], axis=0))
+
+
+def shapes(mask: np.ndarray) -> Counter[bytes]:
+    return Counter(pixels for pixels, *_ in objects(mask))
+
+
+def objects_of(mask: np.ndarray) -> list[np.ndarray]:
+    labels, number = ndimage.label(mask > 0, TOUCHING)
+    return [labels == k for k in range(1, number + 1)]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_metastases_are_moved_each_by_itself_to_where_they_are_as_deep(seed):
+    scene, depth = metastases(), ndimage.distance_transform_edt(BRAIN)
+    of = edits.draw("move", 0, lambda _: scene, ("m",), ("a",), np.random.default_rng(seed), Counter())
+    new = np.where(of.map <= TUMORS, of.map, 0)
+    assert of.parameters.startswith("objects=4 left_out=")
+    left_out = int(of.parameters[-1])
+    assert left_out <= 1 and not shapes(new) - shapes(scene.tumor)
+    assert sum(shapes(new).values()) == 4 - left_out and not new[~BRAIN].any()
+    before, after = (
+        {int(part.sum()): np.argwhere(part).mean(axis=0) for part in objects_of(mask)}
+        for mask in (scene.tumor, new)
+    )
+    shifts = {tuple(after[size] - before[size]) for size in after}
+    assert len(shifts) >= 3  # not one for all
+    for size in after:
+        was, now = (depth[tuple(np.rint(at[size]).astype(int))] for at in (before, after))
+        assert abs(now - was) <= max(1.5, 0.2 * was)
+
+
+def test_metastases_grow_or_shrink_about_their_own_middles():
+    scene = metastases()
+    of = edits.draw("scale", 0, lambda _: scene, ("m",), ("a",), np.random.default_rng(3), Counter())
+    parts = objects_of(np.where(of.map <= TUMORS, of.map, 0))
+    middles = np.array([np.argwhere(part).mean(axis=0) for part in parts])
+    known = np.array(METASTASES)[:, :2]
+    assert of.parameters == "objects=4 left_out=0" and len(parts) == 4
+    nearest = np.linalg.norm(middles[:, None] - known, axis=-1)
+    assert (nearest.min(axis=1) < 1).all() and sorted(nearest.argmin(axis=1)) == [0, 1, 2, 3]
+    assert {int(part.sum()) for part in parts} != {int(disc(*of).sum()) for of in METASTASES}
+
+
+def test_parts_close_together_are_one_tumour():
+    """As a mask leaves them that was made smaller: a 32nd of the side lies between them at most."""
+    near, far = (disc(38, 38, 4) | disc(38, 38 + away, 2) for away in (8, 12))  # 1 and 5 pixels between
+    assert labelled(near)[1] == 2
+    for tumor, parameters in ((near, "rows="), (far, "objects=2")):
+        scenes = [ill(tumor)]
+        of = edits.draw("move", 0, scenes.__getitem__, ("m",), ("a",), np.random.default_rng(1), Counter())
+        assert of.parameters.startswith(parameters)
+
+
+def test_pixels_of_metastases_are_copied_with_each():
+    """Each has a brightness of its own, and brings it along."""
+    scene, image = metastases(), np.full((64, 64, 1), 0.1, np.float32)
+    for k, of in enumerate(METASTASES):
+        image[disc(*of)] = 0.5 + 0.1 * k
+    of = edits.draw("move", 0, lambda _: scene, ("m",), ("a",), np.random.default_rng(5), Counter())
+    got = pasted(of, lambda _: image, lambda _: scene)[..., 0]
+    parts = objects_of(np.where(of.map <= TUMORS, of.map, 0))
+    assert len(parts) == 4
+    found = sorted((int(part.sum()), float(got[part].max())) for part in parts)
+    expected = sorted((int(disc(*of).sum()), 0.5 + 0.1 * k) for k, of in enumerate(METASTASES))
+    for (size, grey), (known, bright) in zip(found, expected, strict=True):
+        assert size == known and grey == pytest.approx(bright, abs=0.02)

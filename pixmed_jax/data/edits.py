@@ -4,8 +4,9 @@ that healthy or not; or the whole slice, anatomy and tumour together, smoothly d
 Everything works on label maps (see `regions.py`): the generator then paints what the edited map asks for, or
 pixels are copied from where the map's were (`copy_paste.py`). An edit is tried, judged by `refusal`, and
 drawn again where it is not plausible; a tumour never leaves the brain.
-Where slices show no heads and maps no more than the tumour, the whole picture stands for the brain, and each
-object on the map is moved or resized by itself (`objects.py`); there is no other anatomy to set one into.
+Several tumours of a slice, such as metastases, are moved and resized each by itself (`objects.py`), and
+swapped all together. Where slices show no heads and maps no more than the tumour, the whole picture stands
+for the brain; there is no other anatomy to set one into.
 What no rule here knows is medicine: a pituitary tumour may be moved to where none grows, and brain is not
 pushed aside by a tumour that moved in.
 
@@ -39,6 +40,7 @@ _SAME_PLANE = 0.75
 _SLICES, _TRIES, _PARTNERS = 30, 10, 200  # tried for one edit: slices; draws and patients for each of them
 _SMOOTH = 0.14  # of the side: how far the shifts of a deformation keep together
 _FACTORS = (0.6, 1.6)  # times as wide
+_APART = 1 / 32  # of the side: parts of a tumour that lie closer together are one
 # No place is squeezed or stretched to less or more than these times its area; at 0 a deformation would fold.
 _LEAST_AREA, _MOST_AREA = 1 / 3, 3.0
 
@@ -228,14 +230,27 @@ def _in_picture(where: Survey) -> bool:
     return not len(where.look)
 
 
+def _apart(scene: Scene) -> float:
+    """Pixels up to which parts of a mask are one tumour; what is no head shows objects that touch nowhere."""
+    return 0.0 if _in_picture(scene.where) else _APART * len(scene.tumor)
+
+
+def _parted(scene: Scene) -> bool:
+    """Whether a mask shows objects, each of which is edited by itself."""
+    return _in_picture(scene.where) or objects.labelled(scene.tumor, _apart(scene))[1] > 1
+
+
+def _depth(brain: np.ndarray) -> np.ndarray:
+    """[S, S]: pixels to the brain's border; 0 outside of it."""
+    return np.asarray(ndimage.distance_transform_edt(np.pad(brain, 1))[1:-1, 1:-1])
+
+
 def _move(scene: Scene, rng: np.random.Generator) -> Outcome:
     """To a place as deep in the brain: a tumour of the meninges stays near them."""
-    if _in_picture(scene.where):
+    if _parted(scene):
         return _arranged(scene, rng, moves=True)
     here = np.rint(_middle(scene.tumor)).astype(int)
-    depth = ndimage.distance_transform_edt(np.pad(scene.where.brain, 1))[1:-1, 1:-1]
-    level = depth[tuple(here)]
-    places = np.argwhere((depth > 0) & (np.abs(depth - level) <= max(1.5, 0.2 * level)))
+    places = objects.as_deep(_depth(scene.where.brain), here)
     radius = np.sqrt(np.count_nonzero(scene.tumor) / np.pi)
     places = places[np.hypot(*(places - here).T) > radius]
     if not len(places):
@@ -260,8 +275,13 @@ def _arranged(
     moves: bool = False,
     factors: tuple[float, float] = (1.0, 1.0),
 ) -> Outcome:
-    """Each object by itself, to any place at which all of it lies in the picture."""
-    new = objects.arranged(scene.tumor, scene.where.head, rng, moves=moves, factors=factors)
+    """Each object by itself: anywhere that all of it lies in the picture, or in the brain and as deep."""
+    tumor, (head, _, brain, _) = scene.tumor, scene.where
+    if _in_picture(scene.where):
+        new = objects.arranged(tumor, head, rng, moves=moves, factors=factors)
+    else:
+        inside = objects.Inside(brain, _depth(brain), _apart(scene))
+        new = objects.arranged(tumor, np.ones_like(head), rng, inside, moves=moves, factors=factors)
     if new.objects - new.left_out < new.objects / 2:
         return "no room for half of the objects"
     told = f"objects={new.objects} left_out={new.left_out}"
@@ -271,7 +291,7 @@ def _arranged(
 
 
 def _scale(scene: Scene, rng: np.random.Generator) -> Outcome:
-    if _in_picture(scene.where):
+    if _parted(scene):
         return _arranged(scene, rng, factors=_FACTORS)
     factor = round(float(np.exp(rng.uniform(*np.log(_FACTORS)))), 3)
     points = scaling(scene.tumor, factor)
@@ -280,7 +300,7 @@ def _scale(scene: Scene, rng: np.random.Generator) -> Outcome:
 
 def _warp(scene: Scene, rng: np.random.Generator) -> Outcome:
     strength = round(rng.uniform(0.25, 0.6), 3)
-    parts = objects.count(scene.tumor) if _in_picture(scene.where) else 1
+    _, parts = objects.labelled(scene.tumor, _apart(scene))
     points = warping(scene.tumor, strength, rng, parts)
     tumor = read_at(points, scene.tumor)
     if _torn(tumor, scene.tumor):

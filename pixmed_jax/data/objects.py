@@ -1,9 +1,8 @@
-"""The objects of a picture, such as cells, each moved or resized by itself.
+"""The objects of a mask, such as cells or metastases, each moved or resized by itself.
 
-A head has one tumour, which edits keep together. In a picture of something else a mask may show many objects,
-and all together they could hardly be moved, as the outermost reach its edges. What an edge cuts stays where
-it is: anywhere else it would be a cut object. Objects keep a pixel between them; one for which no place is
-found is left out.
+All together they could hardly be moved, as the outermost reach the edges, nor would they stay in the brain.
+What an edge of the picture cuts stays where it is: anywhere else it would be a cut object. Objects keep a
+pixel between them; one for which no place is found is left out.
 
 Layout as in edits.py: masks uint8 [S, S], points float [2, S, S], the row and the column that each pixel of
 the new mask is read from.
@@ -18,6 +17,14 @@ _TRIES = 20  # places, or sizes, for each object
 _TOUCHING = np.ones((3, 3), bool)  # pixels of one object touch by a side or a corner
 
 
+class Inside(NamedTuple):
+    """Where objects are in something: metastases in a brain."""
+
+    region: np.ndarray  # bool [S, S], which they do not leave
+    depth: np.ndarray  # [S, S], 0 where no middle may lie; each goes to where it is about as deep as it was
+    apart: float  # pixels; parts with so many or fewer between them are one object
+
+
 class Arranged(NamedTuple):
     """A new mask, where it is read, and how many of its `objects` found no place; the last one's change."""
 
@@ -29,27 +36,32 @@ class Arranged(NamedTuple):
     factor: float
 
 
-def count(mask: np.ndarray) -> int:
-    """How many objects a mask shows."""
-    return int(ndimage.label(mask > 0, _TOUCHING)[1])
+def labelled(mask: np.ndarray, apart: float = 0.0) -> tuple[np.ndarray, int]:
+    """(the objects' numbers from 1, how many there are); parts with up to `apart` pixels between are one."""
+    region = mask > 0
+    near = ndimage.distance_transform_edt(~region) <= apart / 2 if apart and region.any() else region
+    labels, number = ndimage.label(near, _TOUCHING)
+    return np.where(region, labels, 0), int(number)
 
 
 def arranged(
     mask: np.ndarray,
     picture: np.ndarray,
     rng: np.random.Generator,
+    inside: Inside | None = None,
     *,
     moves: bool = False,
     factors: tuple[float, float] = (1.0, 1.0),
 ) -> Arranged:
     """Each object at another place, or of another size about its own middle; the largest choose first.
 
-    picture: bool [S, S], where objects may lie. factors: the least and the most that one is made as wide.
+    picture: bool [S, S], all but the bars that made it square. inside: of what in it objects are, if they
+    are. factors: the least and the most that one is made as wide.
     """
-    labels, number = ndimage.label(mask > 0, _TOUCHING)
+    labels, number = labelled(mask, inside.apart if inside else 0.0)
     cut = np.unique(labels[~ndimage.binary_erosion(picture, _TOUCHING)])
     owner = np.where(np.isin(labels, cut), labels, 0)
-    free = picture & ~ndimage.binary_dilation(owner > 0, _TOUCHING)
+    free = (inside.region if inside else picture) & ~ndimage.binary_dilation(owner > 0, _TOUCHING)
     # A pixel p of object k is read from p / scales[k] + starts[k].
     scales, starts = np.ones(number + 1), np.zeros((2, number + 1))
     shift, factor, left_out = np.zeros(2, int), 1.0, 0
@@ -57,7 +69,11 @@ def arranged(
     boxes = ndimage.find_objects(labels)
     for k in sorted(set(range(1, number + 1)) - set(cut.tolist()), key=lambda of: -areas[of]):
         first = np.array([part.start for part in boxes[k - 1]])
-        place = _place(labels[boxes[k - 1]] == k, first, free, rng, moves=moves, factors=factors)
+        shape = labels[boxes[k - 1]] == k
+        shifts: np.ndarray | None = None if moves else np.zeros((1, 2), int)
+        if moves and inside:
+            shifts = _shifts(shape, first, inside.depth)
+        place = _place(shape, first, free, shifts, rng, factors=factors)
         if place is None:
             left_out += 1
             continue
@@ -81,21 +97,38 @@ class _Place(NamedTuple):
     start: np.ndarray
 
 
+def as_deep(depth: np.ndarray, middle: np.ndarray) -> np.ndarray:
+    """[n, 2]: the places that are about as deep as `middle`."""
+    level = depth[tuple(middle)]
+    return np.argwhere((depth > 0) & (np.abs(depth - level) <= max(1.5, 0.2 * level)))
+
+
+def _shifts(shape: np.ndarray, first: np.ndarray, depth: np.ndarray) -> np.ndarray:
+    """[n, 2]: those by which an object may be moved, as far as its middle says."""
+    middle = np.rint(first + np.argwhere(shape).mean(axis=0)).astype(int)
+    shifts = as_deep(depth, middle) - middle
+    fits = (shifts >= -first) & (shifts <= np.array(depth.shape) - shape.shape - first)
+    return shifts[fits.all(axis=1)]
+
+
 def _place(
     shape: np.ndarray,
     first: np.ndarray,
     free: np.ndarray,
+    shifts: np.ndarray | None,
     rng: np.random.Generator,
     *,
-    moves: bool,
     factors: tuple[float, float],
 ) -> _Place | None:
-    """A free place for an object, whose shape [h, w] lies at `first` in the old mask."""
+    """A free place for an object, whose shape [h, w] lies at `first` in the old mask.
+
+    shifts: [n, 2], by which it may be moved; None for all that keep it in the picture.
+    """
     middle = first + (np.array(shape.shape) - 1) / 2
     most = np.array(free.shape) - shape.shape - first
-    for _ in range(_TRIES):
+    for _ in range(_TRIES if shifts is None or len(shifts) else 0):
         scale = round(float(np.exp(rng.uniform(*np.log(factors)))), 3)
-        shift = rng.integers(-first, most + 1) if moves else np.zeros(2, int)
+        shift = rng.integers(-first, most + 1) if shifts is None else shifts[rng.integers(len(shifts))]
         start = middle - (middle + shift) / scale
         pixels = _pixels(shape, first, scale, start)
         inside = ((pixels >= 0) & (pixels < np.array(free.shape)[:, None])).all()
