@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import runs
@@ -27,7 +28,10 @@ import launch
 from pixmed_jax import config as configs
 from pixmed_jax.data import folder as folders
 from pixmed_jax.data.phantom import LABEL_NAMES, patient_slices
+from pixmed_jax.inference import example_batch
 from pixmed_jax.sampling import sample
+from pixmed_jax.training.build import networks
+from pixmed_jax.training.task import streams
 
 ROOT = runs.ROOT
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -275,6 +279,28 @@ def test_the_pmapped_step_of_devices_is_a_step(of, tmp_path_factory):
     assert state.step.tolist() == [1] * jax.local_device_count() and not state.skipped.any()
     for leaf in jax.tree.leaves((state, metrics)):
         assert np.isfinite(leaf).all() and (leaf == leaf[:1]).all()
+
+
+def test_the_derivative_along_a_direction_is_that_of_all_slopes(tmp_path_factory):
+    """Of the mean square of what fresh weights paint, in training, where norms are by the batch."""
+    names: dict[str, Any] = {}
+    exec(blocks(ROOT / "docs" / "devices.md", "python")[0], names)
+    config = runs.config(tmp_path_factory)
+    generator, _ = networks(config)
+    condition = example_batch(config, 3, 2).condition
+    first, second = jax.random.normal(jax.random.key(1), (2, *condition.shape))
+    rngs = streams(jax.random.key(0))
+    variables = jax.jit(partial(generator.init, train=True))({"params": rngs["noise"], **rngs}, first)
+
+    def painted(condition: jax.Array) -> jax.Array:
+        image, _ = generator.apply(variables, condition, train=True, rngs=rngs, mutable=["batch_stats"])
+        return jnp.square(image).mean(axis=(1, 2, 3))
+
+    _, slope = jax.jit(partial(names["along"], painted))(first, second)
+    expected = jnp.tensordot(jax.jit(jax.jacrev(painted))(first), second, second.ndim)
+    np.testing.assert_allclose(slope, expected, rtol=1e-3)
+    with pytest.raises(TypeError, match="forward-mode"):  # or the page is out of date
+        jax.jvp(painted, (first,), (second,))
 
 
 # ---------------------------------------------------------------- commands that are quick are run
