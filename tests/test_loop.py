@@ -4,11 +4,13 @@ import contextlib
 import io
 import json
 import math
+import os
 import re
+import signal
 import types
 from pathlib import Path
 from types import SimpleNamespace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -586,3 +588,21 @@ def test_that_nobody_tests_is_told_before_the_training(tmp_path, tmp_path_factor
     given = runs.config(tmp_path_factory, **given_split(tmp_path / "data", "train train val"))
     assert dry_run(given, tmp_path / "given") == 0
     assert "data.split_column=part: names no slice test, so" in capsys.readouterr().out
+
+
+def test_a_signal_behind_the_last_step_is_not_forgotten(tmp_path, tmp_path_factory, monkeypatch):
+    """All is trained and saved, but what would come next, such as a study's other parts, does not."""
+    save = checkpoint.Writer.save
+
+    def told_to_stop(writer: checkpoint.Writer, step: int, state: Any, score: float) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        save(writer, step, state, score)
+
+    config = runs.config(tmp_path_factory)
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint.Writer, "save", told_to_stop)
+        config["checkpoint"]["every"] = config["train"]["steps"]  # one save, at the end
+        assert loop.train(config, tmp_path / "run") == 128 + signal.SIGINT
+    saved = checkpoint.newest_intact(tmp_path / "run" / "checkpoints")
+    assert saved is not None and saved.step == config["train"]["steps"]
+    assert loop.train(config, tmp_path / "run") == 0

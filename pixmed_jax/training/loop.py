@@ -81,13 +81,18 @@ def train(config: dict[str, Any], workdir: Path, *, fresh: bool = False) -> int:
                     f"the styles of step {first} are not settled, which a training does at its last step; "
                     f"train to step {first + 1} for that"
                 )
-            return 0
+            return _ended(interrupt)
         for told in notices(config, dataset):
             _tell(told)
         if meshes.is_first():
             run_folder.note(workdir, **run_folder.environment())  # where it goes on, which may be elsewhere
             checkpoint.check_room(saves, state, keep)
-        return _run(run, state, steps, interrupt)
+        return _run(run, state, steps, interrupt) or _ended(interrupt)
+
+
+def _ended(interrupt: Interrupt) -> int:
+    """0, or the status of a signal that came when no step was left to stop at: what would follow does not."""
+    return 128 + interrupt.signal if interrupt.signal else 0
 
 
 def _tell(line: str) -> None:
