@@ -360,6 +360,33 @@ def test_a_space_behind_a_name_is_no_other_patient_and_no_other_label(root):
     assert "1 rows with an empty label, patient or split (c.png)" in fault(root)
 
 
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (("3", "3.0", "4"), "1 patients written in several ways (3 = 3.0), write each in one way"),
+        (("003", "3", "30"), "(003 = 3)"),
+        (("pat3", "Pat3", "pat4"), "(Pat3 = pat3)"),
+    ],
+)
+def test_a_patient_written_in_two_ways_is_refused(root, names, told):
+    """As a spreadsheet writes numbers: half of a patient would be trained on, the other half tested."""
+    rows = zip(("a.png", "b.png", "c.png"), names, strict=True)
+    (root / "meta.csv").write_text(
+        "file,label,patient_group\n" + "".join(f"{file},glioma,{name}\n" for file, name in rows)
+    )
+    assert told in fault(root)
+
+
+@pytest.mark.parametrize("empty", ["nan", "NaN", "N/A", "None", "null", "-", "unknown"])
+def test_what_programs_write_for_nothing_names_no_patient(root, empty):
+    """All such slices would be one patient's. A label may be called so: none is a class of its own."""
+    table = "file,label,patient_group\na.png,none,1\nb.png,glioma,2\nc.png,glioma,{}\n"
+    (root / "meta.csv").write_text(table.format("12"))
+    assert folder.source(root).label_names == ("glioma", "none")
+    (root / "meta.csv").write_text(table.format(empty))
+    assert "1 rows with an empty label, patient or split (c.png)" in fault(root)
+
+
 def test_names_of_two_systems_meet(tmp_path):
     """macOS writes an accent as a character of its own; table, images and masks may come from two systems."""
     apart, joined = "Mu\u0308ller", "M\u00fcller"

@@ -146,7 +146,7 @@ def read_table(
     known = {name: column for name, column in columns.items() if column in found}
     wholes = list(dict.fromkeys(record.whole for record in records))
     files = [_relative(root / whole, within) for whole in wholes]
-    matched = tables.match(rows, files, file_column, list(known.values()))
+    matched = tables.match(rows, files, file_column, list(known.values()), known.get("patient", ""))
     for name, column in known.items():
         told = dict(zip(wholes, matched.values[column], strict=True))
         for record in records:

@@ -8,7 +8,7 @@ import csv
 import io
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -28,6 +28,9 @@ _OF_A_FILE = {
     "rows with an empty label, patient or split": "has an empty label, patient or split",
     "files without a row": "has no row",
 }
+# What programs write into a cell of which nothing is known.
+_NOBODY = ("", "nan", "na", "n/a", "none", "null", "unknown", "-", "?")
+_NUMBER = re.compile(r"0*(\d+)(?:\.0*)?")
 _NAMED = 20  # rows in a line: where one is wrong, most are, and in the same way
 
 
@@ -73,7 +76,7 @@ def columns_of(
         raise PixmedError(f"{path}: no column {listing(missing)}; it has {listing(found)}{parted}")
 
     columns = [column for column in (label_column, patient_column, split_column) if column]
-    matched = match(rows, files, file_column, columns)
+    matched = match(rows, files, file_column, columns, patient_column)
     left = {NO_FILE, *_OF_A_FILE} if keep_faulty else set()
     raise_all(path, [fault for fault in matched.faults if fault.what not in left], _NAMED)
     return matched
@@ -97,9 +100,13 @@ def _separator(header: str) -> str:
 
 
 def match(
-    rows: Sequence[dict[str, str | None]], files: Sequence[str], file_column: str, columns: Sequence[str]
+    rows: Sequence[dict[str, str | None]],
+    files: Sequence[str],
+    file_column: str,
+    columns: Sequence[str],
+    patient_column: str = "",
 ) -> Matched:
-    """The rows of the files, by their names."""
+    """The rows of the files, by their names. patient_column: the one of `columns` that names patients."""
     by_file: dict[str, dict[str, str | None]] = {}
     escaping, unknown, twice, blank = [], [], [], []
     known = set(files)
@@ -116,7 +123,7 @@ def match(
             unknown.append(name)
         elif name in by_file:
             twice.append(name)
-        elif not all((row[column] or "").strip() for column in columns):
+        elif not all(_value(row[column], column == patient_column) for column in columns):
             blank.append(name)
         by_file[name] = row
     several, empty, without = _OF_A_FILE
@@ -132,10 +139,32 @@ def match(
     for (what, names), remedy in zip(of_files.items(), remedies, strict=True):
         faults += named(what, names, remedy)
     nothing: dict[str, str | None] = {}
+    values = {
+        c: [_value(by_file.get(name, nothing).get(c), c == patient_column) for name in files] for c in columns
+    }
+    faults += _spelt(values.get(patient_column, ()))
     return Matched(
-        # A space behind a name is not another patient.
-        {c: [(by_file.get(name, nothing).get(c) or "").strip() for name in files] for c in columns},
+        values,
         {name: _OF_A_FILE[what] for what, names in of_files.items() for name in names},
         list(dict.fromkeys(unknown)),
         faults,
     )
+
+
+def _value(cell: str | None, names_patient: bool) -> str:
+    """A cell without the space around it, which would make another patient; "" where it says nothing."""
+    told = (cell or "").strip()
+    return "" if names_patient and told.casefold() in _NOBODY else told
+
+
+def _spelt(patients: Iterable[str]) -> list[Fault]:
+    """Patients whose names differ by case or, if they are numbers, by how these are written: 3, 3.0 and 003.
+
+    One of two patients that are one could be tested on and the other trained on.
+    """
+    spellings: dict[str, set[str]] = {}
+    for name in set(patients) - {""}:
+        number = _NUMBER.fullmatch(name)
+        spellings.setdefault(number[1] if number else name.casefold(), set()).add(name)
+    several = [" = ".join(sorted(names)) for names in spellings.values() if len(names) > 1]
+    return named("patients written in several ways", several, "write each in one way")
