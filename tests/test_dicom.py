@@ -75,6 +75,27 @@ def test_a_series_and_a_nifti_file_of_the_same_head_agree(tmp_path, codes):
         np.testing.assert_array_equal(pictures, decoded(tmp_path / "a.nii", axis))
 
 
+def test_pixels_are_as_large_as_the_file_says_however_it_is_kept(tmp_path):
+    """PS3.3 10.7.1.3, first from row to row: one slice, frames, and a series that lies nowhere."""
+    pixels = np.arange(24, dtype=np.uint8).reshape(4, 6)
+    one = dicom(tmp_path / "a.dcm", pixels, PixelSpacing=[1.0, 0.5])
+    frames = dicom(tmp_path / "b.dcm", np.stack([pixels, pixels]))
+    data = pydicom.dcmread(frames)
+    measures, shared = pydicom.Dataset(), pydicom.Dataset()
+    measures.PixelSpacing = [1.0, 0.5]
+    shared.PixelMeasuresSequence = [measures]
+    data.SharedFunctionalGroupsSequence = [shared]
+    data.save_as(frames)
+    places = [
+        dicom(tmp_path / "s" / f"{i}.dcm", pixels, PixelSpacing=[1.0, 0.5], InstanceNumber=i) for i in (1, 2)
+    ]
+    for array in (*map(volumes.open_array, (one, frames)), dicom_files.open_series(tmp_path / "s", places)):
+        assert array.sized and not array.placed and volumes.pixel(array, "stored") == (1.0, 0.5)
+        np.testing.assert_array_equal(volumes.stack(array, array.read(), "stored")[0], pixels)
+    unknown = volumes.open_array(dicom(tmp_path / "c.dcm", pixels))
+    assert not unknown.sized and volumes.pixel(unknown, "stored") == (1.0, 1.0)
+
+
 def test_slices_of_a_series_that_are_scaled_differently(tmp_path):
     for i, slope in enumerate((1.0, 4.0)):
         dicom(

@@ -32,7 +32,8 @@ AS_STORED = np.diag([-1.0, -1, 1, 1])  # first axis: columns, to the patient's l
 class Array(NamedTuple):
     """What a header says of an array, and `read`, which decodes it in the type it is stored in.
 
-    affine:    [4, 4] from indices to right-anterior-superior millimetres, or None where nobody knows.
+    affine:    [4, 4] from indices to right-anterior-superior millimetres, or None where nobody knows; `sized`
+               says that these are the file's, and not 1 for want of better.
     planar:    one picture [H, W, ...]: what follows the first two axes is colours or classes.
     dicom:     it comes from DICOM files; `placed` says that these told where the slices lie.
     full:      the values that the ends of the type stand for, or None where they mean nothing.
@@ -50,6 +51,7 @@ class Array(NamedTuple):
     planar: bool = False
     dicom: bool = False
     placed: bool = True
+    sized: bool = True
     slope: float = 1.0
     intercept: float = 0.0
     full: Limits | None = None

@@ -23,6 +23,7 @@ _HEADER = (
     "PixelRepresentation", "PhotometricInterpretation", "RescaleSlope", "RescaleIntercept", "WindowCenter",
     "WindowWidth", "VOILUTFunction", "PatientID", "StudyInstanceUID", "SeriesInstanceUID", "InstanceNumber",
     "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "PlanarConfiguration", "HighBit",
+    "SharedFunctionalGroupsSequence",
 )  # fmt: skip
 
 
@@ -51,6 +52,25 @@ def _numbers(data: Any, name: str, count: int) -> np.ndarray | None:
     if len(values) != count or not np.isfinite(values).all():
         raise ValueError(name)
     return values
+
+
+def _spacing(data: Any) -> np.ndarray | None:
+    """[2]: millimetres from row to row and from column to column, PS3.3 10.7.1.3; those of frames are told by
+    what these share. None where the file does not say.
+    """
+    shared = data.get("SharedFunctionalGroupsSequence") or [{}]
+    measures = shared[0].get("PixelMeasuresSequence") or [{}]
+    for where in (data, measures[0]):
+        spacing = _numbers(where, "PixelSpacing", 2)
+        if spacing is not None and (spacing > 0).all():
+            return spacing
+    return None
+
+
+def _in_plane(spacing: np.ndarray | None) -> np.ndarray:
+    """[4, 4]: the affine of slices that lie nowhere."""
+    rows, columns = (1.0, 1.0) if spacing is None else spacing
+    return AS_STORED @ np.diag([columns, rows, 1.0, 1.0])
 
 
 def read_dicom(path: Path, wanted: str) -> Array:
@@ -88,8 +108,10 @@ def read_dicom(path: Path, wanted: str) -> Array:
         pixels = whole.pixel_array.reshape(frames, shape[1], shape[0], samples)
         return np.moveaxis(pixels, 0, 2).swapaxes(0, 1).reshape(shape)
 
+    spacing = _spacing(data)
     return Array(
-        str(path), shape, dtype, read, AS_STORED, dicom=True, placed=False, slope=a, intercept=b,
+        str(path), shape, dtype, read, _in_plane(spacing), dicom=True, placed=False,
+        sized=spacing is not None, slope=a, intercept=b,
         full=(min(a * end + b for end in ends), max(a * end + b for end in ends)),
         window=_window(data),
         inverted=kind == "MONOCHROME1",
@@ -122,7 +144,7 @@ def open_series(folder: Path, paths: Sequence[Path]) -> Array:
                 _numbers(data, "ImagePositionPatient", 3),
                 _numbers(data, "ImageOrientationPatient", 6),
             )
-            spacing = _numbers(data, "PixelSpacing", 2)
+            spacing = _spacing(data)
             placed.append((path, position, turn, spacing, int(data.get("InstanceNumber") or 0)))
     first = arrays[paths[0]]
     if len(series) > 1:
@@ -134,7 +156,7 @@ def open_series(folder: Path, paths: Sequence[Path]) -> Array:
     shape = (*first.shape[:2], len(paths))
     check(str(folder), shape, np.dtype(np.float32))
     _check_apart(folder, placed)
-    order, affine = _placed(placed)
+    order, affine, lies = _placed(placed)
     # One pair of slope and intercept for all, or the values themselves where the slices differ (PET does).
     alike = len({(a.slope, a.intercept) for a in arrays.values()}) == 1
 
@@ -152,7 +174,7 @@ def open_series(folder: Path, paths: Sequence[Path]) -> Array:
         dtype=first.dtype if alike else np.dtype(np.float32),
         read=read,
         affine=affine,
-        placed=affine is not AS_STORED,
+        placed=lies,
         slope=first.slope if alike else 1.0,
         intercept=first.intercept if alike else 0.0,
         full=first.full if alike else None,
@@ -179,11 +201,13 @@ def _check_apart(folder: Path, slices: list[tuple]) -> None:
         )
 
 
-def _placed(slices: list[tuple]) -> tuple[list[Path], np.ndarray]:
-    """The files in order, and the affine in RAS (DICOM's own x and y point the other way)."""
+def _placed(slices: list[tuple]) -> tuple[list[Path], np.ndarray, bool]:
+    """The files in order, the affine in RAS (DICOM's own x and y point the other way), and whether that says
+    where they lie."""
     _, _, turn, spacing, _ = slices[0]
     if any(position is None or turn is None for _, position, turn, _, _ in slices):
-        return [path for path, *_ in sorted(slices, key=lambda s: (s[4], s[0].name))], AS_STORED
+        by_number = [path for path, *_ in sorted(slices, key=lambda s: (s[4], s[0].name))]
+        return by_number, _in_plane(spacing), False
     along_row, along_column = turn[:3], turn[3:]
     normal = np.cross(along_row, along_column)
     ordered = sorted(slices, key=lambda s: (float(s[1] @ normal), s[0].name))
@@ -193,6 +217,5 @@ def _placed(slices: list[tuple]) -> tuple[list[Path], np.ndarray]:
     affine[:3, 0], affine[:3, 1] = along_row * column_spacing, along_column * row_spacing
     affine[:3, 2], affine[:3, 3] = step / max(1, len(ordered) - 1), ordered[0][1]
     affine = np.diag([-1.0, -1, 1, 1]) @ affine
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
-        affine = AS_STORED
-    return [path for path, *_ in ordered], affine
+    lies = bool(np.isfinite(affine).all() and abs(np.linalg.det(affine[:3, :3])) >= 1e-12)
+    return [path for path, *_ in ordered], affine if lies else _in_plane(spacing), lies

@@ -152,7 +152,7 @@ class Reader:
     def pixel(self, row: int) -> float | None:
         """`Source.pixel`: pictures, and arrays that say nothing of space, have none."""
         image = self._items[self._rows[row][0]].image
-        if isinstance(image, Path) or image.affine is None:
+        if isinstance(image, Path) or image.affine is None or not image.sized:
             return None
         return min(volumes.pixel(image, self._axis))
 
