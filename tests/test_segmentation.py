@@ -62,3 +62,15 @@ def test_no_distance_to_nothing():
     none, some = np.zeros((1, 4, 4), bool), np.eye(4, dtype=bool)[None]
     for pair in ((none, some), (some, none), (none, none)):
         assert np.isnan(segmentation.hausdorff95(*pair))[0]
+
+
+def test_each_class_has_its_own_dice_in_the_slices_that_show_it():
+    """Found as one they are perfect, and one class is taken for the other in half of its pixels."""
+    true = np.zeros((3, 4, 4), np.uint8)
+    true[0, 0], true[0, 1], true[1, 2] = 1, 2, 2
+    found = true.copy()
+    found[0, 1, :2] = 1
+    found[1, 3] = 1
+    got = segmentation.dice_of_classes(found, true, 2)
+    nan = np.nan
+    np.testing.assert_allclose(got, [[2 * 4 / (6 + 4), nan, nan], [2 * 2 / (2 + 4), 1, nan]])

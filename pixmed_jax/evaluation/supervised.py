@@ -71,7 +71,7 @@ def evaluate(workdir: Path, config: Mapping[str, Any], *, split: str, step: str)
         "trained_on": _trained_on(workdir),
         "cost": cost.of(config, len(network.classes), network),
     }
-    measured, figures, cases = judge(logits, slices, dataset)
+    measured, figures, cases = judge(logits, slices, dataset, np.asarray(arrays.maps))
     result |= measured
     writing.write_text(workdir / run_folder.CASES, table(slices, cases))
     _write_page(workdir, config, result, figures)
@@ -94,8 +94,12 @@ def summary(result: Mapping[str, Any]) -> str:
     """The numbers in a line for the terminal."""
     where = facts.whom(result)
     if result["predicts"] == "masks":
-        far = result["hausdorff95"]
-        return f"Dice on {where}: {result['dice']:.3f}, 95 % Hausdorff distance {_text(far, '{:.1f}')} pixels"
+        far, several = result["hausdorff95"], len(result["classes"]) > 1
+        of = ", ".join(f"{name} {value:.3f}" for name, value in result["dice_of"].items())
+        return (
+            f"Dice on {where}: {result['dice']:.3f}{f' of any of them ({of})' if several else ''}, "
+            f"95 % Hausdorff distance {_text(far, '{:.1f}')} pixels"
+        )
     return (
         f"accuracy on {where}: {result['accuracy']:.3f}, balanced {result['balanced_accuracy']:.3f}, "
         f"log loss {result['log_loss']:.3f}; always {result['baseline']['label']}: "
@@ -117,7 +121,7 @@ def _or_none(value: Any) -> Any:
 
 
 # ---------------------------------------------------------------- labels
-def _judge_labels(logits: np.ndarray, slices: Slices, dataset: Dataset) -> Judged:
+def _judge_labels(logits: np.ndarray, slices: Slices, dataset: Dataset, _: np.ndarray) -> Judged:
     labels, names = slices.labels, list(slices.label_names)
     wide = logits.astype(np.float64)
     p = np.exp(wide - wide.max(1, keepdims=True))
@@ -234,21 +238,27 @@ def _reliability_chart(sure: np.ndarray, right: np.ndarray) -> str:
 
 
 # ---------------------------------------------------------------- masks
-def _judge_masks(logits: np.ndarray, slices: Slices, dataset: Dataset) -> Judged:
+def _judge_masks(logits: np.ndarray, slices: Slices, dataset: Dataset, maps: np.ndarray) -> Judged:
+    """Of several classes all together, and each; of a single one all slices, and those of each label."""
     found, true = logits.argmax(-1), slices.masks > 0
     groups, names = np.array(slices.groups), list(slices.label_names)
     values = {
         "dice": segmentation.dice(found > 0, true),
         "hausdorff95": segmentation.hausdorff95(found > 0, true),
     }
+    if len(dataset.classes) > 1:
+        by_class = segmentation.dice_of_classes(found, maps, len(dataset.classes))
+        of_each = dict(zip(dataset.classes, by_class, strict=True))
+    else:
+        of_each = {name: values["dice"][slices.labels == i] for i, name in enumerate(names)}
     result: dict[str, Any] = {
         name: None if np.isnan(v).all() else float(np.nanmean(v)) for name, v in values.items()
     }
     result |= {
         "dice_of": {
-            name: _or_none(np.mean(values["dice"][slices.labels == i]))
-            for i, name in enumerate(names)
-            if (slices.labels == i).any()
+            name: float(np.nanmean(each))
+            for name, each in of_each.items()
+            if each.size and not np.isnan(each).all()
         },
         "missed": int((true.any((1, 2)) & ~((found > 0) & true).any((1, 2))).sum()),
         "invented": int((~true.any((1, 2)) & (found > 0).any((1, 2))).sum()),
@@ -276,6 +286,8 @@ def _judge_masks(logits: np.ndarray, slices: Slices, dataset: Dataset) -> Judged
         ),
         Shown("Dice of the slices", _histogram(values["dice"]), ""),
     ]
+    if len(dataset.classes) > 1:
+        values |= {f"dice_{name}": each for name, each in of_each.items()}
     return Judged(result, figures, values)
 
 

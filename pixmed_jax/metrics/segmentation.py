@@ -32,3 +32,11 @@ def hausdorff95(found: np.ndarray, true: np.ndarray) -> np.ndarray:
 def _border(mask: np.ndarray) -> np.ndarray:
     """Pixels of the mask with a neighbour, above, below, left or right, that is not; outside is not."""
     return mask & ~ndimage.binary_erosion(mask)
+
+
+def dice_of_classes(found: np.ndarray, true: np.ndarray, classes: int) -> np.ndarray:
+    """[classes, N]: the Dice of each class 1 .. classes of label maps [N, S, S]; NaN in slices without it."""
+    each = [
+        np.where((true == k).any((1, 2)), dice(found == k, true == k), np.nan) for k in range(1, 1 + classes)
+    ]
+    return np.stack(each)
