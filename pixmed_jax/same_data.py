@@ -1,8 +1,9 @@
 """Whether data are those that a run was begun with, wherever they lie now.
 
-A run's record has the name, patient and split of each slice (split.json) and how bright some of them are
-(env.json, "brightness"), so that other data under the same names, such as another sequence of the same
-patients, are told apart. Where a folder lies is no part of it: it may be moved, or be on another machine.
+A run's record has the name, patient and split of each slice (split.json), and of some of them how bright they
+are and where their masks lie (env.json), so that other data under the same names, such as another sequence of
+the same patients or the masks of another reader, are told apart. Where a folder lies is no part of it: it may
+be moved, or be on another machine.
 Errors: PixmedError.
 """
 
@@ -20,10 +21,11 @@ from pixmed_jax.data.sources import Dataset, open_dataset
 from pixmed_jax.data.synthetic import PREFIX
 from pixmed_jax.errors import PixmedError, listing
 
-BRIGHTNESS = "brightness"
+BRIGHTNESS, MARKED = "brightness", "marked"
 _LOOKED_AT = 8  # slices
-# Mean grey value that decoders of one file may differ by; one grey level of 8 bits.
-_TOLERANCE = 1 / 255
+# What decoders of one file may differ by: a mean grey value by one grey level of 8 bits; a share of the
+# picture, or a place in it, by a pixel or so of the border of masks that were made smaller.
+_TOLERANCE = {BRIGHTNESS: 1 / 255, MARKED: 0.02}
 
 
 def check(workdir: Path, dataset: Dataset, moved: Sequence[str]) -> None:
@@ -40,23 +42,38 @@ def check(workdir: Path, dataset: Dataset, moved: Sequence[str]) -> None:
 
 
 def note(workdir: Path, dataset: Dataset) -> None:
-    """Put into the record how bright some slices are, if it does not say so yet."""
+    """Put into the record how some slices look, if it does not say so yet."""
     if BRIGHTNESS not in run_folder.read_environment(workdir):
         files = dataset.source.files
         some = np.unique(np.linspace(0, len(files) - 1, _LOOKED_AT).astype(int))
-        run_folder.note(workdir, **{BRIGHTNESS: brightness(dataset, [files[row] for row in some])})
+        run_folder.note(workdir, **looks(dataset, [files[row] for row in some]))
 
 
-def brightness(dataset: Dataset, files: Iterable[str]) -> dict[str, float]:
-    """{file: mean grey value in [0, 1]} of those of the files that the dataset has."""
+def looks(dataset: Dataset, files: Iterable[str]) -> dict[str, dict[str, list[float]]]:
+    """{BRIGHTNESS: {file: [mean grey value in [0, 1]]}, MARKED: {file: [share of the picture, row and column
+    of its middle in [0, 1]]}} of those of the files that the dataset has; nothing of masks that are not told.
+    """
     row_of = {file: row for row, file in enumerate(dataset.source.files)}
     known = [file for file in files if file in row_of]
     if not known:
         return {}
-    arrays, _ = dataset.load(np.array([row_of[file] for file in known]), dataset.size)
+    arrays, slices = dataset.load(np.array([row_of[file] for file in known]), dataset.size)
     images = np.asarray(arrays.images)
     means = images.reshape(len(known), -1).mean(axis=1) / np.iinfo(images.dtype).max
-    return {file: round(float(mean), 5) for file, mean in zip(known, means, strict=True)}
+    found = {BRIGHTNESS: _rounded(known, means[:, None])}
+    if dataset.masked:
+        found[MARKED] = _rounded(known, [_where(mask > 0) for mask in slices.masks])
+    return found
+
+
+def _where(mask: np.ndarray) -> list[float]:
+    """[share, row, column] of a mask; the middle of the picture where it is empty."""
+    middle = np.argwhere(mask).mean(axis=0) / mask.shape if mask.any() else (0.5, 0.5)
+    return [float(mask.mean()), *middle]
+
+
+def _rounded(files: Sequence[str], values: Iterable[Iterable[float]]) -> dict[str, list[float]]:
+    return {file: [round(float(each), 5) for each in of] for file, of in zip(files, values, strict=True)}
 
 
 def move(workdir: Path, directory: str) -> None:
@@ -119,10 +136,17 @@ def _compare(workdir: Path, now: Mapping[str, Any], record: Mapping[str, Any]) -
 
 
 def _look(workdir: Path, dataset: Dataset) -> None:
-    was = run_folder.read_environment(workdir).get(BRIGHTNESS, {})
-    now = brightness(dataset, was)
-    if other := [file for file, mean in now.items() if abs(mean - was[file]) > _TOLERANCE]:
-        raise changed(workdir, other, f"of {len(now)} slices looked at are others under the same names")
+    record = run_folder.read_environment(workdir)
+    now = looks(dataset, record.get(BRIGHTNESS, {}))
+    for what, limit in _TOLERANCE.items():
+        was = record.get(what, {})
+        known = {file: values for file, values in now.get(what, {}).items() if file in was}
+        # Older records hold the brightness as a number.
+        if other := [
+            file for file, new in known.items() if np.abs(np.subtract(new, was[file])).max() > limit
+        ]:
+            told = "are others under the same names" if what == BRIGHTNESS else "have other masks"
+            raise changed(workdir, other, f"of {len(known)} slices looked at {told}")
 
 
 def changed(workdir: Path, files: Collection[str], told: str) -> PixmedError:

@@ -387,6 +387,26 @@ def test_what_programs_write_for_nothing_names_no_patient(root, empty):
     assert "1 rows with an empty label, patient or split (c.png)" in fault(root)
 
 
+def test_masks_that_mark_the_background_are_told(root, capsys):
+    folder.source(root)
+    assert "invert them" not in capsys.readouterr().err
+    for name in "abc":
+        put(root / "masks" / f"{name}.png", 255 - mask())
+    folder.source(root)
+    assert "half of the masks mark more than 90% of their picture" in capsys.readouterr().err
+
+
+def test_class_numbers_in_a_jpeg_are_refused(root):
+    """Quality 100 makes 2 of some 1 beside a border."""
+    (root / "masks" / "a.png").unlink()
+    Image.fromarray(mask(1)).save(root / "masks" / "a.jpg", quality=100)
+    read = folder.source(root).read
+    with pytest.raises(PixmedError, match=r"a\.jpg: the mask holds class numbers, which JPEG blurs"):
+        read(0)
+    Image.fromarray(np.zeros((12, 10), np.uint8)).save(root / "masks" / "a.jpg")
+    assert not folder.source(root, allow_empty_masks=True).read(0)[1].any()
+
+
 def test_names_of_two_systems_meet(tmp_path):
     """macOS writes an accent as a character of its own; table, images and masks may come from two systems."""
     apart, joined = "Mu\u0308ller", "M\u00fcller"

@@ -100,6 +100,14 @@ def changed_pictures(root):
         Image.fromarray(255 - pixels).save(path)
 
 
+def other_masks(root):
+    """Mirrored: as large, elsewhere."""
+    for path in (root / "masks").iterdir():
+        with Image.open(path) as image:
+            pixels = np.asarray(image)
+        Image.fromarray(pixels[:, ::-1].copy()).save(path)
+
+
 def one_patient_more(root):
     folder_of(root, 21)
 
@@ -107,6 +115,7 @@ def one_patient_more(root):
 @pytest.mark.parametrize(
     ("change", "told"),
     [(changed_pictures, "8 of 8 slices looked at are others under the same names"),
+     (other_masks, "of 8 slices looked at have other masks"),
      (one_patient_more, "slices are new, gone or in another split")],
 )  # fmt: skip
 @pytest.mark.parametrize("how", ["resumed", "told"])

@@ -24,6 +24,7 @@ FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
 MAX_SIDE = 8192  # so at most 2**26 pixels
 MAX_BYTES = 2**28
 # pillow's modes of 1-, 8- and 16-bit files; it reads colour of 16 bits a channel as 8 bits, by the high byte.
+_LEAST_WHITE = 32  # of a JPEG mask in black and white, its noise aside; 16 classes are the most
 COLOURED = np.uint32(1 << 24)  # tells blue, 0x0000FF, from the grey value 255
 GREY = frozenset({"1", "L", "LA", "I;16", "I;16B"})
 COLOUR = frozenset({"P", "PA", "RGB", "RGBA"})
@@ -65,6 +66,10 @@ def read_mask(path: Path, *, colours: bool = False) -> np.ndarray:
     """
     with _checked(path) as stored:
         image = _upright(stored)
+        if stored.format == "JPEG" and 0 < np.asarray(image).max() < _LEAST_WHITE:
+            raise PixmedError(
+                f"{path}: the mask holds class numbers, which JPEG blurs into others; save it as PNG"
+            )
         if image.mode in {"RGB", "RGBA"}:
             values = np.asarray(image)[..., :3]
             if np.ptp(values, axis=-1).any() and colours:

@@ -27,6 +27,7 @@ from pixmed_jax.data.slices import Source
 from pixmed_jax.data.tables import DEFAULT_META, Matched, columns_of, table_of
 from pixmed_jax.errors import PixmedError
 
+_INVERTED = 0.6  # of a picture: what masks seldom mark that mark an object
 MAX_LABELS = 254  # a mask is uint8 and 255 is the foreground of a binary one
 
 
@@ -105,6 +106,11 @@ def source(
         tell(
             f"{root}: {classes_shown.count(0)} slices without a tumour are labelled "
             f"{reader.encoding.names[0]!r}, since nothing names their label; give data.meta if labels matter"
+        )
+    if (share := reader.most_marked()) > _INVERTED:
+        tell(
+            f"{root / masks}: half of the masks mark more than {share:.0%} of their picture; if that is the "
+            "background, invert them"
         )
     reader.index(rows, label_ids)
     return Source(
