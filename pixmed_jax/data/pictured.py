@@ -12,9 +12,10 @@ from pixmed_jax.data.regions import HEADED, heads, known_heads
 from pixmed_jax.data.tissues import Survey, region_alone, survey
 from pixmed_jax.data.values import coloured
 
-_LOOKED = 20  # slices, for whether there are brains
+LOOKED = 20  # slices, for whether there are brains
 # Of the picture: what heads take, or the largest object where there is none. Of 120 real slices 0.3 to 0.8,
-# of pictures without air around their object all, of microscopy in the dark less.
+# of pictures without air around their object all, of microscopy in the dark less. The most is of what is lit:
+# of 325 real slices 0.86 at most.
 _HEADS = (0.1, 0.95)
 
 
@@ -32,7 +33,7 @@ class Headless(NamedTuple):
 
 def without_head(images: np.ndarray, masks: np.ndarray) -> Headless:
     """Of slices that are evenly spaced."""
-    some = np.unique(np.linspace(0, len(images) - 1, _LOOKED).astype(int))
+    some = np.unique(np.linspace(0, len(images) - 1, LOOKED).astype(int))
     surveys = (
         survey(images[i].mean(axis=-1), head, masks[i] > 0)
         for i, head in zip(some, heads(images[some]), strict=True)
@@ -43,7 +44,9 @@ def without_head(images: np.ndarray, masks: np.ndarray) -> Headless:
 
 def no_head(image: np.ndarray, tumor: np.ndarray, where: Survey) -> bool:
     """Whether a slice [S, S, C] is of something else: in colour, of another size, or without a brain."""
-    fits = _HEADS[0] <= where.head.mean() <= _HEADS[1]
+    share = where.head.mean()
+    # What fills a picture that is not square fills all but its bars.
+    fits = _HEADS[0] <= share <= _HEADS[1] * pictured(image).head.mean()
     return coloured(image) or not fits or edits.refusal(tumor, where) == edits.NO_BRAIN
 
 

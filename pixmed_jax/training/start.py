@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from pixmed_jax import config as configs
 from pixmed_jax import same_data, writing
 from pixmed_jax import workdir as run_folder
+from pixmed_jax.data.pictured import LOOKED, without_head
 from pixmed_jax.data.regions import HEADED
 from pixmed_jax.data.sources import Dataset, open_dataset
 from pixmed_jax.data.splits import SPARE
@@ -106,7 +107,7 @@ def check_slices(config: dict[str, Any], dataset: Dataset) -> None:
 
 def notices(config: dict[str, Any], dataset: Dataset) -> list[str]:
     """What to tell before a training that may not be meant: nobody, or none of a class, to test on; heads
-    that are looked for in pictures in colour.
+    that are looked for in pictures of something else.
     """
     told, data = [], config["data"]
     if not len(dataset.rows["test"]):
@@ -115,17 +116,23 @@ def notices(config: dict[str, Any], dataset: Dataset) -> list[str]:
             f"{cause}, so nobody is there to test on after the training; {remedy} if that is not meant"
         )
     names, labels = dataset.source.label_names, dataset.source.labels
-    for split, rows in dataset.rows.items():
+    # A slice of several classes counts as one of its largest, so others may be in it.
+    whole = dataset.source.counted and dataset.source.several
+    for split, rows in () if whole else dataset.rows.items():
         there = {names[label] for label in labels[rows]}
         if split != SPARE and there and (absent := [name for name in names if name not in there]):
             told.append(
                 f"{split} has no slice of {listing(absent)}, so what is found there says nothing of it"
             )
-    if data["channels"] == 3 and data["condition"] in HEADED:
-        told.append(
-            f"data.condition={data['condition']}: a head is looked for in each picture; where these are of "
-            "something else give --config.data.condition=tumor"
-        )
+    if data["condition"] in HEADED and data["source"] != "phantom":
+        _, slices = dataset.load(dataset.spread("train", LOOKED), dataset.size)
+        seen = without_head(slices.images, slices.masks)
+        if seen.most:
+            told.append(
+                f"data.condition={data['condition']} looks for a head in each picture, and {seen.others} of "
+                f"{seen.looked} that were looked at show none; if these are of something else, give "
+                "--config.data.condition=tumor"
+            )
     return told
 
 
