@@ -53,14 +53,16 @@ def write_json(path: Path, contents: Any) -> None:
 
 
 @contextmanager
-def locked(path: Path, flag: str = "--workdir") -> Iterator[None]:
+def locked(path: Path, flag: str = "--workdir", told: Path | None = None) -> Iterator[None]:
     """Have `path` (a run's training, its samples, ...) for this process alone; PixmedError if it is taken.
+
+    told: what is then said to be in use; the folder that `path` is in, where it is none itself.
 
     The kernel lets go of the lock when its holder ends, however it ends: the file that a killed process
     leaves stops nobody, is told and taken over. Where a file system knows no locks, nothing is held.
     """
     file = path.with_name(f".{path.name}.lock")
-    descriptor, held = _lock(file, flag)
+    descriptor, held = _lock(file, flag, told or path.parent)
     try:
         if held:
             left = os.pread(descriptor, 1000, 0).decode("utf-8", "replace")
@@ -79,7 +81,7 @@ def locked(path: Path, flag: str = "--workdir") -> Iterator[None]:
         os.close(descriptor)
 
 
-def _lock(file: Path, flag: str) -> tuple[int, bool]:
+def _lock(file: Path, flag: str, told: Path) -> tuple[int, bool]:
     """An open lock file, and whether it is locked: it is not where there are no locks."""
     while True:
         try:
@@ -95,7 +97,7 @@ def _lock(file: Path, flag: str) -> tuple[int, bool]:
             holder = os.pread(descriptor, 1000, 0).decode("utf-8", "replace")
             os.close(descriptor)
             raise InUseError(
-                f"{file.parent}: in use by {holder or 'another process'}; wait for it or stop it (if there "
+                f"{told}: in use by {holder or 'another process'}; wait for it or stop it (if there "
                 f"is no such process any more, delete {file}), or give another {flag}"
             ) from None
         except OSError:
@@ -164,7 +166,7 @@ def replaced(target: Path, flag: str = "--workdir") -> Iterator[Path]:
         raise PixmedError(
             f"{target}: is a mounted disk, which nothing can take the place of; name a folder in it"
         )
-    with locked(target, flag):
+    with locked(target, flag, target):
         # No more than a number between: `.out.b.12.draft` is one of `out.b`, whose own lock is another.
         mine = re.compile(rf"\.{re.escape(target.name)}\.\d+\.(old|draft)")
         for left in sorted(target.parent.iterdir()):

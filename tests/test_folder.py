@@ -203,7 +203,7 @@ def test_unequal_sizes_and_unusable_headers_are_all_listed(root):
     put(root / "masks" / "b.png", mask(width=11))
     (root / "images" / "c.png").write_bytes(b"<html>")
     message = fault(root)
-    assert "2 masks differ in height x width" in message
+    assert "2 masks differ in size from their image" in message
     assert "a.png 12x10 against 10x12, b.png 12x10 against 12x11" in message
     assert "1 files are unusable" in message
     assert "c.png: not a whole PNG" in message
@@ -405,6 +405,21 @@ def test_class_numbers_in_a_jpeg_are_refused(root):
         read(0)
     Image.fromarray(np.zeros((12, 10), np.uint8)).save(root / "masks" / "a.jpg")
     assert not folder.source(root, allow_empty_masks=True).read(0)[1].any()
+
+
+@pytest.mark.parametrize("word", ["mask", "seg"])
+def test_images_and_masks_may_be_in_one_folder(tmp_path, word):
+    """As NAME and NAME_mask; each picture would else be its own mask."""
+    for name in ("case_1", "case_2"):
+        put(tmp_path / f"{name}.png", image())
+        put(tmp_path / f"{name}_{word}.png", mask())
+    source = folder.source(tmp_path, images=".", masks=".")
+    assert source.files == ("case_1.png", "case_2.png") and source.label_names == ("tumor",)
+    np.testing.assert_array_equal(source.read(0)[1] > 0, mask() > 0)
+    for name in ("case_1", "case_2"):
+        (tmp_path / f"{name}_{word}.png").unlink()
+    told = "images and masks are to be in one folder, and nothing there is called NAME_mask or NAME_seg, set"
+    assert told in fault(tmp_path, images=".", masks=".")
 
 
 def test_names_of_two_systems_meet(tmp_path):

@@ -237,3 +237,12 @@ def test_real_slices_keep_every_tumour_at_64():
     pixels = np.asarray(Image.open(REAL / "masks" / got.files[7])).mean()
     assert (got.masks[7] > 0).mean() == pytest.approx(pixels, rel=0.1)
     assert [int(m.max()) for m in got.masks] == (got.labels + 1).tolist()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_volumes_of_other_channels_are_told_what_helps(channels):
+    """Four sequences in one file: no data.channels would do."""
+    with pytest.raises(PixmedError, match=r"images have 4 channels, and networks take 1 or 3; save one or"):
+        slices.check_channels(4, channels)
+    slices.check_channels(1, channels)
+    slices.check_channels(channels, channels)

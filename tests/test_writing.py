@@ -125,3 +125,17 @@ def test_a_mounted_disk_is_refused_before_anything_is_lost(tmp_path, monkeypatch
     ):
         pytest.fail("filled")
     assert (tmp_path / "a.txt").read_text() == "earlier"
+
+
+def test_what_is_in_use_is_told_by_its_own_name(tmp_path):
+    """Not by that of the folder that it is in, where others are free."""
+    with writing.replaced(tmp_path / "out", "--output"):
+        told = f"{tmp_path / 'out'}: in use by process"
+        with pytest.raises(writing.InUseError, match=told), writing.replaced(tmp_path / "out", "--output"):
+            pytest.fail("filled twice")
+        with writing.replaced(tmp_path / "other", "--output"):
+            pass
+    with writing.locked(tmp_path / "run" / "training"):
+        told = f"{tmp_path / 'run'}: in use by process"
+        with pytest.raises(writing.InUseError, match=told), writing.locked(tmp_path / "run" / "training"):
+            pytest.fail("trained twice")

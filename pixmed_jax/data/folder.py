@@ -21,7 +21,17 @@ import numpy as np
 
 from pixmed_jax.data import arrays, intensity, volumes
 from pixmed_jax.data.faults import raise_all
-from pixmed_jax.data.pairs import LONE, Entry, Item, incomplete, open_pairs, pair, scan, slice_name, stem_of
+from pixmed_jax.data.pairs import (
+    LONE,
+    Entry,
+    Item,
+    incomplete,
+    open_pairs,
+    pair,
+    scan_both,
+    slice_name,
+    stem_of,
+)
 from pixmed_jax.data.reader import Reader, tell
 from pixmed_jax.data.slices import Source
 from pixmed_jax.data.tables import DEFAULT_META, Matched, columns_of, table_of
@@ -63,13 +73,12 @@ def source(
     if not root.is_dir():
         raise PixmedError(f"{root}: no such folder; set data.dir")
     parsed = intensity.parse(rule)
-    image_paths, image_faults = scan(root / images, "data.images")
-    mask_paths, mask_faults = scan(root / masks, "data.masks")
+    image_paths, mask_paths, faults = scan_both(root, images, masks, "data")
     entries, classes, pair_faults = pair(image_paths, mask_paths)
     items, item_faults = open_pairs(root / images, entries, axis)
     if keep_faulty:
         pair_faults, item_faults = [fault for fault in pair_faults if fault.what not in LONE], []
-    raise_all(root, [*image_faults, *mask_faults, *pair_faults, *item_faults])
+    raise_all(root, [*faults, *pair_faults, *item_faults])
 
     columns: dict[str, list[str]] = {}
     table = table_of(root, meta)

@@ -1,6 +1,7 @@
 """Which files of two folders are an image and its masks, by their names, and what their headers say.
 
-A mask has its image's stem, or NAME_mask, or NAME_CLASS for each class. A folder of DICOM files is a series
+A mask has its image's stem, or NAME_mask, or NAME_CLASS for each class; in one folder with the images it is
+called NAME_mask or NAME_seg. A folder of DICOM files is a series
 where the mask is one volume with the folder's name, and single slices where each file has its own mask.
 No pixel is decoded. Faults are returned, with all their names.
 """
@@ -20,6 +21,7 @@ NO_MASK = "images without a mask"
 NO_IMAGE = "masks without an image"
 NO_CLASS = "images without the mask of a class"
 LONE = {NO_MASK, NO_IMAGE, NO_CLASS}  # faults that concern these files alone
+_MASKS = ("mask", "seg")  # what masks are called beside their images
 FORMATS = "PNG, JPEG, TIFF, BMP, DICOM, NIfTI, .mat, .npy or .npz"
 
 Paths = tuple[Path, ...]  # of one picture or volume: a file, or the files of a DICOM series
@@ -53,6 +55,23 @@ def slice_name(item: Item, k: int) -> str:
 
 def path_of(thing: Path | arrays.Array) -> str:
     return str(thing) if isinstance(thing, Path) else thing.name
+
+
+def scan_both(
+    root: Path, images: str, masks: str, keys: str
+) -> tuple[dict[str, Paths], dict[str, Paths], list[Fault]]:
+    """`scan` of images and of masks, and all that is wrong; keys: the section that names them, "data"."""
+    image_paths, faults = scan(root / images, f"{keys}.images")
+    if not image_paths or (root / images).resolve() != (root / masks).resolve():
+        mask_paths, of_masks = scan(root / masks, f"{keys}.masks")
+        return image_paths, mask_paths, faults + of_masks
+    both = {stem for stem in image_paths if stem.rpartition("_")[0] in image_paths}
+    mask_paths = {stem: image_paths[stem] for stem in both if stem.rpartition("_")[2].lower() in _MASKS}
+    if not mask_paths:
+        names = " or ".join(f"NAME_{name}" for name in _MASKS)
+        what = f"images and masks are to be in one folder, and nothing there is called {names}"
+        faults.append(Fault(what, [], f"set {keys}.masks"))
+    return {stem: of for stem, of in image_paths.items() if stem not in mask_paths}, mask_paths, faults
 
 
 def scan(folder: Path, key: str) -> tuple[dict[str, Paths], list[Fault]]:
@@ -197,10 +216,12 @@ def open_pairs(folder: Path, entries: Sequence[Entry], axis: str) -> tuple[list[
             shown = [sizes(s) for s in (shape, next(other for other in others if other != shape))]
             told = f"{image_paths[0].name if len(image_paths) == 1 else stem} {' against '.join(shown)}"
             unequal.append(told)
-            fault = f"{path_of(masks[0])}: its mask differs in height x width, {told}"
+            fault = f"{path_of(masks[0])}: its mask differs in size, {told}"
         items.append(Item(name, image, masks, shape, fault))
     return items, [
-        *named("masks differ in height x width from their image", unequal, "export both at one size"),
+        *named(
+            "masks differ in size from their image", unequal, "export both at one size, a mask to each slice"
+        ),
         *named("files are unusable", broken, "replace them"),
     ]
 

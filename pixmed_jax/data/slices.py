@@ -226,6 +226,11 @@ def square_sides(shape: Sequence[int], pixel: tuple[float, float], name: str) ->
 
 def check_channels(found: int, channels: int) -> None:
     """Refuse images of so many channels for a network of `channels`; grey ones are repeated."""
+    if found not in (1, 3):
+        raise PixmedError(
+            f"images have {found} channels, and networks take 1 or 3; save one or three of them as files of "
+            "their own"
+        )
     if found not in (1, channels):
         raise PixmedError(f"images have {found} channels and data.channels={channels}; set it to {found}")
 

@@ -79,8 +79,7 @@ def _one(paths: pairs.Paths) -> Path:
 def index_pairs(index: Index, images: str, masks: str) -> tuple[str, ...]:
     """Fill in the index; returns the classes that the masks' files name."""
     root = index.root
-    image_paths, faults = pairs.scan(root / images, "check_data.images")
-    mask_paths, mask_faults = pairs.scan(root / masks, "check_data.masks")
+    image_paths, mask_paths, faults = pairs.scan_both(root, images, masks, "check_data")
     entries, classes, pair_faults = pairs.pair(image_paths, mask_paths)
     masks_of = {entry.stem: entry.masks for entry in entries}
     lone = []
@@ -92,7 +91,7 @@ def index_pairs(index: Index, images: str, masks: str) -> tuple[str, ...]:
             lone.append(record.file)
         index.add(record, paths, masks_of.get(stem, ()))
     pair_faults = [f._replace(names=lone) if f.what == pairs.NO_MASK else f for f in pair_faults]
-    index.faults.extend([*faults, *mask_faults, *pair_faults])
+    index.faults.extend([*faults, *pair_faults])
     return classes
 
 
