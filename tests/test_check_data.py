@@ -308,6 +308,14 @@ def test_masks_that_bring_their_own_classes(tmp_path, slices):
     assert len(kinds(root, meta="")["masks hold values that are no class (interpolated?)"]) > 0
 
 
+def test_masks_that_mark_the_background_are_told(tmp_path, slices):
+    root = pairs(tmp_path, slices)
+    for i, s in enumerate(slices):
+        put(root / "masks" / f"{i:02}.png", np.where(s.mask > 0, 0, 255).astype(np.uint8))
+    (told,) = [what for what in kinds(root) if what.startswith("half of the masks mark more than 9")]
+    assert told.endswith("% of their picture")
+
+
 def test_masks_whose_values_are_not_their_labels(tmp_path, slices):
     """1, 2 and 4, as in BraTS: with a table of two labels 4 is none of them, of four each is another."""
     root = pairs(tmp_path, slices)

@@ -109,7 +109,7 @@ def test_a_faulty_file_is_told_and_the_others_go_on(source, capsys):
     page = (target / "report.html").read_text()
     assert "bad.png" in page
     assert settings(target)["others"] == ["notes.txt"] and "<p>notes.txt.</p>" in page
-    assert "1 of other kinds left alone" in page
+    assert "1 of other kinds, or called as masks, left alone" in page
 
 
 def test_the_page_says_how_many_slices_it_shows(source):
@@ -167,6 +167,16 @@ def test_nothing_is_written_where_nothing_can_be_used(tmp_path):
     with pytest.raises(PixmedError, match="no such folder"):
         run(tmp_path / "missing")
     assert [p.name for p in tmp_path.iterdir()] == ["in"]
+
+
+def test_masks_beside_pictures_are_left_alone(source, capsys):
+    """Between classes there is nothing: made brighter or larger, 1 and 4 would become others."""
+    for name in ("a_mask.png", "case_Seg.png", "mask.png"):  # the last is a name of its own
+        Image.fromarray(np.eye(8, dtype=np.uint8) * 255).save(source / name)
+    _, target = run(source)
+    written = {path.name for path in target.iterdir()}
+    assert "mask.png" in written and not written & {"a_mask.png", "case_Seg.png"}
+    assert "files of other kinds, or called as masks, in" in capsys.readouterr().err
 
 
 def test_an_own_output_is_replaced_and_no_other(source):

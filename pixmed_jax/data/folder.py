@@ -21,6 +21,7 @@ import numpy as np
 
 from pixmed_jax.data import arrays, intensity, volumes
 from pixmed_jax.data.faults import raise_all
+from pixmed_jax.data.masks import MOSTLY
 from pixmed_jax.data.pairs import (
     LONE,
     Entry,
@@ -37,7 +38,6 @@ from pixmed_jax.data.slices import Source
 from pixmed_jax.data.tables import DEFAULT_META, Matched, columns_of, table_of
 from pixmed_jax.errors import PixmedError
 
-_INVERTED = 0.6  # of a picture: what masks seldom mark that mark an object
 MAX_LABELS = 254  # a mask is uint8 and 255 is the foreground of a binary one
 
 
@@ -116,7 +116,7 @@ def source(
             f"{root}: {classes_shown.count(0)} slices without a tumour are labelled "
             f"{reader.encoding.names[0]!r}, since nothing names their label; give data.meta if labels matter"
         )
-    if (share := reader.most_marked()) > _INVERTED:
+    if (share := reader.most_marked()) > MOSTLY:
         tell(
             f"{root / masks}: half of the masks mark more than {share:.0%} of their picture; if that is the "
             "background, invert them"

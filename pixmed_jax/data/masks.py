@@ -24,6 +24,7 @@ from pixmed_jax.errors import PixmedError, listing
 
 MAX_CLASSES = 16  # of masks whose classes no table names
 BACKGROUND = "background"
+MOSTLY = 0.6  # of a picture: masks seldom mark more of it, unless they mark the background
 # By the channels that are lit: those of one channel first.
 _COLOURS = {
     (1, 0, 0): "red", (0, 1, 0): "green", (0, 0, 1): "blue",
@@ -125,6 +126,11 @@ def decode(mask: np.ndarray, encoding: Encoding, label: int, name: str) -> np.nd
     lookup = np.zeros(256, np.uint8)
     lookup[list(encoding.values)] = np.arange(1, len(encoding.values) + 1)
     return lookup[mask]
+
+
+def marked(counts: Mapping[int, int]) -> float:
+    """The share of a picture that a mask with so many pixels of each value marks."""
+    return 1 - counts.get(0, 0) / sum(counts.values())
 
 
 def as_uint8(values: np.ndarray, name: str) -> np.ndarray:

@@ -66,12 +66,18 @@ def scan_both(
         mask_paths, of_masks = scan(root / masks, f"{keys}.masks")
         return image_paths, mask_paths, faults + of_masks
     both = {stem for stem in image_paths if stem.rpartition("_")[0] in image_paths}
-    mask_paths = {stem: image_paths[stem] for stem in both if stem.rpartition("_")[2].lower() in _MASKS}
+    mask_paths = {stem: image_paths[stem] for stem in both if is_mask(stem)}
     if not mask_paths:
         names = " or ".join(f"NAME_{name}" for name in _MASKS)
         what = f"images and masks are to be in one folder, and nothing there is called {names}"
         faults.append(Fault(what, [], f"set {keys}.masks"))
     return {stem: of for stem, of in image_paths.items() if stem not in mask_paths}, mask_paths, faults
+
+
+def is_mask(stem: str) -> bool:
+    """Whether a file is called as masks are that lie beside their images."""
+    name, _, what = stem.rpartition("_")
+    return bool(name) and what.lower() in _MASKS
 
 
 def scan(folder: Path, key: str) -> tuple[dict[str, Paths], list[Fault]]:

@@ -123,9 +123,7 @@ class Reader:
 
     def most_marked(self) -> float:
         """The share of the picture that half of the masks mark more than; 0 where none could be read."""
-        shares = [
-            1 - counts.get(0, 0) / sum(counts.values()) for slices in self._counts for counts in slices or ()
-        ]
+        shares = [encodings.marked(counts) for slices in self._counts for counts in slices or ()]
         return float(np.median(shares)) if shares else 0.0
 
     def check_labels(self, where: Path, rows: Sequence[tuple[int, int]], labels: np.ndarray) -> None:

@@ -34,14 +34,15 @@ _QUALITY = 95  # of JPEG: above it files grow and pictures do not change
 class Folder:
     """What lies in a folder: `items`, each a picture or the slices of a volume, decoded one slice at a time.
 
-    `others` names files of other kinds; hidden ones are not seen.
+    `others` names files of other kinds, and those called NAME_mask or NAME_seg, whose values are classes and
+    no greys; hidden ones are not seen.
     """
 
     def __init__(self, root: Path, rule: str, key: str):
         if not root.is_dir():
             raise PixmedError(f"{key}={root}: no such folder")
         found = arrays.files_below(root)
-        paths = [p for p in found if volumes.is_image(p)]
+        paths = [p for p in found if volumes.is_image(p) and not pairs.is_mask(pairs.stem_of(p.name))]
         if not paths:
             seen = sorted({p.suffix or p.name for p in found})
             told = f"files of {listing(seen)}" if seen else "nothing"

@@ -220,7 +220,7 @@ def process(
             file=sys.stderr,
         )
     if folder.others:
-        told = f"{len(folder.others)} files of other kinds in {source} were left alone"
+        told = f"{len(folder.others)} files of other kinds, or called as masks, in {source} were left alone"
         print(f"{told}: {listing(folder.others, 5)}", file=sys.stderr)
     if faults:
         print(f"{len(faults)} of {len(folder.items)} files could not be used", file=sys.stderr)
