@@ -179,6 +179,22 @@ def test_synthetic_slices_may_be_gone_and_have_taken_the_place_of_real_ones(sett
     assert run_folder.read_config(workdir)["data"]["dir"] == "elsewhere"
 
 
+def test_synthetic_slices_beside_real_ones_are_not_asked_of_the_new_place(settings, tmp_path):
+    """They are on record as trained on, and lie in a folder of their own."""
+    workdir = tmp_path / "run"
+    config = settings()
+    config["data"] |= {"synthetic_dir": "gone", "synthetic": "add"}
+    record = json.loads((workdir / "split.json").read_text())
+    run_folder.write_json(workdir / "config.json", config)
+    run_folder.write_json(
+        workdir / "split.json",
+        {**record, "train": {**record["train"], "synthetic/00000.png": ""}, "behind": record["train"]},
+    )
+    (tmp_path / "data").rename("elsewhere")
+    same_data.move(workdir, "elsewhere")
+    assert run_folder.read_config(workdir)["data"]["dir"] == "elsewhere"
+
+
 def test_what_lay_in_the_folder_lies_there_still():
     data = {"dir": "/a/d", "images": "./images/", "masks": "/a/d/m", "meta": "/b/t.csv", "leave_out": ""}
     data |= {"synthetic_dir": "/a/d/s,t,/b/u"}

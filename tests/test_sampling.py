@@ -19,6 +19,7 @@ from pixmed_jax import config as configs
 from pixmed_jax.data import folder
 from pixmed_jax.data.slices import load as load_slices
 from pixmed_jax.data.sources import open_dataset
+from pixmed_jax.data.tissues import survey
 from pixmed_jax.errors import PixmedError
 from pixmed_jax.sampling import sample
 from pixmed_jax.training.start import begin
@@ -416,6 +417,37 @@ def test_slices_of_no_heads_are_edited_without_a_brain(run, monkeypatch, heads):
     scenes = [given.scene(i) for i in range(len(given.maps))]
     assert [bool(len(scene.where.look)) for scene in scenes] == [heads] * len(scenes)
     assert [scene.where.brain.all() for scene in scenes] == [not heads] * len(scenes)
+
+
+def test_a_scene_is_of_its_own_slice(run, monkeypatch):
+    """A swap goes by the plane, and what is soft or dark around a tumour says where the brain ends."""
+    opened = conditions.open_of_run
+
+    def planes_by_name(*of):
+        dataset = opened(*of)
+        return dataset._replace(source=dataset.source._replace(planes=dataset.source.files))
+
+    monkeypatch.setattr(conditions, "open_of_run", planes_by_name)
+    dataset = opened(run, json.loads((run / "config.json").read_text()))
+    for split in ("train", "test"):
+        given = conditions.of_split(run, split, None)
+        slices = dataset.load(dataset.of(split), dataset.size)[1]
+        for i in range(4):
+            scene = given.scene(i)
+            assert scene.plane == slices.files[i]
+            grey, tumor = slices.images[i, ..., 0].astype(np.float32), slices.masks[i] > 0
+            for mine, known in zip(scene.where, survey(grey, given.maps[i] > 0, tumor), strict=True):
+                np.testing.assert_array_equal(mine, known)
+
+
+def test_whom_a_network_has_seen_is_not_drawn_as_held_out(run, tmp_path):
+    """As where a table of patients has changed since: painted again, their own maps would pass for new."""
+    split = json.loads((run / "split.json").read_text())
+    split["train"] |= dict(list(split["test"].items())[:1])
+    (tmp_path / "split.json").write_text(json.dumps(split))
+    (tmp_path / "config.json").write_bytes((run / "config.json").read_bytes())
+    with pytest.raises(PixmedError, match=r"was trained on 1 patients that are in test now"):
+        conditions.of_split(tmp_path, "test", None)
 
 
 def test_masks_of_the_runs_own_slices_are_refused(run, generator, tmp_path, monkeypatch):
@@ -890,6 +922,13 @@ def test_a_nifti_sample_is_as_large_as_the_slice_of_its_anatomy(monkeypatch, tmp
             assert header.get_data_shape()[:2] == (8 * upscale, 8 * upscale)
     output = sample(tmp_path, output=str(tmp_path / "png"))
     assert [float(row["pixel"]) for row in rows(output)] == [pytest.approx(0.47)] * 2
+
+
+def test_limits_are_told_with_all_their_digits():
+    """Percentiles and slopes of a file have many, and pictures are read back by them."""
+    told = sample_files.Units((-1024.0009765625, 1234567.875), 0.46875).told()
+    assert told == ("-1024.0009765625", "1234567.875", "0.46875")
+    assert sample_files.Units((0.0, 255.0), None).told() == ("0", "255", "")
 
 
 def test_percentiles_of_each_volume_are_in_the_manifest(monkeypatch, tmp_path):

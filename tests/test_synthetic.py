@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pixmed_jax.data import phantom
+from pixmed_jax.data import phantom, synthetic
+from pixmed_jax.data.slices import Source
 from pixmed_jax.data.sources import open_dataset
 from pixmed_jax.errors import PixmedError
 from pixmed_jax.evaluation import facts
@@ -387,3 +388,75 @@ def test_masks_of_several_classes_take_no_slices_that_have_one(root, tmp_path):
     with pytest.raises(PixmedError, match=r"show several classes; set data\.class_channels=false"):
         opened(root, sampled, class_channels=True, label_column="")
     assert opened(root, sampled, label_column="").rows["train"].size == 9
+
+
+def test_the_slices_that_train_once_more_are_of_many_patients():
+    """Rows lie by patient: the first ten of twenty patients' would be of five of them."""
+    groups = tuple(f"p{i // 2:02}" for i in range(40))
+    files = tuple(f"{i:02}.png" for i in range(40))
+    real = Source(files, np.zeros(40, int), ("glioma",), groups, ("",) * 40, lambda row: None)
+    more = synthetic._again("s", real, np.arange(40), np.zeros(10, int))
+    assert len(set(more.tolist())) == 10
+    assert len({groups[i] for i in more}) > 6
+
+
+def test_what_a_generator_drew_has_no_length_and_trains_by_its_column_too(root, tmp_path):
+    """A generator knows no millimetres, and another slice's would be wrong; `given` has an entry a slice."""
+    real = opened(root).source._replace(pixel=lambda row: 0.5)
+    made = synthetic.read(
+        write(tmp_path / "s", [row(0), row(1)]), real.label_names, labelled=False, masked=True
+    )
+    both = synthetic._chain(real, made.source)
+    assert [both.pixel(i) for i in (0, 11, 12, 13)] == [0.5, 0.5, None, None]
+    assert both.given[12:] == ("train", "train") and both.given[:12] == real.given
+    assert both.take([13, 4]).given == ("train", "train")
+
+
+def test_who_learns_labels_needs_no_masks_of_samples(root, tmp_path):
+    made = write(tmp_path / "s", [row(0), row(1)], masks=False)
+    assert len(names(opened(root, made, condition="label"), "train")) == 8 + 2
+
+
+def test_a_sampling_is_known_by_its_manifest_its_pictures_and_their_names(tmp_path, monkeypatch):
+    """And by nothing else, such as where it lies, or in which order a file system lists it."""
+
+    def digest(place: str, change=lambda path: None) -> str:
+        path = write(tmp_path / place, [row(0), row(1)])
+        (path / "conditions").mkdir()
+        for name in ("00000.png", "00001.png"):
+            (path / "conditions" / name).write_bytes((path / "masks" / name).read_bytes())
+        change(path)
+        return synthetic.contents(path)
+
+    changes = (
+        lambda path: (path / "images" / "00001.png").rename(path / "images" / "00002.png"),
+        lambda path: (path / "images" / "00001.png").unlink(),
+        lambda path: (path / "conditions" / "00001.png").write_bytes(b""),
+        lambda path: (path / "manifest.csv").write_text("file,label\n"),
+    )
+    assert len({digest("a"), *(digest(f"b{i}", change) for i, change in enumerate(changes))}) == 5
+    honest, listed = Path.glob, []
+    for falling in (False, True):
+        monkeypatch.setattr(Path, "glob", lambda *of, falling=falling: sorted(honest(*of), reverse=falling))
+        listed.append(digest(f"c{falling}"))
+    assert listed == [digest("d")] * 2
+
+
+def test_whose_slices_are_not_to_train_with():
+    """Either half of a pair may be of somebody held out; where nobody knows who was seen, nothing is said."""
+    drawn = {"grade": "recombined", "source": "a.png", "tumor_source": "b.png"}
+    why = synthetic.not_for_training
+    for seen in ({"a.png"}, {"b.png"}):
+        assert why([drawn], seen) == "1 are of held-out slices, which networks are tested on"
+    assert why([drawn], {"a.png", "b.png"}) == why([drawn], None) == ""
+    assert why([{**drawn, "tumor_source": ""}, {**drawn, "grade": ""}], {"a.png"}) == ""
+    assert why([{**drawn, "grade": "reconstruction"}], None).startswith("1 are patients' own maps")
+
+
+def test_a_label_is_only_taken_for_another_where_there_is_one(root, tmp_path):
+    """Data without classes call every tumour the same; of two classes a third is neither."""
+    made = write(tmp_path / "s", [row(0), row(1, "pituitary")])
+    one = synthetic.read(made, ("tumor",), labelled=False, masked=True).source
+    assert (one.labels.tolist(), one.label_names) == ([0, 0], ("tumor",))
+    with pytest.raises(PixmedError, match="labels 'pituitary' are not among glioma, meningioma"):
+        synthetic.read(made, ("glioma", "meningioma"), labelled=False, masked=True)
