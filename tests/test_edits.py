@@ -392,6 +392,16 @@ def test_scaled(factor):
     assert np.argwhere(got).mean(axis=0) == pytest.approx([30, 34], abs=0.5)
 
 
+def test_a_warp_reaches_as_far_as_it_says():
+    """In radii of a disc of the tumour's area, or of one of its parts; to whichever side is farther."""
+    tumor = disc(20, 20, 8) | disc(44, 44, 8)
+    for seed in range(4):
+        for parts, told in ((1, {}), (2, {"parts": 2})):
+            points = warping(tumor, 0.4, np.random.default_rng(seed), **told)
+            shifts = np.abs(points - np.indices(tumor.shape))[:, tumor]
+            assert shifts.max() == pytest.approx(0.4 * np.sqrt(tumor.sum() / parts / np.pi))
+
+
 def test_warped_bends_the_border_and_no_more():
     tumor = np.where(disc(32, 32, 10), 1, 0).astype(np.uint8)
     for seed in range(5):

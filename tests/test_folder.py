@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pixmed_jax.data import folder, tables
+from pixmed_jax.data import folder, pairs, tables
 from pixmed_jax.data.splits import split
 from pixmed_jax.data.survey import survey
 from pixmed_jax.enhancement import files
@@ -49,6 +49,49 @@ def fault(root: Path, **options: object) -> str:
     assert "\n" not in message
     assert message.startswith(str(root))
     return message
+
+
+def paths(folder: str, *stems: str) -> dict[str, pairs.Paths]:
+    return {stem: (Path(folder, f"{stem}.png"),) for stem in stems}
+
+
+def test_each_lone_file_is_one_fault_and_of_one_kind():
+    """An image without any mask lacks no class of one; where no two names meet, all are alone."""
+    entries, classes, faults = pairs.pair(paths("i", "a", "b"), paths("m", "b", "c"))
+    assert [(fault.what, fault.names) for fault in faults] == [
+        (pairs.NO_MASK, ["a.png"]),
+        (pairs.NO_IMAGE, ["c.png"]),
+    ]
+    assert [(entry.stem, entry.fault) for entry in entries] == [
+        *(("a", "has no mask"), ("b", ""), ("c", "has no image"))
+    ]
+    assert classes == ()
+    entries, classes, faults = pairs.pair(paths("i", "a", "b"), paths("m", "c"))
+    assert [(fault.what, fault.names) for fault in faults] == [
+        (pairs.NO_MASK, ["a.png", "b.png"]),
+        (pairs.NO_IMAGE, ["c.png"]),
+    ]
+    assert [entry.fault for entry in entries] == ["has no mask", "has no mask", "has no image"]
+
+
+def test_the_classes_are_those_of_the_image_that_has_most():
+    masks = paths("m", "x_a", "x_b", "y_b")
+    entries, classes, faults = pairs.pair(paths("i", "x", "y"), masks)
+    assert classes == ("a", "b")
+    assert [(fault.what, fault.names) for fault in faults] == [(pairs.NO_CLASS, ["y.png lacks a"])]
+    assert [entry.masks for entry in entries] == [[masks["x_a"], masks["x_b"]], [masks["y_b"]]]
+
+
+def test_a_series_of_dicom_files_is_one_entry_whose_mask_may_be_called_mask():
+    """Of a folder with single slices each has its own; their order is that of their names."""
+    series = {f"{case}/{i}": (Path(f"i/{case}/{i}.dcm"),) for case in ("x", "y", "z") for i in (1, 2)}
+    masks = paths("m", "x_mask", "y", "z/1", "z/2")
+    entries, _, faults = pairs.pair(series, masks)
+    assert not faults
+    assert [(entry.stem, [path.stem for path in entry.image]) for entry in entries] == [
+        *(("x", ["1", "2"]), ("y", ["1", "2"]), ("z/1", ["1"]), ("z/2", ["2"]))
+    ]
+    assert [entry.masks for entry in entries] == [[mask] for mask in masks.values()]
 
 
 def test_index_is_sorted_and_follows_the_table(root):

@@ -112,6 +112,19 @@ def test_nothing_lies_on_the_bars_of_a_picture_or_finds_a_place_that_is_not_ther
     assert got.left_out == got.objects == 1 and not got.mask.any()
 
 
+def test_what_lies_within_the_angle_of_an_object_stays_as_barred_as_it_was():
+    """The larger object comes first, and its box holds a point of no picture, over which the other grows."""
+    mask, picture = np.zeros((SIZE, SIZE), np.uint8), ALL.copy()
+    mask[13:34, 10:13] = mask[31:34, 10:31] = 1
+    mask[16:24, 20:28] = 2
+    picture[14, 24] = False
+    got = arranged(mask, picture, np.random.default_rng(0), factors=(1.5, 1.5))
+    assert (got.objects, got.left_out) == (2, 1) and got.mask.any()
+    assert not got.mask[~picture].any() and not (got.mask == 2).any()
+    got = arranged(mask, ALL, np.random.default_rng(0), factors=(1.5, 1.5))
+    assert got.left_out == 0 and got.mask[14, 24] == 2
+
+
 def test_many_objects_are_edited_each_by_itself_and_copied_with_their_pixels():
     """What a shift of all together could not do: the outermost are at opposite ends."""
     mask, image = np.zeros((SIZE, SIZE), np.uint8), np.full((SIZE, SIZE, 1), 0.1, np.float32)
@@ -138,6 +151,23 @@ def test_objects_that_find_no_place_are_refused_in_a_line(monkeypatch):
     with pytest.raises(edits.PixmedError, match="no room for half of the objects") as error:
         edits.draw("scale", 0, lambda _: scene, ("m",), ("a",), np.random.default_rng(1), Counter())
     assert "\n" not in str(error.value)
+
+
+def test_half_of_the_objects_may_be_left_out_and_are_told(monkeypatch):
+    """Two bars that the picture is too low for, beside two small squares that can grow, and beside one."""
+    monkeypatch.setattr(edits, "_FACTORS", (1.5, 1.6))
+    mask = np.zeros((SIZE, SIZE), np.uint8)
+    mask[2:-2, 2:8] = mask[2:-2, 12:18] = mask[10:14, 28:32] = mask[30:34, 36:40] = 1
+
+    def edited():
+        scene = edits.take_apart(mask, 1, region_alone(ALL))
+        return edits.draw("scale", 0, lambda _: scene, ("m",), ("a",), np.random.default_rng(1), Counter())
+
+    got = edited()
+    assert got.parameters == "objects=4 left_out=2" and not got.map[:, :20].any()
+    mask[30:34, 36:40] = 0
+    with pytest.raises(edits.PixmedError, match="no room for half of the objects"):
+        edited()
 
 
 def test_a_small_or_a_large_share_of_a_picture_is_no_reason_to_refuse():

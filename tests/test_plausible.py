@@ -55,6 +55,10 @@ def test_conditions_without_tissues_or_head():
     assert refusal(np.where(disc(32, 32, 18), 1, outline).astype(np.uint8), 1, ("a", "head")) == "too large"
     assert refusal(np.where(TUMOR, 1, 0).astype(np.uint8), 1, ("a",)) == ""
     assert refusal(np.zeros((SIZE, SIZE), np.uint8), 1, ("a",)) == "no tumour"
+    parts = np.where(TUMOR | disc(26, 24, 3), 1, 0).astype(np.uint8)
+    assert refusal(parts, 1, ("a",)) == "a tumour in pieces"
+    band = np.where((outline > 0) & (abs(np.arange(SIZE) - 32) < 2), 1, 2 * (outline > 0)).astype(np.uint8)
+    assert refusal(band, 1, ("a", "head")) == ""  # a tumour from side to side parts no head
 
 
 def test_crumbs_go():
@@ -66,6 +70,17 @@ def test_crumbs_go():
     np.testing.assert_array_equal(tidied(clean, ANATOMY), clean)
     empty = np.zeros((SIZE, SIZE), np.uint8)
     np.testing.assert_array_equal(tidied(empty, ANATOMY), empty)
+
+
+def test_a_crumb_beside_the_tumour_becomes_what_is_around_both():
+    """Mirrored at its border it would be tumour again; and the map that was drawn stays as it is."""
+    clean = slice_map(TUMOR)
+    crumbs = clean.copy()
+    crumbs[2:4, 2:4] = 6  # beside the head
+    crumbs[32:41, 29:34] = 2  # one column from the tumour
+    drawn = crumbs.copy()
+    np.testing.assert_array_equal(tidied(drawn, ANATOMY), clean)
+    np.testing.assert_array_equal(drawn, crumbs)
 
 
 def test_the_brain_is_found_in_classes_as_in_the_slice():

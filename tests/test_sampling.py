@@ -931,6 +931,24 @@ def test_limits_are_told_with_all_their_digits():
     assert sample_files.Units((0.0, 255.0), None).told() == ("0", "255", "")
 
 
+@pytest.mark.parametrize(("format", "dtype", "most"), [("png", np.uint8, 255), ("png16", np.uint16, 65535)])
+def test_what_lies_beyond_black_and_white_is_written_as_these(tmp_path, format, dtype, most):
+    """Whatever enlarges a picture may overshoot, and a cast alone would turn white into black."""
+    image = np.array([[-0.2, 0.0], [1.0, 1.2]], np.float32)
+    sample_files._write_image(tmp_path / "x.png", image, sample_files.Units((0, 255), None), format)
+    written = pixels(tmp_path / "x.png")
+    assert written.dtype == dtype and written.tolist() == [[0, 0], [most, most]]
+
+
+def test_a_step_that_is_named_is_the_same_again(run, generator, tmp_path):
+    """Its number is on the sheet; another one there is another sampling."""
+    options = {"output": str(tmp_path / "out"), "number": 1, "quiet": True}
+    first = runs.tree_bytes(sample(run, step=str(generator.step), **options))
+    assert runs.tree_bytes(sample(run, step=str(generator.step), **options)) == first
+    with pytest.raises(PixmedError, match="holds another sampling"):
+        sample(run, step=str(generator.step + 1), **options)
+
+
 def test_percentiles_of_each_volume_are_in_the_manifest(monkeypatch, tmp_path):
     volume_run(monkeypatch, tmp_path / "data", "percentiles")
     nibabel = pytest.importorskip("nibabel")
