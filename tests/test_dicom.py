@@ -138,3 +138,55 @@ def test_what_is_no_volume_is_refused(tmp_path, slices, told):
 def test_a_hair_of_tilt_is_a_volume_still(tmp_path):
     placed(tmp_path, (0, AXIAL), (1, [1, 0, 1e-6, 0, 1, 0]), (2.5, AXIAL))
     assert dicom_files.open_series(tmp_path, sorted(tmp_path.iterdir())).shape == (4, 4, 3)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"pixels": np.zeros((4, 5), np.uint16)},
+        {"pixels": np.zeros((4, 4), np.int16)},
+        {"pixels": np.zeros((4, 4), np.uint8)},
+        {"pixels": np.zeros((2, 4, 4), np.uint16)},
+        {"PhotometricInterpretation": "MONOCHROME1"},
+    ],
+    ids=["size", "sign", "depth", "frames", "inverted"],
+)
+def test_a_slice_unlike_the_others_is_named(tmp_path, odd):
+    """Inverted among others, or of another sign, its values would mean something else."""
+    for i, changes in enumerate(({}, odd, {})):
+        elements = {"pixels": np.zeros((4, 4), np.uint16), "InstanceNumber": i, **changes}
+        dicom(tmp_path / f"{i}.dcm", **elements)
+    with pytest.raises(PixmedError, match=r"1\.dcm: differs from the rest of its series in size or kind"):
+        dicom_files.open_series(tmp_path, sorted(tmp_path.iterdir()))
+
+
+def test_two_series_in_a_folder_are_no_volume(tmp_path):
+    for i in range(2):
+        dicom(tmp_path / f"{i}.dcm", np.zeros((4, 4), np.uint16), SeriesInstanceUID=f"1.2.{i}")
+    with pytest.raises(PixmedError, match="2 DICOM series in one folder"):
+        dicom_files.open_series(tmp_path, sorted(tmp_path.iterdir()))
+    for i in range(2):  # and files of several frames, which are volumes already, are no slices of one
+        dicom(tmp_path / f"{i}.dcm", np.zeros((2, 4, 4), np.uint16))
+    with pytest.raises(PixmedError, match=r"0\.dcm: differs from the rest of its series"):
+        dicom_files.open_series(tmp_path, sorted(tmp_path.iterdir()))
+
+
+@pytest.mark.parametrize("known", [{}, {"ImagePositionPatient": [0, 0, 1]}])
+def test_slices_whose_place_is_unknown_follow_their_numbers(tmp_path, known):
+    """Not their names, and 10 follows 9; how they lie in the patient is then unknown too."""
+    for name, number in (("a", 10), ("b", 2), ("c", 9)):
+        dicom(tmp_path / f"{name}.dcm", np.full((2, 2), number, np.uint16), InstanceNumber=number, **known)
+    array = dicom_files.open_series(tmp_path, sorted(tmp_path.iterdir()))
+    assert array.read()[0, 0].tolist() == [2, 9, 10]
+    assert not array.placed
+
+
+def test_the_full_range_of_signed_and_of_falling_values(tmp_path):
+    """Twelve bits with a sign are -2048 to 2047; a negative slope turns the ends around."""
+    pixels = np.zeros((2, 2), np.int16)
+    signed = dicom(tmp_path / "a.dcm", pixels, BitsStored=12, HighBit=11)
+    assert volumes.open_array(signed).full == (-2048, 2047)
+    falling = dicom(
+        tmp_path / "b.dcm", pixels, BitsStored=12, HighBit=11, RescaleSlope=-2, RescaleIntercept=1
+    )
+    assert volumes.open_array(falling).full == (-2 * 2047 + 1, 2 * 2048 + 1)

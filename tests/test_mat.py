@@ -1,5 +1,7 @@
 """MATLAB files of both kinds, as SciPy and MATLAB write them."""
 
+import struct
+
 import numpy as np
 import pytest
 import scipy.io
@@ -45,4 +47,27 @@ def test_a_file_of_zeros_is_refused_at_its_first_element(tmp_path):
         file.truncate(128)
         file.truncate(10**8)
     with pytest.raises(PixmedError, match=r"zeros\.mat: holds an element of kind 0 where variables are"):
+        volumes.open_array(path)
+
+
+def test_of_several_arrays_the_one_with_the_wanted_name_counts(tmp_path):
+    """By its whole name; and four bytes lie in the element's own head, as MATLAB packs what is small."""
+    path, small = tmp_path / "a.mat", np.array([[1, 2], [3, 4]], np.uint8)
+    for compressed in (False, True):
+        scipy.io.savemat(path, {"imag": PLACES, "image": small, "mask": 2 * small}, do_compression=compressed)
+        np.testing.assert_array_equal(volumes.open_array(path).read(), small)
+        np.testing.assert_array_equal(volumes.open_array(path, "mask").read(), 2 * small)
+        with pytest.raises(PixmedError, match=r"holds 3 arrays \(imag, image, mask\); name the one"):
+            volumes.open_array(path, "labels")
+
+
+def test_an_empty_element_is_passed_over_and_a_wrong_size_is_refused(tmp_path):
+    path, small = tmp_path / "a.mat", np.array([[1, 2], [3, 4]], np.uint8)
+    scipy.io.savemat(path, {"image": small}, do_compression=False)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:128] + struct.pack("<2I", 14, 0) + whole[128:])
+    np.testing.assert_array_equal(volumes.open_array(path).read(), small)
+    assert whole.count(struct.pack("<4I", 5, 8, 2, 2)) == 1
+    path.write_bytes(whole.replace(struct.pack("<4I", 5, 8, 2, 2), struct.pack("<4I", 5, 8, 2, 3)))
+    with pytest.raises(PixmedError, match="'image' is no 2 x 3 values; save it again"):
         volumes.open_array(path)

@@ -246,3 +246,12 @@ def test_volumes_of_other_channels_are_told_what_helps(channels):
         slices.check_channels(4, channels)
     slices.check_channels(1, channels)
     slices.check_channels(channels, channels)
+
+
+def test_pixels_become_square_by_growing_along_their_longer_side():
+    """Of a picture in colour too, whose channels are no side; a rounding of the spacing is no reason."""
+    assert slices.square_sides((40, 20, 3), (1.0, 2.5), "n") == (40, 50)
+    assert slices.square_sides((40, 20), (2.5, 1.0), "n") == (100, 20)
+    assert slices.square_sides((400, 200), (0.5, 0.505), "n") == (400, 200)
+    with pytest.raises(PixmedError, match=r"n: pixels of 1 x 1000 mm would make pictures of 40 x 20000"):
+        slices.square_sides((40, 20), (1.0, 1000.0), "n")

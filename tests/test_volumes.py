@@ -7,6 +7,7 @@ import pytest
 from volume_files import PLACES, decoded, dicom, nibabel, nifti, series
 
 from pixmed_jax.data import folder, intensity, volumes
+from pixmed_jax.data.arrays import plain
 from pixmed_jax.data.nifti import nifti_bytes
 from pixmed_jax.data.slices import load
 from pixmed_jax.errors import PixmedError
@@ -448,3 +449,83 @@ def test_pictures_and_arrays_say_no_lengths(tmp_path):
         np.save(tmp_path / name / "a.npy", values)
     loaded = load(folder.source(tmp_path, meta=""), [0], 4)
     assert np.isnan(loaded.pixels).all()
+
+
+def test_a_single_slice_is_cut_in_the_one_way_there_is(tmp_path):
+    """Whatever data.axis says of the volumes beside it; its pixels are those of the cut."""
+    path = nifti(tmp_path / "a.nii", PLACES[:, :, :1], np.diag([2.0, 3, 5, 1]))
+    for axis in ("stored", "0", "sagittal", "coronal", "axial"):
+        np.testing.assert_array_equal(decoded(path, axis), decoded(path))
+        assert volumes.pixel(volumes.open_array(path), axis) == (3, 2)
+    assert decoded(path).shape == (1, 5, 4)
+    whole = volumes.open_array(nifti(tmp_path / "b.nii", PLACES, np.diag([2.0, 3, 5, 1])))
+    assert [volumes.pixel(whole, axis) for axis in ("axial", "coronal", "sagittal")] == [
+        (3, 2),
+        (5, 2),
+        (5, 3),
+    ]
+
+
+def test_what_is_a_dicom_file_its_name_or_its_first_bytes_say(tmp_path):
+    """Exports of a PACS have no suffix, or the last number of an identifier for one."""
+    for name in ("IM0001", "1.2.840.1", "a.dcm"):
+        path = dicom(tmp_path / name, np.zeros((2, 2), np.uint16))
+        assert volumes.is_dicom(path) and volumes.is_volume(path)
+    for name in ("IM0002", "1.2.840.2", "a.png", "a.nii"):
+        (tmp_path / name).write_bytes(b"no DICOM")
+        assert not volumes.is_dicom(tmp_path / name)
+
+
+def test_of_volumes_too_large_for_the_cache_those_asked_for_last_are_kept(monkeypatch):
+    monkeypatch.setattr(volumes, "MAX_BYTES", 1000)
+    read = []
+
+    def array(name: str, size: int):
+        def values() -> np.ndarray:
+            read.append(name)
+            return np.zeros(size, np.uint8)
+
+        return plain(name, (size, 1), np.dtype(np.uint8), values)
+
+    cache, a, b, c, d = volumes.Cache(), *map(array, "abcd", (600, 300, 300, 900))
+    for one in (a, a, d, a, b, a, c, a, b):  # b goes for c: a was asked for after it
+        cache.read(one)
+    assert read == ["a", "d", "a", "b", "c", "b"]
+
+
+# ---------------------------------------------------------------- limits
+def test_limits_of_mostly_background_are_its_extremes():
+    """One bright voxel of a thousand is beyond both percentiles; one value alone has no limits."""
+    values = np.zeros((10, 10, 10), np.int16)
+    values[3, 4, 5] = 7
+    assert intensity.percentiles(values, "n") == (0.0, 7.0)
+    values[values == 0] = 7
+    with pytest.raises(PixmedError, match="n: every value is 7; remove it"):
+        intensity.percentiles(values, "n")
+
+
+def test_extremes_clip_nothing_and_what_is_no_number_is_counted():
+    values = np.array([[3.0, -2.0], [8.0, 5.0]])
+    assert intensity.extremes(values, "n") == (-2.0, 8.0)
+    with pytest.raises(PixmedError, match="n: every value is 3; remove it"):
+        intensity.extremes(values[:1, :1], "n")
+    for odd in (np.nan, np.inf, -np.inf):
+        values[0, 0] = odd
+        for limits in (intensity.extremes, intensity.percentiles):
+            with pytest.raises(PixmedError, match="n: 1 values are NaN or infinite"):
+                limits(values, "n")
+
+
+@pytest.mark.parametrize("rule", ["-inf,5", "0,inf", "nan,5", "0,nan", "5,5", "6,5", "5", "0,1,2", "best"])
+def test_limits_that_are_none(rule):
+    with pytest.raises(PixmedError, match=f"data.intensity='{rule}': give one of auto, full"):
+        intensity.parse(rule)
+
+
+def test_grey_values_of_one_pair_of_limits_at_another():
+    """0.5 of -100 .. 300 is 100, which is 0.25 of 0 .. 400 and beyond 200 .. 600."""
+    unit = np.array([-1.0, 0.0, 0.5, 1.0, 2.0])
+    found = intensity.rescaled(unit, (-100.0, 300.0), (0.0, 400.0))
+    assert found.dtype == np.float32 and found.tolist() == [0.0, 0.0, 0.25, 0.75, 0.75]
+    assert intensity.rescaled(unit, (-100.0, 300.0), (200.0, 600.0)).tolist() == [0, 0, 0, 0.25, 0.25]
+    assert intensity.rescaled(unit, (-100.0, 300.0), (-90.0, 200.0))[[0, 3]].tolist() == [0.0, 1.0]
