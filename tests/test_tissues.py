@@ -5,7 +5,7 @@ import pytest
 from scipy import ndimage
 
 from pixmed_jax.data import phantom, regions
-from pixmed_jax.data.tissues import _stretched, brain, relative, survey, tissues
+from pixmed_jax.data.tissues import _compactness, _stretched, brain, relative, survey, tissues
 
 AIR, FAT, GREY, WHITE = 0.06, 1.75, 0.72, 1.0  # of white matter's intensity
 NOTHING = np.zeros((128, 128), bool)
@@ -107,7 +107,9 @@ def test_any_number_of_classes_goes_from_dark_to_bright(number):
 def test_flat_slices_empty_heads_and_heads_full_of_tumour(value):
     flat = np.full((128, 128), value, np.uint8)
     for head, tumor in ((NOTHING, NOTHING), (HEAD, NOTHING), (HEAD, HEAD), (NOTHING, HEAD)):
-        assert np.isfinite(relative(flat, head, tumor)).all()
+        shades = relative(flat, head, tumor)
+        assert np.isfinite(shades).all()
+        assert shades.any() == bool(value and (head & ~tumor).any())  # nothing tells what is usual
         found = tissues(flat, head, tumor, 4)
         np.testing.assert_array_equal(found > 0, head)
         where = survey(flat, head, tumor)
@@ -135,6 +137,23 @@ def test_the_brain_of_a_drawn_head():
         assert not (where.brain & (truth == 4)).any()
         assert where.dark[VENTRICLE].mean() > 0.9
         assert not where.dark[~HEAD].any()
+
+
+def test_a_brain_that_is_compact_already_is_not_cut_further():
+    """What bulges a little is brain, though without it the rest would be still nearer to convex."""
+    whole, bulge = ellipse(0.5, 0.5, 0.3, 0.3), ellipse(0.5, 0.8, 0.07, 0.07)
+    found = brain(whole | bulge)
+    assert found[bulge].mean() > 0.9 and not found[~(whole | bulge)].any()
+
+
+def test_compactness_is_the_area_over_that_of_the_hull_of_whole_pixels():
+    region = np.zeros((12, 12), bool)
+    region[3:8, 2:9] = True
+    assert _compactness(region) == pytest.approx(1)
+    region[3, 2] = False  # the hull is cut by half a pixel there
+    assert _compactness(region) == pytest.approx(34 / 34.5)
+    region[:] = np.eye(12)[::-1] > 0
+    assert _compactness(region) == pytest.approx(12 / 23)  # a strip as wide as a pixel's diagonal
 
 
 @pytest.mark.parametrize("width", [4, 14])
