@@ -1,13 +1,16 @@
 """The progress line of a training: whatever the terminal's width, it says how far it is and what is left."""
 
 import io
+import json
 import re
+import struct
 import sys
 
 import pytest
+from tensorboardX.proto.event_pb2 import Event, SessionLog
 from test_progress import Terminal
 
-from pixmed_jax.training.records import Bar
+from pixmed_jax.training.records import Bar, Records
 
 VALUES = {"fake": 0.786, "real": 0.914, "1-ssim": 0.513, "adversarial": 0.703}
 WHOLE = ["fake 0.786", "real 0.914", "1-ssim 0.513", "adversarial 0.703"]
@@ -55,3 +58,38 @@ def test_elsewhere_a_report_is_a_whole_line(monkeypatch, capsys):
     told = "  ".join(["step 50/2400", "40.0 images/s", *WHOLE, "0:03:55 left"])
     assert capsys.readouterr().out == f"{told}\n"
     assert sys.stderr.getvalue() == ""
+
+
+def test_a_report_is_of_the_images_since_the_last_one():
+    bar = Bar(0, 10, 4, every=2, shown=False)
+    for step in (2, 4):
+        bar.advance(step - 1, 0.25)
+        bar.advance(step, 0.75)
+        assert bar.report(step, {}) == 8.0
+
+
+def test_what_a_killed_run_wrote_beyond_its_step_goes(tmp_path):
+    """Half a line too, and what is no record; TensorBoard is told to drop what it drew beyond it."""
+    path = tmp_path / "metrics.jsonl"
+    records = Records(tmp_path, 0)
+    for step in (1, 2, 3):
+        records.scalars(step, {"loss": 1 / step, "odd": float("nan")})
+    records.close()
+    whole = path.read_text().splitlines()
+    assert [json.loads(line) for line in whole] == [
+        {"step": step, "loss": 1 / step, "odd": None} for step in (1, 2, 3)
+    ]
+    path.write_text("\n".join([whole[0], "no record}", *whole[1:], '{"step": 2}']))
+    for _ in range(2):
+        Records(tmp_path, 2).close()
+        assert path.read_text().splitlines() == whole[:2]
+    stored = max(tmp_path.glob("events.out.tfevents.*")).read_bytes()
+    events = []
+    while stored:  # length, its checksum, the event, its checksum
+        (length,) = struct.unpack("<Q", stored[:8])
+        events.append(Event.FromString(stored[12 : 12 + length]))
+        stored = stored[16 + length :]
+    assert [event.file_version for event in events] == ["brain.Event:2", ""]
+    assert (events[1].step, events[1].session_log.status) == (3, SessionLog.START)
+    Records(tmp_path, 0).close()
+    assert path.read_text() == ""

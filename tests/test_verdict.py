@@ -67,6 +67,7 @@ def test_readers_who_tell_them_apart_stand_against_a_yes():
     [
         (-0.1, -0.01, None, "yes"),  # real sets are no distance apart: chance may explain 0.08
         (-0.1, -0.01, -0.02, "yes"),
+        (0.0, -0.01, None, "yes"),
         (0.02, -0.01, None, "no"),
         (0.02, -0.01, 0.08, "yes"),  # halves have half the patients, and differ twice as much
         (0.02, -0.01, 0.07, "partly"),
@@ -96,6 +97,7 @@ def test_few_patients_do_not_make_it_real():
         ({"recall": {"value": 0.5, "floor": 0.7}}, "yes", ""),
         ({"recall": {"value": 0.48, "floor": 0.7}}, "partly", "recall 0.48, 0.70 between real patients"),
         ({"recall": {"value": None, "why": "few"}}, "yes", ""),
+        ({"recall": {"value": 0.1, "floor": None}}, "yes", ""),  # nothing to hold it against
         (
             {"artefacts": {"seams": {"found": False}, "tilt": {"found": True}, "found": ["tilt"], "n": 9}},
             "partly",
@@ -192,6 +194,7 @@ def test_follows_the_mask(dice, answer):
     [
         (0.29, 0.29, 0.1, "not measured", "finds hardly any of it in real slices"),
         (0.35, 0.35, 0.36, "no", "0.360 with other patients' masks"),
+        (0.3, 0.3, 0.1, "yes", ""),
         (0.35, 0.35, 0.1, "yes", ""),
     ],
 )
@@ -335,6 +338,7 @@ def gain(value=0.01, low=-0.01, high=0.03, **changes):
     [
         ([gain()], "no"),
         ([gain(low=0.005)], "no"),  # leaves out 0 alone, but not among all comparisons
+        ([gain(low=0.01)], "no"),  # an interval that ends at 0 does not leave it out
         ([gain(low=0.011)], "yes"),
         ([gain(), gain(low=0.011, share=100)], "yes"),
         ([gain(value=-0.03, low=-0.05, high=-0.011), gain(low=0.011, share=100)], "partly"),
@@ -357,6 +361,25 @@ def test_helps(found, answer):
     assert "not finished" in told("Helps", {"utility": {**utility, "complete": False}}).sentence
     unlike = {**utility, "found": [*found, gain(detectable=0.125, share=5)]}
     assert "3 seeds would show 0.040 to 0.125 at the least" in told("Helps", {"utility": unlike}).sentence
+
+
+def test_of_many_shares_the_ends_are_told_and_what_is_clear():
+    """A gain, a loss and a hint between them, and no share that shows nothing."""
+    clear = {20: {"low": 0.011}, 30: {"value": -0.03, "low": -0.05, "high": -0.011}, 50: {"low": 0.005}}
+    found = [gain(share=share, **clear.get(share, {})) for share in (10, 20, 30, 40, 50, 60, 100)]
+    one = told("Helps", {"utility": {"found": found, "patients": 39, "seeds": 3, "complete": True}})
+    assert [share for share in range(0, 101, 10) if f") with {share} %" in one.sentence] == [
+        *(10, 20, 30, 50, 100)
+    ]
+    assert "of 7 comparisons 1 show a gain and 1 a loss beyond chance" in one.sentence
+    found[2] = gain(value=-0.03, low=-0.05, high=-0.01, share=30)  # ends at 0
+    one = told("Helps", {"utility": {"found": found, "patients": 39, "seeds": 3, "complete": True}})
+    assert "1 show a gain and 0 a loss" in one.sentence and "with 30 %" not in one.sentence
+
+
+def test_a_folder_of_masks_from_elsewhere_is_of_nobody_known():
+    (one,) = verdict.of_folder({})
+    assert (one.question, one.answer, one.page) == ("Safe to share?", "not measured", "#pairs")
 
 
 def test_one_seed_says_nothing_and_what_is_uncorrected_is_called_a_hint():

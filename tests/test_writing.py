@@ -1,6 +1,7 @@
 """Texts and folders appear whole or not at all; who replaces one leaves what is not his."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,7 @@ def test_a_failed_write_leaves_the_old_text(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="disk full"):
         writing.write_text(path, "new contents")
     assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_signal_between_old_and_new_leaves_one_of_them_whole(tmp_path, monkeypatch):
@@ -139,3 +141,12 @@ def test_what_is_in_use_is_told_by_its_own_name(tmp_path):
         told = f"{tmp_path / 'run'}: in use by process"
         with pytest.raises(writing.InUseError, match=told), writing.locked(tmp_path / "run" / "training"):
             pytest.fail("trained twice")
+
+
+def test_a_lock_says_who_holds_it_and_nothing_of_whom_it_was_taken_over_from(tmp_path, capsys):
+    file = tmp_path / ".run.lock"
+    file.write_text("process 123 on a host whose name is long since 2026-01-01 00:00:00 " + 100 * "x")
+    with writing.locked(tmp_path / "run"):
+        assert re.fullmatch(rf"process {os.getpid()} on \S+ since [-0-9]{{10}} [:0-9]{{8}}", file.read_text())
+    assert f"{file}: left by process 123 on a host" in capsys.readouterr().err
+    assert not file.exists()
