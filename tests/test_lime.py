@@ -240,3 +240,14 @@ def test_denoising_keeps_light_places_and_colours():
     assert np.std(out[5:-5, 5:15] @ luma) < 0.6 * np.std(image[5:-5, 5:15] @ luma)
     np.testing.assert_allclose(out[..., 0] - out[..., 1], image[..., 0] - image[..., 1], atol=1e-6)
     assert recomposed(image[..., :1], light).shape == (40, 40, 1)
+
+
+def test_noise_is_judged_where_anything_around_a_pixel_is_seen():
+    """Immerkaer's mask written out, over the pixels whose nine are not all black; three in four are black."""
+    rng = np.random.default_rng(0)
+    light = (rng.uniform(0.1, 1, (24, 20)) * (rng.uniform(size=(24, 20)) < 0.25)).astype(np.float32)
+    mask = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]])
+    nines = [light[y : y + 3, x : x + 3] for y in range(22) for x in range(18)]
+    left = [abs((mask * nine).sum()) for nine in nines if nine.any()]
+    assert 0 < len(nines) - len(left) < 0.2 * len(nines)
+    assert float(lime.noise_level(jnp.asarray(light))) == pytest.approx(np.median(left) / (0.6745 * 6))

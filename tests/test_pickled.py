@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from pixmed_jax.errors import PixmedError
+from pixmed_jax.judges import pickled
 from pixmed_jax.judges.pickled import from_numpy_pickle, from_torchscript
 
 ARRAYS = {
@@ -92,6 +93,24 @@ def test_tensors_of_nested_modules_come_back():
     assert set(found) == {"layers.conv.weight", "layers.conv.mean"}
     np.testing.assert_array_equal(found["layers.conv.weight"], WEIGHT.astype(np.float32))
     np.testing.assert_array_equal(found["layers.conv.mean"], MEAN.astype(np.float32))
+
+
+def test_what_else_lies_in_an_archive_is_passed_over():
+    """PyTorch writes these beside the tree and the storages."""
+    beside = {"version": b"3\n", "constants.pkl": b"\x80\x02).", "code/data.pkl": b"class Net: ..."}
+    found = from_torchscript(archive(TREE, STORAGES, **beside))
+    assert set(found) == {"layers.conv.weight", "layers.conv.mean"}
+
+
+def test_plain_values_come_back_as_pickle_would_give_them():
+    values = {
+        "a": [1, "x", [2, 300, 70_000, -1]],
+        "b": (True, None, False),
+        "c": {"d": (), "e": (1, 2, 3, 4)},
+    }
+    values["again"] = values["a"]
+    assert pickled._followed(pickle.dumps(values, protocol=2), ()) == values
+    assert pickled._followed(pickle.dumps(values, protocol=3), ()) == values
 
 
 # ---------------------------------------------------------------- hostile files
@@ -243,3 +262,13 @@ def test_archives_without_their_tree():
     zipfile.ZipFile(empty, "w").close()
     with pytest.raises(PixmedError, match=r"one data\.pkl"):
         from_torchscript(empty.getvalue())
+
+
+def test_no_more_is_walked_through_than_weights_have(monkeypatch):
+    monkeypatch.setattr(pickled, "_ENTRIES", 20)
+    leaf = np.zeros((1, 1, 1, 1), np.float32)
+    assert len(from_numpy_pickle(numpy_pickle({f"k{i}": leaf for i in range(19)}))) == 19
+    with pytest.raises(PixmedError, match="nested deeper, or holds more, than weights do"):
+        from_numpy_pickle(numpy_pickle({f"k{i}": leaf for i in range(20)}))
+    with pytest.raises(PixmedError, match=r"an array of shape \(1, 1, 1, 1, 1\)"):
+        from_numpy_pickle(numpy_pickle({"k": leaf[None]}))

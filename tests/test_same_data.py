@@ -15,6 +15,7 @@ from pixmed_jax import same_data, writing
 from pixmed_jax import workdir as run_folder
 from pixmed_jax.errors import PixmedError
 from pixmed_jax.evaluation import facts
+from pixmed_jax.training import start
 from pixmed_jax.training.loop import train
 from pixmed_jax.training.start import begin
 
@@ -227,6 +228,61 @@ def test_what_is_a_place(key, old, new, place):
 def test_a_config_is_called_the_same_wherever_its_data_lie():
     a, b, c = ({"data": {"dir": of, "images": images}} for of, images in (("a", "i"), ("b", "i"), ("a", "k")))
     assert configs.digest(a) == configs.digest(b) != configs.digest(c)
+
+
+@pytest.fixture
+def opened(tmp_path_factory, tmp_path):
+    """(config, dataset) of a folder, with nothing trained on it."""
+    folder_of(tmp_path / "data", 20)
+    config = runs.config(tmp_path_factory, data__source="folder", data__dir=str(tmp_path / "data"))
+    return config, start.open_data(config)
+
+
+def test_what_was_left_out_is_on_record(opened, tmp_path):
+    config, dataset = opened
+    for name, told in (("whole", ()), ("part", ("a.png: no mask",))):
+        (tmp_path / name).mkdir()
+        start.make_folder(config, tmp_path / name, dataset._replace(left_out=told), fresh=False)
+        assert tuple(run_folder.read_environment(tmp_path / name).get("left_out", ())) == told
+
+
+def test_a_head_is_only_looked_for_in_colours_with_a_notice(opened):
+    config, dataset = opened
+    for channels, condition in ((1, "tumor+head"), (3, "tumor+head"), (3, "anatomy"), (3, "tumor")):
+        of = {**config, "data": {**config["data"], "channels": channels, "condition": condition}}
+        found = [told for told in start.notices(of, dataset) if "a head is looked for" in told]
+        assert len(found) == (channels == 3 and condition != "tumor")
+
+
+def test_a_layout_has_one_class_of_tumour(opened, monkeypatch):
+    config, dataset = opened
+    several = dataset._replace(source=dataset.source._replace(several=True))
+    monkeypatch.setattr(start, "open_dataset", lambda **_: several)
+    monkeypatch.setattr(start.build, "makes_layouts", lambda config: True)
+    for told in (False, True):
+        config["data"]["class_channels"] = told
+        if told:
+            with pytest.raises(PixmedError, match=r"data\.class_channels=true: .*and a layout has one"):
+                start.open_data(config)
+        else:
+            assert start.open_data(config) is several
+
+
+@pytest.mark.parametrize(
+    ("source", "folder", "about", "data", "on"),
+    [
+        ("folder", "/a/cells", {}, "folder cells", "cells"),
+        ("folder", "", {}, "folder", "folder"),
+        ("classes", "/a/cells", {}, "folder cells", "classes"),
+        ("phantom", "/a/tfds", {}, facts.KNOWN["phantom"][0], "drawn phantoms"),
+        ("folder", "/a/cells", {"data": "cells of mice"}, "cells of mice", "cells"),
+    ],
+)
+def test_what_a_page_calls_its_data(source, folder, about, data, on):
+    config = {"name": "ghost", "preset": "test", "data": {"source": source, "dir": folder}, "about": about}
+    assert facts.described(config) == {
+        **{"title": f"ghost (test) on {on}", "data": data, "phantoms": source == "phantom"}
+    }
 
 
 @pytest.mark.slow

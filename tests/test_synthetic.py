@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -129,6 +130,56 @@ def test_spare_patients_behind_synthetic_slices_are_not_tested_on(root, tmp_path
         (workdir / "split.json").unlink()
         with pytest.raises(PixmedError, match=r"split\.json: missing or unreadable, so nobody knows"):
             facts.open_data(workdir, config, "spare")
+
+
+def recorded(workdir: Path, record: dict | None, root: Path, **changes) -> tuple[Path, dict]:
+    """A run's folder with this record, and its config."""
+    workdir.mkdir()
+    if record is not None:
+        (workdir / "split.json").write_text(json.dumps(record))
+    data = {
+        **OPTIONS,
+        "split": {"by": "patient"},
+        "source": "folder",
+        "dir": str(root),
+        "split_column": "part",
+    }
+    return workdir, {"seed": data.pop("seed"), "data": {**data, **changes}, "model": {"generator": {}}}
+
+
+def test_without_a_record_spare_patients_are_tested_on_where_nobody_can_be_behind(root, tmp_path):
+    half = {"split": {"by": "patient", "keep": 0.5}}
+    run = recorded(tmp_path / "run", None, root, **half)
+    assert set(facts.open_data(*run, "spare").of("spare")) == set(opened(root, **half).of("spare"))
+
+
+def test_synthetic_slices_of_a_record_are_no_change_of_the_data(root, tmp_path):
+    """Who evaluates on the training slices opens the real ones alone."""
+    sampled = write(tmp_path / "s", [row(0), row(1)])
+    both = opened(root, sampled).description()
+    run = recorded(tmp_path / "run", both, root, synthetic_dir=str(sampled))
+    assert len(facts.open_data(*run, "train").of("train")) == 8
+    del both["train"]["00.png"]
+    run = recorded(tmp_path / "other", both, root, synthetic_dir=str(sampled))
+    with pytest.raises(PixmedError, match=r"1 slices of train are new or gone \(00.png\)"):
+        facts.open_data(*run, "train")
+
+
+@pytest.mark.filterwarnings("ignore:data.split.by=slice")
+def test_whoever_trained_and_is_tested_now_is_told_as_the_split_goes(root, tmp_path):
+    """The other slice of the patient trained too: by slice that is accepted, by patient it is not."""
+    record = {**opened(root).description(), "train": {"08.png": "p4", "00.png": "p0"}}
+    for by, told in (
+        ("patient", "1 patients that are in val now (p4)"),
+        ("slice", "1 slices that are in val"),
+    ):
+        run = recorded(tmp_path / by, record, root, split={"by": by})
+        with pytest.raises(PixmedError, match=f"was trained on {re.escape(told)}"):
+            facts.open_data(*run, "val")
+    record["train"]["09.png"] = record["train"].pop("08.png")
+    (root / "meta.csv").write_text((root / "meta.csv").read_text().replace("p4,val", "p4,test", 1))
+    run = recorded(tmp_path / "half", record, root, split={"by": "slice"})
+    assert len(facts.open_data(*run, "test").of("test")) == 3
 
 
 def test_where_all_train_nobody_is_spare(root):

@@ -61,3 +61,20 @@ def test_every_pixel_is_made_once_and_far_enough_from_a_cut(length, side, reach)
     np.testing.assert_array_equal(found[:, 0, 0], np.arange(length))
     margins = tiled(lambda part: distance(part)[..., 1:], rows, scale=1, reach=reach, side=side)
     assert margins.min() >= reach
+
+
+@pytest.mark.parametrize(
+    ("length", "side", "reach", "count", "widest"),
+    [(512, 288, 32, 2, 288), (513, 288, 32, 3, 214), (100, 10, 10, 4, 40), (40, 10, 10, 1, 40)],
+)
+def test_as_few_tiles_as_will_do_and_none_that_is_overlap_for_the_most(length, side, reach, count, widest):
+    """Of 512 pixels two of 288 keep 256 each; of 100 with a reach of 10, four of 40 keep 20, or 30."""
+    seen = []
+
+    def run(image):
+        seen.append(image.shape[2])
+        return image
+
+    image = np.arange(length, dtype=np.float32)[None, :, None].repeat(8, 0)
+    np.testing.assert_array_equal(tiled(run, image, scale=1, reach=reach, side=side), image)
+    assert len(seen) == count and max(seen) == widest

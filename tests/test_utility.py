@@ -16,7 +16,7 @@ from pixmed_jax import config as configs
 from pixmed_jax.defaults import HEADS, OFF, merged
 from pixmed_jax.errors import PixmedError
 from pixmed_jax.evaluation import utility as results
-from pixmed_jax.evaluation.arms import ARMS, COMPARED, PRIMARY, Experiment
+from pixmed_jax.evaluation.arms import ARMS, COMPARED, MEASURES, OF_PASTED, PRIMARY, Experiment
 from pixmed_jax.same_data import open_of_run
 from pixmed_jax.training.start import begin
 from pixmed_jax.utility import parts, plan, utility
@@ -50,6 +50,27 @@ def changed(workdir, **changes):
 
 
 # ---------------------------------------------------------------- the plan
+def test_arms_are_what_their_titles_say():
+    """Comparisons of two arms speak of the one thing in which these differ."""
+    made = {name: (arm.synthetic, arm.augmented, arm.folder) for name, arm in ARMS.items()}
+    assert made == {
+        "real": ("", False, "samples"),
+        "oversampled": ("oversample", False, "samples"),
+        "augmented": ("", True, "samples"),
+        "synthetic": ("add", False, "samples"),
+        "both": ("add", True, "samples"),
+        "only": ("replace", False, "samples"),
+        "pasted": ("add", True, "pasted"),
+    }
+    for arm in ARMS.values():
+        assert ("classical augmentation" in arm.title) == arm.augmented
+        assert ("synthetic" in arm.title or "copied" in arm.title) == bool(arm.synthetic)
+        assert len(arm.short) <= len(arm.title)
+    assert PRIMARY == ("both", "augmented") and OF_PASTED == ("pasted", "augmented")
+    signs = {name: measure.sign for name, measure in MEASURES.items()}
+    assert signs == {"dice": 1, "accuracy": 1, "log_loss": -1}
+
+
 def test_the_parts_in_their_order(workdir):
     experiment, _ = plan(workdir, networks={"segmenter": NETWORKS["segmenter"]}, **OPTIONS)
     names = [part.name for part in parts(experiment, workdir)]

