@@ -80,6 +80,22 @@ def test_patients_with_many_slices_are_found_in_every_split():
     np.testing.assert_allclose(np.array(large) / sum(large), (0.8, 0.1, 0.1), atol=0.015)
 
 
+def test_of_more_orders_a_nearer_one_is_taken(monkeypatch):
+    """By the chi-square distance: a slice too many weighs more in a small split than in a large one."""
+    rng, shares = np.random.default_rng(0), np.array([0.8, 0.15, 0.05])
+    for seed in range(10):
+        units = rng.integers(1, 30, (25, 1)) * np.eye(2, dtype=int)[rng.integers(0, 2, 25)]
+        counts = np.column_stack([units, units.sum(axis=1)])
+        target = np.outer(shares, counts.sum(axis=0))
+        distances = []
+        for trials in (1, 2, 4, 8):
+            monkeypatch.setattr(splits, "TRIALS", trials)
+            part = splits._assign(units, shares, seed)
+            held = np.stack([counts[part == i].sum(axis=0) for i in range(3)])
+            distances.append(((held - target) ** 2 / target).sum())
+        assert distances == sorted(distances, reverse=True)
+
+
 def test_the_seed_decides():
     data = patients([4] * 40)
     first, again, other = (splits.split(data, seed=seed)["test"].tolist() for seed in (1, 1, 2))
