@@ -62,8 +62,13 @@ def grey(images: np.ndarray) -> np.ndarray:
     return images.mean(axis=-1) if images.ndim == 4 else images
 
 
+def shown(images: np.ndarray, only_grey: bool) -> np.ndarray:
+    """Images [N, S, S, C] as people see them: [N, S, S] where the channels mean one grey value."""
+    return grey(images) if only_grey else images
+
+
 def enlarged(images: np.ndarray, size: int) -> np.ndarray:
-    """Images [N, s, s] at [N, size, size], each pixel a square, so that one sees what there is."""
+    """Images [N, s, s, ..] at [N, size, size, ..], each pixel a square, so that one sees what there is."""
     times = size // images.shape[1]
     return images.repeat(times, axis=1).repeat(times, axis=2)
 

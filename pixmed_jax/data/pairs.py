@@ -200,8 +200,7 @@ def open_pairs(folder: Path, entries: Sequence[Entry], axis: str) -> tuple[list[
         if not image_paths:
             items.append(incomplete(stem, mask_paths[0][0], missing))
             continue
-        single = len(image_paths) == 1 and volumes.is_dicom(image_paths[0]) is False
-        name = image_paths[0].relative_to(folder).as_posix() if single or len(image_paths) == 1 else stem
+        name = image_paths[0].relative_to(folder).as_posix() if len(image_paths) == 1 else stem
         if missing:
             items.append(incomplete(name, image_paths[0], missing))
             continue

@@ -27,8 +27,7 @@ def tidied(label_map: np.ndarray, classes: Sequence[str]) -> np.ndarray:
     """
     tumors = sum(map(is_tumor, classes))
     told = label_map.copy()
-    if len(classes) > tumors:
-        told[~_largest(label_map > 0)] = 0
+    told[~_largest(label_map > 0)] = 0
     tumor = (told > 0) & (told <= tumors)
     crumbs = tumor & ~_largest(tumor)
     return edits.without(told, crumbs, (told > tumors) if len(classes) > tumors else ~tumor)
@@ -62,9 +61,10 @@ def surveyed(label_map: np.ndarray, classes: Sequence[str]) -> Survey:
 
 def shades(tissues: int, tumors: int) -> np.ndarray:
     """[1 + K] float32: the intensity of each value, 1 being usual tissue's, a tumour's too."""
-    limits = np.linspace(DARK, BRIGHT, tissues - 1) if tissues > 1 else np.array([1.0])
-    middles = (limits[1:] + limits[:-1]) / 2
-    own = [limits[0] - 0.2, *middles, limits[-1] + 0.2] if tissues > 1 else [1.0]
+    own = [1.0]
+    if tissues > 1:
+        limits = np.linspace(DARK, BRIGHT, tissues - 1)
+        own = [limits[0] - 0.2, *(limits[1:] + limits[:-1]) / 2, limits[-1] + 0.2]
     return np.array([0.0, *[1.0] * tumors, *own], np.float32)
 
 

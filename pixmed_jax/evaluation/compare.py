@@ -23,9 +23,9 @@ from PIL import Image
 from pixmed_jax import charts, inference, pages, pictures, texts, writing
 from pixmed_jax import config as configs
 from pixmed_jax import workdir as run_folder
+from pixmed_jax.data.values import floats
 from pixmed_jax.errors import PixmedError
 from pixmed_jax.evaluation import verdict
-from pixmed_jax.evaluation.evaluate import grey_floats
 from pixmed_jax.evaluation.report import TITLES, chart
 from pixmed_jax.evaluation.rows import (
     EVIDENCE,
@@ -122,8 +122,9 @@ def same_masks(systems: Sequence[Row], count: int = SHOWN) -> Image.Image | None
             names = [slices.label_names[label] for label in slices.labels]
             if maps.ndim == 3:
                 columns["label map"] = pictures.colours(maps, dataset.classes)
-            columns["real"] = grey_floats(arrays)
-        columns[row.name] = pictures.grey(inference.load(run.path)(maps, seed=0))
+            columns["real"] = floats(arrays.images)
+        generator = inference.load(run.path)
+        columns[row.name] = pictures.shown(generator(maps, seed=0), generator.grey)
     ordered = [name for name in ("label map", "real") if name in columns] + [row.name for row in systems]
     return pictures.grid({name: columns[name] for name in ordered}, names)
 

@@ -81,7 +81,8 @@ def evaluate(
     train, train_slices = dataset.load(dataset.rows["train"], dataset.size)
 
     maps, real = np.asarray(arrays.maps), grey_floats(arrays)
-    generated = pictures.grey(generator(maps, seed=seed))
+    painted = generator(maps, seed=seed)
+    generated = pictures.grey(painted)
     contenders = {"generated": generated, "mean_image": np.broadcast_to(mean_of(train), real.shape)}
     blur = None
     # What a training slice would do in the place of the generated one; a label says no more than its class.
@@ -118,6 +119,7 @@ def evaluate(
             "classes": list(dataset.classes),
             "bytes_per_slice": condition_bytes(maps),
         },
+        "coloured": not generator.grey,
         "judged_by": digest(train_images, real)[:16],  # numbers of other slices' judges do not compare
         **means(scores["generated"]),
         "intervals": intervals(scores["generated"], groups),
@@ -152,11 +154,12 @@ def evaluate(
     }
 
     shown = np.searchsorted(dataset.of(split), dataset.spread(split, _SHOWN))
-    columns = {"real": real[shown], "generated": generated[shown]}
+    columns = {"real": floats(arrays.images)[shown], "generated": painted[shown]}
+    columns = {name: pictures.shown(images, generator.grey) for name, images in columns.items()}
     if generator.takes_maps:
         told = pictures.colours(maps[shown], dataset.classes)
         columns = {"label map": told, **columns, "difference": pictures.difference(*columns.values())}
-    columns[_HEADED[other]] = contenders[other][shown]
+    columns[_HEADED[other]] = pictures.shown(floats(train.images[rows[shown]]), generator.grey)
     names = [slices.label_names[label] for label in slices.labels[shown]]
     report.write(workdir, config, result, pictures.grid(columns, names), drawn)
     writing.write_json(workdir / run_folder.EVALUATION, result)  # after the page: it says that all is done

@@ -17,7 +17,8 @@ each patient as one slice, however many were shown, since how alike they are to 
 Where nobody knows the patients ("patients": null) slices stand for them, and intervals are too narrow.
 
 Real slices are of one half of the patients, and generated ones are painted from maps of the other, so that
-nobody's anatomy is shown twice. All are grey, of the network's size, and rounded to 8 bits alike.
+nobody's anatomy is shown twice. All are of the network's size and rounded to 8 bits alike; those of a sampled
+folder are read as grey, and so are the real ones beside them.
 Errors: PixmedError.
 """
 
@@ -37,9 +38,9 @@ from pixmed_jax import config as configs
 from pixmed_jax import workdir as run_folder
 from pixmed_jax.data import arrays, decode, tables
 from pixmed_jax.data.sources import Dataset
+from pixmed_jax.data.values import floats
 from pixmed_jax.errors import OptionError, PixmedError, at_least, listing
 from pixmed_jax.evaluation import cards, entries, facts, pairs, verdict
-from pixmed_jax.evaluation.evaluate import grey_floats
 from pixmed_jax.metrics import bootstrap, clustered
 from pixmed_jax.metrics.diversity import spread_rows
 
@@ -160,7 +161,9 @@ def _slices(
         return list(zip(files, whose, pixels, strict=True))
 
     rows = some(np.flatnonzero(own))
-    real = listed(grey_floats(arrays)[rows], [slices.files[i] for i in rows], groups[rows].tolist())
+    only_grey = generator.grey or bool(samples)
+    shown = pictures.shown(floats(arrays.images)[rows], only_grey)
+    real = listed(shown, [slices.files[i] for i in rows], groups[rows].tolist())
     if samples:
         given = pairs.read(Path(samples), dataset.source.label_names, len(dataset.classes), dataset.size)
         picked = rng.permutation(len(given.rows))[:number]
@@ -171,7 +174,7 @@ def _slices(
             [entry.get("patient_group", "") for entry in entries],
         )
     rows = some(np.flatnonzero(~own))
-    made = pictures.grey(generator(np.asarray(arrays.maps)[rows], seed=seed))
+    made = pictures.shown(generator(np.asarray(arrays.maps)[rows], seed=seed), only_grey)
     return real, listed(made, [slices.files[i] for i in rows], groups[rows].tolist())
 
 

@@ -27,7 +27,6 @@ from pixmed_jax.writing import draft_of
 
 KEY = "--evaluate.weights"
 _LAYOUT = 1  # of the kept files: to be raised with every change of `converted`
-_CHUNK = 1 << 20
 
 Arrays = dict[str, np.ndarray]
 

@@ -41,14 +41,14 @@ class HeldOut:
     def _draw(self, outputs: np.ndarray) -> Image.Image:
         if self._task.predicts == "labels":
             return pictures.judged(
-                *(x[:_ROWS] for x in (self._grey(slice(_ROWS)), self._labels, outputs)),
+                *(x[:_ROWS] for x in (self._real(slice(_ROWS)), self._labels, outputs)),
                 names=self._slices.label_names,
             )
         if self._task.predicts == "masks":
             masks = {"mask": self._maps[:_ROWS], "predicted mask": outputs[:_ROWS].argmax(-1)}
             shown = {name: pictures.colours(maps, self._dataset.classes) for name, maps in masks.items()}
             names = [self._name(row) for row in range(len(outputs[:_ROWS]))]
-            return pictures.grid({"image": self._grey(slice(_ROWS)), **shown}, names)
+            return pictures.grid({"image": self._real(slice(_ROWS)), **shown}, names)
         first = slice(0, _ROWS)
         if self._task.predicts == "layouts":
             drawn = np.array_split(outputs.argmax(-1)[: 3 * (len(outputs) // 3)], 3)
@@ -58,10 +58,10 @@ class HeldOut:
             }
             shown = {name: pictures.colours(maps, self._dataset.classes) for name, maps in columns.items()}
             return pictures.grid(shown)
-        real, made = self._grey(first), pictures.grey(outputs[first])
+        real, made = self._real(first), self._shown(outputs[first])
         if self._dataset.degrade:
             arrays = Arrays(self._images[first], self._maps[first], self._labels[first])
-            given = pictures.enlarged(pictures.grey(np.asarray(self._given(arrays))), self._dataset.size)
+            given = pictures.enlarged(self._shown(np.asarray(self._given(arrays))), self._dataset.size)
             columns = {"given": given, "made": made, "real": real}
         elif not self._dataset.masked:
             return self._draw_labels(outputs)
@@ -76,14 +76,17 @@ class HeldOut:
         rows = [np.flatnonzero(self._labels == label)[:_OF_A_LABEL] for label in np.unique(self._labels)]
         count = min(map(len, rows))  # a rare label has few
         table = np.array([of_label[:count] for of_label in rows])  # [labels, count]
-        columns = {"real": self._grey(table[:, 0])}
+        columns = {"real": self._real(table[:, 0])}
         for i in range(count):
-            columns[f"generated {i + 1}"] = pictures.grey(outputs[table[:, i]])
+            columns[f"generated {i + 1}"] = self._shown(outputs[table[:, i]])
         return pictures.grid(columns, [self._name(row) for row in table[:, 0]])
 
-    def _grey(self, rows: slice | np.ndarray) -> np.ndarray:
-        """Real images [N, S, S] in [0, 1]."""
-        return pictures.grey(floats(self._images[rows]))
+    def _real(self, rows: slice | np.ndarray) -> np.ndarray:
+        """Real images in [0, 1]."""
+        return self._shown(floats(self._images[rows]))
+
+    def _shown(self, images: np.ndarray) -> np.ndarray:
+        return pictures.shown(images, self._images.shape[-1] == 1)
 
     def _name(self, row: int) -> str:
         return self._slices.label_names[self._labels[row]]
