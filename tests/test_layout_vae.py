@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from pixmed_jax.data.pipeline import Batch
 from pixmed_jax.models import layout_vae
 from pixmed_jax.models.layout_vae import LayoutVAE, smooth_gumbel
 from pixmed_jax.training.supervised import AIMS
@@ -156,6 +157,15 @@ def test_the_loss_by_loops(maps):
                 total -= (4 if true in (1, 2) else 1) * np.log(p[i, y, x, true])
     assert value == pytest.approx(total / 6 + 0.5 * 2.5, rel=1e-4)
     assert parts["network/map"] == pytest.approx(total / 6, rel=1e-4) and parts["network/code"] == 2.5
+
+
+def test_a_single_class_that_is_repeated_in_the_condition_is_read_once():
+    """Three equal channels, as a condition of colour pictures has them, and the planes behind the one."""
+    one = np.random.default_rng(0).integers(0, 2, (2, SIZE, SIZE, 1)).astype(np.float32)
+    batch = Batch(None, jnp.asarray(one.repeat(3, -1)), jnp.array([2, 0]))
+    found = AIMS["layouts"](tumors=1, classes=1, planes=2).inputs(batch)
+    planes = np.broadcast_to(np.array([[0.0, 1.0], [0.0, 0.0]])[:, None, None], (2, SIZE, SIZE, 2))
+    np.testing.assert_array_equal(found, np.concatenate([one, planes], -1))
 
 
 def test_planes_are_told_beside_the_class(maps):

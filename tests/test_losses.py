@@ -176,6 +176,17 @@ def test_path_lengths_have_gradients_where_nothing_is_painted():
     assert np.isfinite(gradient)
 
 
+def test_a_thousandth_of_the_contrast_is_a_thousandth_of_the_length():
+    """What keeps the root's slope finite must not show in the length of short paths."""
+    styles = jnp.asarray(np.random.default_rng(3).normal(size=(4, 2, 3)), jnp.float32)
+    full, faint = (
+        losses.path_lengths(lambda w, by=by: by * painted(w, WEIGHTS[:6]), styles, jax.random.key(5))
+        for by in (1.0, 1e-3)
+    )
+    assert full.min() > 0.01
+    np.testing.assert_allclose(faint, 1e-3 * full, rtol=1e-3)
+
+
 # ---------------------------------------------------------------- between images
 def test_pixel_losses_in_closed_form():
     generated, real = jnp.array([[0.25, 0.5]]), jnp.array([[1.0, 0.0]])
@@ -236,6 +247,13 @@ def test_ssim_is_that_of_scikit_image_and_of_dm_pix():
     value = float(SSIM(a, b)[0])
     assert value == pytest.approx(expected.mean(), abs=1e-5)
     assert value == pytest.approx(float(jax.jit(dm_pix.ssim)(a, b).mean()), abs=1e-5)
+
+
+def test_ssim_of_each_image_is_over_all_its_channels():
+    a, b = pair()
+    expected = skimage_map(a, b).mean((1, 2, 3))
+    assert abs(expected[0] - expected[1]) > 1e-2
+    np.testing.assert_allclose(losses.ssim_of_each(a, b), expected, atol=1e-5)
 
 
 def test_gradient_of_ssim_is_the_slope_of_scikit_images():
@@ -313,6 +331,12 @@ def test_psnr_of_each_in_closed_form():
     a = jnp.full((3, 4, 5, 2), 0.5)
     b = a + jnp.array([0.1, -0.01, 0.0]).reshape(3, 1, 1, 1)
     np.testing.assert_allclose(losses.psnr_of_each(a, b), [20, 40, 100], rtol=1e-4)
+
+
+def test_psnr_is_exact_up_to_its_limit():
+    """10^-4.5 from black is 90 dB, 10^-5.5 would be 110."""
+    b = jnp.array([10**-4.5, 10**-5.5]).reshape(2, 1, 1, 1) * jnp.ones((2, 4, 5, 1))
+    np.testing.assert_allclose(losses.psnr_of_each(jnp.zeros_like(b), b), [90, 100], rtol=1e-5)
 
 
 def test_terms_between_images_are_weighted_and_those_of_weight_0_not_computed(monkeypatch):

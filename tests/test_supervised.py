@@ -7,6 +7,7 @@ import numpy as np
 import optax
 import pytest
 
+from pixmed_jax import losses
 from pixmed_jax.data.pipeline import Batch
 from pixmed_jax.errors import PixmedError
 from pixmed_jax.models.densenet import DenseNet
@@ -53,6 +54,64 @@ def test_tumor_dice_counts_pixels_of_any_class():
     logits[2, 1, 1, 2] = 9  # invented
     found = supervised.tumor_dice(jnp.array(logits), jnp.array(masks))
     np.testing.assert_allclose(found, [2 * 1 / 4, 0, 0, 1])  # the last one is empty, and said to be
+
+
+# ---------------------------------------------------------------- aims
+def test_smoothing_and_weights_are_in_a_classifiers_loss_alone():
+    """The score stays the plain log likelihood, by which two such settings can be compared."""
+    logits, labels = RNG.normal(size=(5, 3)).astype(np.float32), np.array([0, 2, 1, 2, 0])
+    data = Batch(None, None, labels)
+    p = np.log(softmax(logits.astype(np.float64)))
+    plain = -p[np.arange(5), labels]
+    aim = supervised.AIMS["labels"](label_smoothing=0.3, class_weights=(1, 2, 5))
+    value, parts = aim.loss(jnp.asarray(logits), data)
+    expected = ((0.7 * plain - 0.1 * p.sum(-1)) * np.array([1, 5, 2, 5, 1])).mean()
+    assert float(value) == float(parts["network/cross_entropy"]) == pytest.approx(expected, rel=1e-5)
+    np.testing.assert_allclose(aim.score(jnp.asarray(logits), data)["log_likelihood"], -plain, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("settings", "dice"), [({}, 1.0), ({"dice": 0.25}, 0.25)])
+def test_the_loss_of_masks_by_numpy(settings, dice):
+    """Cross-entropy of each pixel, background first, and 1 - soft Dice of each image and class."""
+    logits = RNG.normal(size=(2, 3, 4, 3)).astype(np.float32)
+    true = RNG.integers(0, 3, (2, 3, 4))
+    p, masks = softmax(logits.astype(np.float64)), np.eye(3)[true]
+    pixels = -np.log((p * masks).sum(-1)).mean()
+    both, either = (p * masks).sum((1, 2))[:, 1:], (p + masks).sum((1, 2))[:, 1:]
+    apart = 1 - ((2 * both + 1) / (either + 1)).mean()
+    data = Batch(None, jnp.asarray(masks[..., 1:], jnp.float32), None)
+    value, parts = supervised.AIMS["masks"](**settings).loss(jnp.asarray(logits), data)
+    assert float(value) == pytest.approx(pixels + dice * apart, rel=1e-5)
+    assert float(parts["network/cross_entropy"]) == pytest.approx(pixels, rel=1e-5)
+    assert float(parts["network/1-dice"]) == pytest.approx(apart, rel=1e-5)
+
+
+def test_the_loss_of_images_weighs_each_distance():
+    made, real = RNG.uniform(size=(2, 2, 12, 12, 1)).astype(np.float32)
+    data = Batch(jnp.asarray(real), None, None)
+    value, parts = supervised.AIMS["images"](l1=0.5, mse=2.0, ssim=0.25).loss(jnp.asarray(made), data)
+    l1, mse = np.abs(made - real).mean(), np.square(made - real).mean()
+    unlike = 1 - float(losses.ssim(made, real))
+    assert float(value) == pytest.approx(0.5 * l1 + 2 * mse + 0.25 * unlike, rel=1e-5)
+    assert float(parts["network/1-ssim"]) == pytest.approx(unlike, rel=1e-5)
+    alone, parts = supervised.AIMS["images"]().loss(jnp.asarray(made), data)
+    assert float(alone) == pytest.approx(l1, rel=1e-5) and set(parts) == {"network/l1"}
+
+
+def test_the_loss_of_curves_weighs_each_of_its_four_terms():
+    dark, enhanced = jnp.asarray(RNG.uniform(size=(2, 2, 8, 8, 3)), jnp.float32)
+    curves = jnp.asarray(RNG.normal(size=(2, 8, 8, 2, 3)), jnp.float32)
+    aim = supervised.AIMS["curves"](spatial=2.0, exposure=3.0, colour=5.0, smoothness=7.0, level=0.4)
+    value, parts = aim.loss((enhanced, curves), Batch(None, dark, None))
+    terms = {
+        "spatial": losses.spatial_consistency(enhanced, dark),
+        "exposure": losses.exposure(enhanced, 0.4),
+        "colour": losses.colour_constancy(enhanced),
+        "smoothness": losses.smoothness(curves),
+    }
+    assert parts == {f"network/{name}": pytest.approx(float(term)) for name, term in terms.items()}
+    weights = {"spatial": 2, "exposure": 3, "colour": 5, "smoothness": 7}
+    assert float(value) == pytest.approx(sum(weights[n] * float(terms[n]) for n in terms), rel=1e-5)
 
 
 # ---------------------------------------------------------------- one step
@@ -151,6 +210,33 @@ def test_accumulated_and_mapped_gradients_are_those_of_the_whole_batch(kind):
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6, err_msg=name)
     for name, value in metrics.items():
         np.testing.assert_allclose([same[name], also[name][0]], [value, value], rtol=1e-4, err_msg=name)
+
+
+class Noise(nn.Module):
+    """Logits [N, 3] that are what was drawn for each image."""
+
+    @nn.compact
+    def __call__(self, x, *, train):
+        gain = self.param("gain", nn.initializers.ones, ())
+        return gain * jax.random.normal(self.make_rng("noise"), (len(x), 3))
+
+
+def test_each_step_and_each_run_has_noise_of_its_own():
+    task, data = supervised.make_task(Noise(), optax.sgd(0.0), kind="labels"), batch(4)
+    state = task.init(jax.random.PRNGKey(0), data)
+    step = jax.jit(task.step)
+    others = state, state._replace(step=state.step + 1), state._replace(key=jax.random.PRNGKey(9))
+    costs = [float(step(of, data)[1]["network/cross_entropy"]) for of in (state, *others)]
+    assert costs[0] == costs[1] and len(set(costs)) == 3
+
+
+def test_each_of_what_is_drawn_follows_its_own_key():
+    task = supervised.make_task(Noise(), optax.sgd(0.0), kind="layouts", tumors=1)
+    keys = jax.vmap(jax.random.key)(np.array([1, 2, 1], np.uint32))
+    variables = {"params": {"gain": jnp.ones(())}}
+    drawn = np.asarray(task.predict(variables, jnp.zeros((3, 2, 2, 1)), keys))
+    np.testing.assert_array_equal(drawn[0], drawn[2])
+    assert drawn.shape == (3, 3) and np.abs(drawn[0] - drawn[1]).min() > 1e-3
 
 
 def test_an_unknown_kind_is_refused():

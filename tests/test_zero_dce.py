@@ -64,6 +64,13 @@ def test_spatial_consistency_by_hand():
     assert float(losses.spatial_consistency(jnp.asarray(image) + 0.3, jnp.asarray(image))) < 1e-10
 
 
+def test_a_gap_may_turn_round():
+    """Equation 4 compares sizes: the darker of two regions may become the brighter by as much."""
+    image = np.full((1, 8, 4, 1), 0.2, np.float32)
+    image[:, 4:] = 0.6
+    assert float(losses.spatial_consistency(jnp.asarray(image[:, ::-1]), jnp.asarray(image))) < 1e-10
+
+
 def test_exposure_by_hand():
     image = np.zeros((1, 16, 32, 1), np.float32)
     image[:, :, 16:] = np.tile([0.5, 1.0], 8)[:, None]  # a mean of 0.75
@@ -72,6 +79,19 @@ def test_exposure_by_hand():
     assert float(losses.exposure(jnp.full((1, 8, 8, 1), 0.4), 0.6)) == pytest.approx(
         0.2, abs=1e-6
     )  # one small region
+
+
+def test_a_region_of_16_pixels_is_exposed_as_a_whole():
+    """Halves of 0.2 and 1 in either direction are well exposed at 0.6 between them."""
+    image = np.full((2, 16, 16, 1), 0.2, np.float32)
+    image[0, 8:] = image[1, :, 8:] = 1.0
+    assert float(losses.exposure(jnp.asarray(image), 0.6)) < 1e-6
+
+
+def test_a_low_picture_has_regions_of_its_height_and_of_16_columns():
+    image = np.full((1, 8, 16, 1), 0.2, np.float32)
+    image[:, :, 8:] = 1.0
+    assert float(losses.exposure(jnp.asarray(image), 0.6)) < 1e-6
 
 
 def test_colour_constancy_by_hand():
@@ -87,6 +107,14 @@ def test_smoothness_by_hand():
     curves = np.zeros((1, 6, 5, 2, 2), np.float32)
     curves[..., 0] = (0.1 * y + 0.2 * x)[None, ..., None]
     assert float(losses.smoothness(jnp.asarray(curves))) == pytest.approx(0.3**2, abs=1e-6)
+
+
+@pytest.mark.parametrize("down", [0.1, -0.1])
+def test_slopes_of_curves_count_by_their_size_and_are_summed_over_channels(down):
+    """0.2 to the left in each of three channels, in both of two iterations: three times (0.1 + 0.2)^2."""
+    y, x = np.mgrid[:6, :5]
+    curves = np.broadcast_to((down * y - 0.2 * x)[None, ..., None, None], (1, 6, 5, 2, 3))
+    assert float(losses.smoothness(jnp.asarray(curves))) == pytest.approx(3 * 0.3**2, abs=1e-6)
 
 
 # ---------------------------------------------------------------- training
