@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pixmed_jax.data import augment as augmentation
 from pixmed_jax.data.pipeline import Arrays, batch_rows, make_batch, one_hot, to_float, with_channels
 from pixmed_jax.errors import PixmedError
 
@@ -114,6 +115,52 @@ def test_classes_are_one_hot_without_the_background():
     np.testing.assert_array_equal(one_hot(maps, 3, channels=3), expected)
     np.testing.assert_array_equal(one_hot(jnp.array([[0, 1]]), 1, channels=3), [[[0, 0, 0], [1, 1, 1]]])
     np.testing.assert_array_equal(one_hot(jnp.array([[0, 1]]), 1, channels=1), [[[0], [1]]])
+
+
+def test_the_label_of_a_single_class_is_one_number_whatever_the_channels():
+    np.testing.assert_array_equal(one_hot(jnp.array([1, 1]), 1, channels=3), [[1], [1]])
+
+
+def test_crops_augmentations_and_degradations_are_drawn_apart(monkeypatch):
+    """Of keys alone: cropping splits the batch's, and `split` makes what `fold_in` makes of 0 and 1."""
+    drawn = {}
+
+    def pairs(images, maps, keys, settings, *, size, corners):
+        drawn["augmented"] = keys
+        return images[:, :size, :size], maps[:, :size, :size]
+
+    def degrade(images, keys):
+        drawn["degraded"] = keys
+        return images
+
+    monkeypatch.setattr(augmentation, "pairs", pairs)
+    key, section = jax.random.key(0), {"noise": {"p": 1.0, "range": (0.1, 0.1)}}
+    settings = {"size": SIZE, "classes": 2, "channels": 1, "augment": section, "degrade": degrade}
+    make_batch(arrays(), None, key, **settings)
+    crops = [key, *jax.random.split(key)]
+    drawn["cropped"] = [*crops, *(one for of in crops for one in augmentation.image_keys(of, 5))]
+    numbers = {
+        name: {tuple(np.asarray(jax.random.key_data(one)).tolist()) for one in keys}
+        for name, keys in drawn.items()
+    }
+    assert len(numbers["augmented"]) == len(numbers["degraded"]) == 5
+    for one, other in (("augmented", "degraded"), ("augmented", "cropped"), ("degraded", "cropped")):
+        assert not numbers[one] & numbers[other], (one, other)
+
+
+def test_what_is_augmented_is_cropped_where_it_would_be_without():
+    rows, key, still = np.array([4, 0, 2]), jax.random.key(2), {"noise": {"p": 1.0, "range": (0.0, 0.0)}}
+
+    @jax.jit
+    def both(key: jax.Array) -> list:
+        return [
+            make_batch(arrays(), rows, key, size=SIZE, classes=2, channels=1, augment=augment)
+            for augment in (None, still)
+        ]
+
+    plain, found = both(key)
+    np.testing.assert_allclose(found.images, plain.images, atol=1e-6)
+    np.testing.assert_array_equal(found.condition, plain.condition)
 
 
 def test_only_grey_images_take_another_number_of_channels():
