@@ -1,6 +1,7 @@
 """Checkpoints: what was saved comes back bit for bit, and what is not whole is not taken for a checkpoint."""
 
 import functools
+import os
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +21,16 @@ def test_restored_is_saved(written):
     back = checkpoint.restore(saved, target(state))
     assert jax.tree.structure(back) == jax.tree.structure(state)
     assert checkpoint.sha256_of_tree(back) == checkpoint.sha256_of_tree(state)
+
+
+def test_limits_planes_and_colours_come_back_too(tmp_path):
+    """None of them by chance what is taken where a manifest says nothing."""
+    known = {"classes": ("a",), "grey": False, "limits": (12.5, 1200.0), "planes": ("axial", "coronal")}
+    writer = checkpoint.Writer(tmp_path, keep=1, config=CONFIG, **known)
+    writer.save(1, {"x": jnp.zeros(1)}, 0.0)
+    writer.close()
+    saved = checkpoint.newest_intact(tmp_path)
+    assert {name: getattr(saved, name) for name in known} == known
 
 
 def test_digest_of_a_tree_sees_every_difference():
@@ -83,6 +94,10 @@ def test_of_equal_scores_the_newer_is_the_best(tmp_path):
     assert checkpoint.best(write(tmp_path, {1: 0.5, 2: 0.5})).step == 2
 
 
+def test_of_equal_scores_the_newer_is_kept(tmp_path):
+    assert steps(write(tmp_path, {1: 0.5, 2: 0.5, 3: 0.1}, keep=1)) == [2, 3]
+
+
 def test_no_steps_at_all(tmp_path):
     assert checkpoint.newest_intact(tmp_path / "missing") is None
     assert checkpoint.best(tmp_path) is None
@@ -137,3 +152,24 @@ def test_what_does_not_fit_is_refused(written, fields, told):
 def test_a_folder_without_manifest_is_no_step(tmp_path):
     with pytest.raises(PixmedError, match="no finished checkpoint"):
         checkpoint.open_step(tmp_path)
+
+
+def test_a_manifest_is_whole_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    """Else a power cut leaves a step that counts and cannot be read."""
+    asked, manifest = [], tmp_path / checkpoint.MANIFEST
+    monkeypatch.setattr(
+        checkpoint.os, "fsync", lambda file: asked.append((os.fstat(file).st_size, manifest.exists()))
+    )
+    checkpoint._write_manifest(tmp_path, {"step": 1})
+    assert asked == [(manifest.stat().st_size, False)]
+
+
+def test_a_manifest_that_is_cut_short_never_gets_its_name(tmp_path, monkeypatch):
+    def cut(contents, file, **how):
+        file.write("{")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(checkpoint.json, "dump", cut)
+    with pytest.raises(OSError, match="No space"):
+        checkpoint._write_manifest(tmp_path, {"step": 1})
+    assert not (tmp_path / checkpoint.MANIFEST).exists()

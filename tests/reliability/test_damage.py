@@ -154,6 +154,14 @@ def test_with_every_checkpoint_bad_nothing_starts_over_unasked(fault, tmp_path, 
         assert steps(workdir / "checkpoints") == [1]
 
 
+def test_two_steps_without_their_manifests_are_no_killed_first_save(folder):
+    shutil.rmtree(folder / "15")
+    for step in ("5", "10"):
+        (folder / step / checkpoint.MANIFEST).unlink()
+    with pytest.raises(PixmedError, match=r"no checkpoint has its manifest\.json \(10, 5\); put them back"):
+        checkpoint.newest_intact(folder)
+
+
 def test_one_step_without_its_manifest_is_a_killed_first_save(folder, capsys):
     for step in ("5", "10"):
         shutil.rmtree(folder / step)

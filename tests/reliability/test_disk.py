@@ -136,6 +136,15 @@ def test_room_for_what_is_already_there_is_not_asked_for_again(folder, monkeypat
             checkpoint.check_room(folder, state, keep=3, fresh=True)
 
 
+def test_where_all_are_there_one_more_is_written_before_one_goes(folder, monkeypatch):
+    Usage = namedtuple("Usage", "total used free")
+    state = make_state()
+    size = sum(leaf.nbytes for leaf in checkpoint.jax.tree.leaves(state))
+    monkeypatch.setattr(checkpoint.shutil, "disk_usage", lambda path: Usage(0, 0, size - 1))
+    with pytest.raises(PixmedError, match="1 checkpoints"):
+        checkpoint.check_room(folder, state, keep=1)  # three of three are there
+
+
 # ---------------------------------------------------------------- a save that fails
 def full(*args, **kwargs):
     raise OSError(errno.ENOSPC, "No space left on device")
@@ -165,6 +174,18 @@ def test_a_folder_that_cannot_be_written(tmp_path):
         writer.save(3, make_state(), 0.0)
         writer.finish()
     assert "\n" not in str(error.value)
+
+
+def test_a_folder_without_permission_is_told_before_orbax_starts(tmp_path, monkeypatch):
+    """Asked of the system, which says yes of everything to root."""
+    writer = checkpoint.Writer(tmp_path, keep=1, config=CONFIG, classes=("a",), grey=True)
+    started = []
+    monkeypatch.setattr(writer._checkpointer, "save", lambda *args, **kwargs: started.append(args))
+    monkeypatch.setattr(checkpoint.os, "access", lambda path, mode: False)
+    with pytest.raises(PixmedError, match=r"checkpoint 3 could not be saved: .*Permission denied"):
+        writer.save(3, make_state(), 0.0)
+    writer.close()
+    assert not started
 
 
 def test_a_save_that_fails_does_not_hold_up_the_exit(tmp_path):

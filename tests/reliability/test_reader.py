@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import shutil
 import sys
 import threading
 
@@ -77,6 +78,20 @@ def test_a_step_that_is_deleted_between_listing_and_checking(folder, monkeypatch
     monkeypatch.setattr(checkpoint, "damage", beside)
     assert checkpoint.newest_intact(folder).step == 16
     assert capsys.readouterr().err == ""
+
+
+def test_steps_that_were_replaced_while_they_were_listed(folder, monkeypatch):
+    """All that were there are gone when their manifests are read, and a newer one is there instead."""
+    listed = checkpoint.finished
+
+    def late(directory):
+        monkeypatch.setattr(checkpoint, "finished", listed)
+        for step in ("5", "10"):
+            shutil.rmtree(folder / step)
+        return []
+
+    monkeypatch.setattr(checkpoint, "finished", late)
+    assert checkpoint.newest_intact(folder).step == 15
 
 
 def test_a_step_that_is_deleted_while_it_is_read(folder, monkeypatch, caplog):
