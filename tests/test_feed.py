@@ -8,7 +8,7 @@ import pytest
 import runs
 import test_loop
 
-from pixmed_jax.data.pipeline import batch_rows, make_batch
+from pixmed_jax.data.pipeline import Arrays, batch_rows, make_batch
 from pixmed_jax.data.sources import open_dataset
 from pixmed_jax.training import checkpoint
 from pixmed_jax.training import mesh as meshes
@@ -81,6 +81,64 @@ def test_streaming_decodes_no_more_than_it_needs(dataset):
     feed(0)
     feed.close()
     assert len(asked) <= looked_at + 4 * 4
+
+
+def test_the_few_that_are_looked_at_are_spread_over_all(dataset):
+    """The first ones may be of a single patient."""
+    asked = []
+    source = dataset.source._replace(read=lambda row: asked.append(row) or dataset.source.read(row))
+    watched = dataset._replace(source=source)
+    Feed(watched, meshes.make_mesh(4), seed=5, batch_size=4, resident=0).close()
+    places = np.flatnonzero(np.isin(dataset.rows["train"], asked))
+    gaps = np.diff([*places, len(dataset.rows["train"])])
+    assert len(gaps) > 4 and places[0] == 0 and gaps.max() < 2 * len(dataset.rows["train"]) / len(gaps)
+
+
+def few(limits: list, channels: int = 1) -> types.SimpleNamespace:
+    """As many slices as there are limits, of 4x4 pixels, in place of a dataset."""
+    found = np.array(limits, float)
+
+    def load(rows, size):
+        images = np.zeros((len(rows), size, size, channels), np.uint8)
+        arrays = Arrays(images, images[..., 0], rows.astype(np.int32))
+        return arrays, types.SimpleNamespace(limits=found[rows])
+
+    return types.SimpleNamespace(rows={"train": np.arange(len(found))}, load_size=4, load=load)
+
+
+@pytest.mark.parametrize(("share", "streamed"), [(0.999, True), (1.001, False)])
+def test_what_counts_against_the_limit_is_all_slices_with_their_maps(share, streamed):
+    """40 of 16 + 16 + 4 bytes, of which 14 are looked at."""
+    data = few([(0, 255)] * 40)
+    feed = Feed(data, meshes.make_mesh(4), seed=5, batch_size=4, resident=share * 40 * 36)
+    assert feed.streamed == streamed
+    feed.close()
+
+
+@pytest.mark.parametrize("resident", [0, 1e9])
+def test_limits_are_the_median_and_colours_are_told(resident):
+    data = few([(0, 90), (1, 100), (2, 110), (3, 120), (500, 9000)], channels=3)
+    feed = Feed(data, meshes.make_mesh(4), seed=5, batch_size=4, resident=resident)
+    assert feed.limits == (2, 110) and not feed.grey
+    feed.close()
+
+
+def test_a_slice_that_a_batch_holds_twice_is_decoded_once():
+    asked, data = [], few([(0, 255)] * 3)
+    load = data.load
+    data.load = lambda rows, size: asked.append(list(rows)) or load(rows, size)
+    feed = Feed(data, meshes.make_mesh(1), seed=5, batch_size=8, resident=0)
+    share = feed._read(0)
+    feed.close()
+    assert asked[-1] == [0, 1, 2]
+    np.testing.assert_array_equal(share.labels, feed.rows(0))
+
+
+def test_a_feed_that_is_closed_decodes_no_more():
+    feed = Feed(few([(0, 255)] * 3), meshes.make_mesh(1), seed=5, batch_size=2, resident=0)
+    feed.close()
+    with pytest.raises(RuntimeError, match="shutdown"):
+        feed(0)
 
 
 def test_a_streamed_run_ends_where_a_resident_one_does(tmp_path, tmp_path_factory):
