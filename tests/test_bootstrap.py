@@ -14,6 +14,17 @@ def test_resampled_bounds_of_a_mean_are_nearly_those_of_the_interval():
     np.testing.assert_allclose(found, clustered.interval(values, groups), atol=0.06)
 
 
+def test_of_1000_draws_25_are_below_the_bounds_and_25_above():
+    values, drawn = np.random.default_rng(0).normal(size=40), []
+
+    def mean(weights):
+        drawn.append((weights * values).sum() / weights.sum())
+        return {"mean": drawn[-1]}
+
+    low, high = bootstrap.resampled(np.arange(40), mean)["mean"]
+    assert len(drawn) == 1000 and (drawn < low).sum() == (drawn > high).sum() == 25
+
+
 def test_resampled_statistics_may_be_vectors_and_nan_in_some_draws():
     groups = np.array(list("abcdef"))
 
@@ -32,6 +43,11 @@ def test_few_patients_say_nothing_of_others():
     for count in (1, 2, 5):
         assert np.isnan(bootstrap.resampled(np.arange(count), mean, draws=10)["mean"]).all()
     assert not np.isnan(bootstrap.resampled(np.arange(6), mean, draws=10)["mean"]).any()
+
+
+def test_many_slices_of_few_patients_are_few_patients():
+    mean = lambda weights: {"mean": (weights * np.arange(20.0)).sum() / weights.sum()}  # noqa: E731
+    assert np.isnan(bootstrap.resampled(np.arange(20) // 4, mean, draws=10)["mean"]).all()
 
 
 def test_nothing_is_said_of_what_rests_on_one_of_several_patients():

@@ -67,6 +67,14 @@ def test_unequal_numbers_of_slices_are_covered_too(slices, least, most, patients
     assert least <= hits / DRAWS <= most
 
 
+def test_two_patients_of_whom_one_has_nearly_all_have_one_degree_of_freedom():
+    """Nine slices of 1 and one of 0: each patient's part is 0.09, divided by 1 - 2 w + 0.82, w = 0.9 and 0.1.
+    Student's t of one degree is 12.7 at 97.5 %; of 0.22, the effective patients less one, it is 214,018."""
+    low, high = clustered.interval(np.r_[np.ones(9), 0], np.r_[np.zeros(9), 1])
+    reach = 12.7062 * np.sqrt(0.0081 / 0.02 + 0.0081 / 1.62)
+    assert (low, high) == pytest.approx((0.9 - reach, 0.9 + reach), rel=1e-4)
+
+
 def test_who_has_no_weight_is_no_second_patient():
     values, groups = np.array([0.5, 0.7, 0.2]), np.array(["a", "a", "b"])
     assert clustered.ratio(values, np.array([1.0, 1.0, 0.0]), groups) is None
@@ -99,6 +107,24 @@ def test_a_share_of_strangers_is_clopper_and_pearsons():
     assert clustered.share(np.zeros(30), np.arange(30) // 5) == pytest.approx((0, 1 - 0.025 ** (1 / 6)))
 
 
+def test_a_share_of_patients_who_differ_by_hand():
+    """Shares 0, 0.2, .. 1 of five slices each have a variance of 0.14, of their mean 0.14 / 6: as of 0.25 /
+    (0.14 / 6) independent slices, times the squared quotient of Student's t of 29 and of 5 degrees."""
+    found = clustered.share((np.arange(5) < np.arange(6)[:, None]).ravel() * 1.0, np.repeat(np.arange(6), 5))
+    count = 0.25 * 6 / 0.14 * (2.04523 / 2.57058) ** 2
+    low = stats.beta.ppf(0.025, count / 2, count / 2 + 1)
+    assert found == pytest.approx((low, 1 - low), rel=1e-4)
+
+
+@pytest.mark.parametrize("right", [[2, 2, 2, 2, 2, 2], [2, 2, 1, 3, 2, 2]])
+def test_patients_alike_beyond_chance_are_no_more_than_their_slices(right):
+    """Of four slices of each so many; 24 independent ones are as good as it gets."""
+    hits = np.arange(4) < np.array(right)[:, None]
+    found = clustered.share(hits.ravel() * 1.0, np.repeat(np.arange(6), 4))
+    exact = stats.binomtest(12, 24).proportion_ci(method="exact")
+    assert found == pytest.approx((exact.low, exact.high))
+
+
 def test_a_planted_patient_widens_it():
     """One patient of eight whose slices are wrong throughout, or as many wrong slices one to a patient."""
     groups = np.repeat(np.arange(8), 8)
@@ -114,6 +140,7 @@ def test_it_is_cut_off_where_the_metric_ends():
     assert low < 0 and high > 1
     assert clustered.interval(values, groups, within=clustered.RANGES["dice"]) == (0, 1)
     assert clustered.interval(values, groups, within=clustered.RANGES["ssim"])[1] == 1
+    assert clustered.interval(-values, groups, within=clustered.RANGES["ssim"])[0] == -1
 
 
 def test_a_ratio_of_two_means_is_paired():
@@ -125,6 +152,12 @@ def test_a_ratio_of_two_means_is_paired():
     above = 0.9 * hard + 0.05 * rng.normal(size=72)
     value, low, high = clustered.ratio(above, hard, groups)
     assert value == pytest.approx(above.sum() / hard.sum()) and 0.85 < low < value < high < 0.95
+
+
+def test_a_slice_that_lacks_either_value_of_a_ratio_is_left_out():
+    above, below = np.array([1.0, 2.0, np.nan, 4.0, 5.0]), np.array([2.0, np.nan, 3.0, 5.0, 6.0])
+    groups, both = np.array(list("aabbc")), np.array([0, 3, 4])
+    assert clustered.ratio(above, below, groups) == clustered.ratio(above[both], below[both], groups[both])
 
 
 def test_missing_values_are_left_out_and_one_patient_says_nothing():

@@ -6,6 +6,7 @@ import pytest
 from pixmed_jax.data import phantom
 from pixmed_jax.data.regions import label_map
 from pixmed_jax.evaluation import verdict
+from pixmed_jax.metrics import overlap as module
 from pixmed_jax.metrics.likeness import shifted
 from pixmed_jax.metrics.memorisation import Real, measure
 from pixmed_jax.metrics.overlap import overlap
@@ -31,6 +32,31 @@ def test_by_loops():
                         ]
                         best = max(best, np.mean(dice))
             assert got[i, j] == pytest.approx(best, abs=1e-6)
+
+
+def test_queries_that_are_compared_in_turns_are_compared_alike(monkeypatch):
+    rng = np.random.default_rng(1)
+    a, b = rng.integers(0, 4, (5, 64, 64)).astype(np.uint8), rng.integers(0, 4, (3, 64, 64)).astype(np.uint8)
+    at_once = overlap(a, b)
+    monkeypatch.setattr(module, "_QUERIES", 2)
+    np.testing.assert_array_equal(overlap(a, b), at_once)
+
+
+def test_a_class_that_no_reference_has_counts_as_not_found():
+    """A band of class 1 in both, above it class 2 in the query alone: half of what it would be without."""
+    reference = np.zeros((1, 64, 64), np.uint8)
+    reference[:, :, 16:48] = 1
+    query = np.where(np.arange(64)[:, None] < 8, 2, reference).astype(np.uint8)
+    alone = np.where(query == 1, query, 0).astype(np.uint8)
+    assert overlap(query, reference) == pytest.approx(overlap(alone, reference) / 2)
+
+
+def test_larger_maps_are_compared_at_the_middles_of_blocks():
+    rng = np.random.default_rng(2)
+    a, b = rng.integers(0, 4, (2, 2, 64, 64)).astype(np.uint8)
+    large = np.zeros((2, 2, 192, 192), np.uint8)
+    large[:, :, 1::3, 1::3] = a, b
+    np.testing.assert_array_equal(overlap(*large), overlap(a, b))
 
 
 def maps_of(numbers):

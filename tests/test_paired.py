@@ -96,6 +96,11 @@ def test_components_by_hand():
     assert components(d) == (8.0, 2.0, 0.0)
 
 
+def test_no_part_is_below_nothing():
+    """Equal means of patients and of seeds, and a rest: less than such a rest leaves in means by chance."""
+    assert components(np.array([[1.0, -1.0], [-1.0, 1.0]])) == (0, 0, 4)
+
+
 def test_one_seed_cannot_tell_seeds_apart():
     d = np.array([[0.0, 0.2, 0.4]])
     assert components(d) == pytest.approx(Components(0.04, None, 0.0), nan_ok=True)
@@ -112,6 +117,12 @@ def test_detectable_by_hand():
     assert detectable(Components(0.04, None, 0.0), 10**6, 1) == pytest.approx(2.80158 * 0.2e-3, 1e-4)
     strict = detectable(Components(0.04, 0.01, 0.5), 25, 4, level=1 - 0.05 / 8)
     assert strict == pytest.approx((stats.t.ppf(1 - 0.05 / 16, 3.960) + 0.84162) * math.sqrt(0.0091), 1e-4)
+
+
+def test_with_one_seed_the_rest_is_part_of_what_patients_differ_by():
+    """(0.04 + 0.05) / 25 is 0.06 squared, of 24 degrees."""
+    found = detectable(Components(0.04, 0.01, 0.05), 25, 1)
+    assert found == pytest.approx((stats.t.ppf(0.975, 24) + 0.84162) * 0.06, 1e-4)
 
 
 def test_an_effect_of_the_detectable_size_is_seen_four_times_in_five():

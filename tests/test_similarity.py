@@ -91,3 +91,14 @@ def test_an_image_without_the_region_has_no_score(pair):
     region[1] = False
     for of_regions in similarity.score(generated, real, {"part": region}).values():
         assert np.isnan(of_regions["part"]).tolist() == [False, True, False, False]
+
+
+def test_a_region_within_half_a_window_of_the_border_has_no_ssim(pair):
+    """No window lies around it inside the picture; its errors count all the same."""
+    real, generated = pair
+    region = np.zeros(real.shape, bool)
+    region[:, :5] = True
+    scores = similarity.score(generated, real, {"part": region})
+    assert np.isnan(scores["ssim"]["part"]).all()
+    mse = ((generated.astype(float) - real)[:, :5] ** 2).mean((1, 2))
+    np.testing.assert_allclose(scores["mse"]["part"], mse, rtol=1e-5)
