@@ -150,6 +150,12 @@ def test_neighbours_one_by_one():
     assert len({round(v, 3) for v in got.values()}) == 4  # no two of them can be confused here
 
 
+def test_an_image_is_at_no_distance_from_itself():
+    """By products of large features alone it would be some, by rounding."""
+    x = 1e4 * draws(30, dims=64)
+    assert (distribution.distances(x, x.copy()).diagonal() == 0).all()
+
+
 def test_what_neighbours_tell_apart():
     real = draws(200, 3)
     same = distribution.neighbours(draws(200, 3, seed=1), real)
@@ -254,6 +260,13 @@ def test_the_interval_is_by_patient(sets):
     assert width[0] > 1.3 * width[1]
 
 
+def test_a_draw_of_a_single_slice_is_none():
+    """Of four patients, three with one slice each, some draws are one of these alone: no pair."""
+    real, groups = draws(8), np.array(list("aaaaabcd"))
+    of = compare(real + 1, ((real, groups), patients(8, 4, dims=5, seed=1)))["kid"]
+    assert 200 < len(of["draws"]) < 300 and np.isfinite(of["draws"]).all()
+
+
 def test_draws_of_two_systems_are_of_the_same_patients(sets):
     """So two that are nearly alike differ by next to nothing, however much each varies; the interval is that
     of the draws, around the value."""
@@ -279,6 +292,11 @@ def test_too_few():
     assert got["kid"]["value"] > 0
 
 
+@pytest.mark.parametrize(("groups", "enough"), [("aabbccd", False), ("aaabbbccc", False), ("aabbccdd", True)])
+def test_eight_slices_of_four_patients_are_enough(groups, enough):
+    assert (distribution.too_few(np.array(list(groups))) == "") == enough
+
+
 @pytest.mark.parametrize("singular", [False, True])
 @pytest.mark.parametrize("count", [1, 4])
 def test_few_training_slices_are_no_floor(sets, count, singular):
@@ -291,6 +309,26 @@ def test_few_training_slices_are_no_floor(sets, count, singular):
         assert of["floor"] is None and f"{count} training slices, and " in of["why"]
         assert of["value"] == full[name]["value"] and of["halves"] > 0
         assert "why" not in full[name]
+
+
+def test_of_many_slices_some_are_compared_each_with_its_own(monkeypatch):
+    """40 of 64, none twice: what was generated, what was made of the same map, and the patient go along."""
+    monkeypatch.setattr(distribution, "_MOST", 40)
+    (real, groups), train = patients(16, 4), patients(40, 4, seed=1)
+    seen = []
+    monkeypatch.setattr(distribution, "apart", lambda *of: seen.append(of))
+    got = compare(real + 1, ((real, groups), train), matched=True, lookup=real + 1)
+    ((some, whose),) = seen
+    rows = [int(np.flatnonzero((real == one).all(1))[0]) for one in some]
+    assert len(set(rows)) == got["kid"]["n"] == 40 and (groups[rows] == whose).all()
+    expected = distribution.kid(some + 1, some, matched=True)
+    assert got["kid"]["value"] == got["kid"]["class_means"] == pytest.approx(expected)
+
+
+def test_a_floor_of_fewer_slices_than_are_tested_says_so(sets):
+    real, (train, train_groups) = sets
+    got = compare(real[0] + 1, (real, (train[:40], train_groups[:40])))
+    assert (got["kid"]["n"], got["kid"]["n_floor"], got["fid"]["n_floor"]) == (64, 40, 40)
 
 
 def test_whole_patients():

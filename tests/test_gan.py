@@ -434,6 +434,8 @@ def test_lazy_terms_that_cannot_be_are_refused():
         task_of(generator(), discriminator(), path_length=2.0)
     with pytest.raises(PixmedError, match=r"loss\.r1_every=0.*: give 1 or more"):
         task_of(generator(), discriminator(), r1=1.0, r1_every=0)
+    with pytest.raises(PixmedError, match=r"loss\.path_every=0: give 1 or more"):
+        task_of(STYLED, STYLED_JUDGE, path_length=1.0, path_every=0)
 
 
 # ---------------------------------------------------------------- accumulation
@@ -593,6 +595,64 @@ def test_each_device_of_an_axis_has_its_own_noise():
     among = step(state, jax.tree.map(lambda x: np.stack([x] * 4), batch))[1]["generator/l1"]
     assert np.all(among == among[0])
     assert abs(among[0] - alone) > 1e-3
+
+
+# ---------------------------------------------------------------- two players of one parameter each
+GREY = np.full((2, 4, 4, 1), 0.5, np.float32)
+GREY_BATCH = Batch(GREY, GREY, np.zeros(2, np.int32))
+
+
+def test_each_player_has_its_own_optimizer():
+    still = task_of(NoiseGenerator(), MeanDiscriminator(), ssim=0.0, discriminator_optimizer=optax.sgd(0.0))
+    state = start(still)
+    new, _ = jax.jit(still.step)(state, GREY_BATCH)
+    assert new.discriminator == state.discriminator and new.generator != state.generator
+
+
+def test_between_its_steps_a_lazy_term_does_not_move_what_has_momentum():
+    """An update by a gradient of 0 would, and would let the momentum fade twice a step."""
+    momentum = optax.sgd(0.1, momentum=0.9)
+    lazy, plain = (
+        task_of(NoiseGenerator(), MeanDiscriminator(), ssim=0.0, discriminator_optimizer=momentum, **how)
+        for how in ({"r1": 4.0, "r1_every": 2}, {})
+    )
+    state = start(lazy)
+    state, _ = jax.jit(lazy.step)(
+        state._replace(discriminator_optimizer=momentum.init(state.discriminator["params"])), GREY_BATCH
+    )
+    found, _ = jax.jit(lazy.step)(state, GREY_BATCH)
+    expected, _ = jax.jit(plain.step)(state._replace(lazy={}), GREY_BATCH)
+    assert int(state.step) == 1 and float(state.lazy["discriminator/r1"]) > 0
+    for of in ("discriminator", "discriminator_optimizer"):
+        jax.tree.map(np.testing.assert_array_equal, getattr(found, of), getattr(expected, of))
+
+
+class CuspDiscriminator(nn.Module):
+    """|image - 0.5|^1.5: at 0.5 it and its slopes are 0, and the slope along an image has none itself."""
+
+    @nn.compact
+    def __call__(self, condition: jax.Array, image: jax.Array) -> jax.Array:
+        bias = self.param("bias", nn.initializers.constant(-0.5), ())
+        return (jnp.abs(image + bias) ** 1.5).mean((1, 2, 3))
+
+
+def test_a_lazy_gradient_that_is_not_finite_is_skipped_by_itself():
+    """All losses and their gradients are finite, and so is the penalty."""
+    task = task_of(NoiseGenerator(), CuspDiscriminator(), ssim=0.0, r1=1.0)
+    state = jax.jit(task.init)(jax.random.PRNGKey(0), GREY_BATCH)
+    new, metrics = jax.jit(task.step)(state, GREY_BATCH)
+    others = {name: float(value) for name, value in metrics.items() if "lazy" not in name}
+    assert np.isfinite(list(others.values())).all() and others["discriminator/r1"] == 0
+    assert int(new.skipped) == 1
+    jax.tree.map(np.testing.assert_array_equal, new.discriminator, state.discriminator)
+
+
+def test_styles_are_settled_and_repainted_where_they_are_learnt_alone():
+    g, d = GhostSPADE(width=2, levels=2, most=4, style=3), MultiScalePatchGAN(width=2, layers=1)
+    for kl in (0.5, 0.0):
+        task = task_of(g, d, kl=kl)
+        assert (task.settle is not None) == (task.repaint is not None) == (kl > 0)
+        assert task.prepare is not None
 
 
 # ---------------------------------------------------------------- conditioned on a label
