@@ -66,6 +66,39 @@ def test_slices_of_one_patient_are_no_pair(sets):
     assert entry["spread"]["real"] == pytest.approx(alone["spread"]["real"], rel=1e-6)
 
 
+def test_pairs_within_a_patient_count_nowhere_and_draws_without_others_neither():
+    """Two patients of two slices: 0.9 apart within each; across them 0.2 generated and 0.4 real."""
+    patient = np.repeat([0, 1], 2)
+    within = patient[:, None] == patient[None]
+    real, generated = (np.where(within, 0.9, across) for across in (0.4, 0.2))
+    entry = diversity._over_set({"generated": generated, "real": real}, np.array(list("aabb")))
+    for name in ("spread", "closest"):
+        expected = {"generated": 0.2, "real": 0.4, "ratio": 0.5, "low": 0.5, "high": 0.5}
+        assert entry[name] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("low", "high", "collapsed"), [(0.3, 0.51, False), (0.3, 0.49, True)])
+def test_a_set_has_collapsed_where_the_whole_interval_is_below_half(sets, monkeypatch, low, high, collapsed):
+    wide = {"generated": 0.4, "real": 1.0, "ratio": 0.4, "low": low, "high": high}
+    sound = {**wide, "low": 0.9, "high": 1.1}
+    monkeypatch.setattr(diversity, "_over_set", lambda *_: {"spread": dict(sound), "closest": dict(wide)})
+    assert measure(sets[1], sets[0], sets[2])["collapsed"] == collapsed
+
+
+def test_of_more_images_than_are_compared_all_that_is_told_is_of_the_same(sets, monkeypatch):
+    """Each patient's first: images of both sets, labels, and whose conditions are drawn again."""
+    monkeypatch.setattr(diversity, "MOST", 3)
+    whose, rows, asked, kept = np.array(list("aaabbc")), [0, 3, 5], [], differences
+    monkeypatch.setattr(diversity, "differences", lambda images: asked.append(images) or kept(images))
+    monkeypatch.setattr(diversity.clustered, "interval", lambda values, groups, within: groups.tolist())
+    generated, real = sets[0][:6], sets[1][:6]
+    entry = measure(generated, real, whose, lambda seed: real[:3], labels=np.array([7, 0, 0, 8, 0, 7]))
+    np.testing.assert_array_equal(asked[0], generated[rows])
+    np.testing.assert_array_equal(asked[1], real[rows])
+    assert entry["same_condition"]["interval"] == ["a", "b", "c"]
+    assert entry["same_condition"]["real"] == pytest.approx(kept(real[rows])[0, 2])  # both of label 7
+
+
 def test_several_draws_of_one_condition(sets):
     real, other, groups = sets
     same = measure(real, real, groups, lambda seed: real[:3])["same_condition"]

@@ -204,6 +204,13 @@ def test_who_remembers_training_patients_beyond_their_maps(train, held_out):
     assert "own map show that patient" in told["Safe to share?"].sentence
 
 
+@pytest.mark.parametrize(("count", "p"), [(5, None), (6, 1 / 2**6)])
+def test_a_rank_test_takes_six_patients(count, p):
+    groups = np.repeat(list("abcdefgh")[:count], 3)
+    real = np.random.default_rng(0).random(3 * count)
+    assert module._p(real - 0.01, groups, real, groups)["p"] == p
+
+
 def test_the_rank_test_pairs_patients():
     groups = np.repeat(list("abcdefgh"), 3)
     real = np.random.default_rng(0).random(24)
