@@ -99,6 +99,24 @@ def test_batch_norm_takes_the_batchs_own_statistics(draw):
     assert np.abs(both - logits(condition[::-1], image)).max() > 1e-2  # it compares image and condition
 
 
+def test_batch_norm_of_several_devices_is_that_of_the_whole_batch(draw):
+    """At every scale; two devices with two pairs each."""
+    whole = MultiScalePatchGAN(scales=2, width=2, layers=1, norm="batch")
+    split = whole.clone(axis_name="devices")
+    pairs = np.random.default_rng(0).uniform(size=(2, 4, 16, 16, 1)).astype(np.float32)
+    pairs *= np.arange(1, 5).reshape(4, 1, 1, 1)
+    params = draw(lambda: whole.init(jax.random.key(0), *pairs))["params"]
+
+    def judge(network: MultiScalePatchGAN, condition: jax.Array, image: jax.Array) -> jax.Array:
+        return network.apply({"params": params}, condition, image, mutable=["batch_stats"])[0]
+
+    expected = jax.jit(lambda *pair: judge(whole, *pair))(*pairs)
+    halves = jax.jit(jax.vmap(lambda *pair: judge(split, *pair), axis_name="devices"))(
+        *pairs.reshape(2, 2, 2, 16, 16, 1)
+    )
+    np.testing.assert_allclose(halves.reshape(expected.shape), expected, rtol=1e-4, atol=1e-5)
+
+
 def test_each_scale_judges_half_the_size_and_weighs_as_much(draw):
     """Against single networks with the same weights, on images whose 2x2 blocks NumPy averaged."""
     condition, image = np.random.default_rng(0).uniform(size=(2, 2, 32, 32, 1)).astype(np.float32)

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from pixmed_jax.models import count
+from pixmed_jax.models.ghost import GhostModule
+from pixmed_jax.models.layers import Conv, ConvTranspose, Norm
 from pixmed_jax.models.unet import UNet
 
 # pix2pix, Section 6.1.1, at 256x256 with 3 channels in and out: (maps in, maps out, pixels a side).
@@ -109,6 +111,59 @@ def test_images_reach_from_0_to_1(generate, variables, condition, bias, grey):
     assert image.shape == (3, 32, 32, 2)
     assert image.dtype == np.float32
     np.testing.assert_array_equal(image, np.float32(grey))
+
+
+def test_what_follows_what_by_single_layers(draw, condition):
+    """pix2pix, Section 6.1.1: leaky ReLU down, ReLU up, the skip behind what comes up, activated likewise; no
+    norm at either end of the encoder. The second level is a ghost module of other sizes than usual."""
+    ghost = {"ratio": 4, "kernel_size": 4, "cheap_kernel_size": 1}
+    network = UNet(
+        out_channels=1, width=2, levels=4, ghost_levels=(2,), ghost_ratio=4, ghost_kernel=4, cheap_kernel=1
+    )
+    variables = draw(lambda: network.init(jax.random.key(0), condition, train=True, noise=False))
+
+    def run(module: nn.Module, name: str, x: jax.Array) -> jax.Array:
+        return module.apply({kind: tree.get(name, {}) for kind, tree in variables.items()}, x)
+
+    def normed(name: str, x: jax.Array) -> jax.Array:
+        return run(Norm("batch", False), f"{name}_norm", x)
+
+    def down(features: int, level: int, x: jax.Array) -> jax.Array:
+        return run(Conv(features, 4, stride=2, use_bias=False), f"encoder_{level}", x)
+
+    @jax.jit
+    def plain(x: jax.Array) -> jax.Array:
+        skips = [nn.leaky_relu(down(2, 1, x), 0.2)]
+        skips.append(run(GhostModule(4, **ghost, train=False), "encoder_2", skips[0]))
+        skips.append(nn.leaky_relu(normed("encoder_3", down(8, 3, skips[1])), 0.2))
+        x = nn.relu(down(16, 4, skips[2]))  # ReLU after leaky ReLU is ReLU
+        for level, features in ((4, 8), (3, 4), (2, 2)):
+            x = run(ConvTranspose(features, use_bias=False), f"decoder_{level}", x)
+            x = nn.relu(jnp.concatenate([normed(f"decoder_{level}", x), skips[level - 2]], -1))
+        return (jnp.tanh(run(ConvTranspose(1), "decoder_1", x)) + 1) / 2
+
+    expected = np.asarray(plain(condition))
+    found = jax.jit(lambda x: network.apply(variables, x, train=False, noise=False))(condition)
+    assert expected.std() > 0.05
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_every_norm_of_several_devices_is_that_of_the_whole_batch(draw, condition):
+    """The ghost module's and the decoder's; two devices with two images each."""
+    network = UNet(out_channels=1, width=2, levels=3, ghost_levels=(2,), axis_name="devices")
+    whole = network.clone(axis_name=None)
+    images = np.concatenate([condition, 0.5 * condition[:1]])[:, ::2, ::2]
+    variables = draw(lambda: whole.init(jax.random.key(0), images, train=True, noise=False))
+
+    def paint(network: UNet, x: jax.Array) -> jax.Array:
+        return network.apply(variables, x, train=True, noise=False, mutable=["batch_stats"])[0]
+
+    halves = jax.jit(jax.vmap(lambda x: paint(network, x), axis_name="devices"))(
+        images.reshape(2, 2, *images.shape[1:])
+    )
+    np.testing.assert_allclose(
+        halves.reshape((*images.shape[:3], 1)), jax.jit(lambda x: paint(whole, x))(images), atol=1e-5
+    )
 
 
 def test_dropout_is_the_noise(generate, variables, condition):
