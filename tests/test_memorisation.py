@@ -6,6 +6,7 @@ from scipy import ndimage
 
 from pixmed_jax.data import phantom
 from pixmed_jax.evaluation import verdict
+from pixmed_jax.metrics import clustered
 from pixmed_jax.metrics import memorisation as module
 from pixmed_jax.metrics.likeness import likeness, shifted
 from pixmed_jax.metrics.memorisation import Real, Redrawn, auc, measure, nearest, recognition, thresholds
@@ -132,6 +133,15 @@ def test_the_attack_by_loops(train, held_out):
     assert told["auc"] == pytest.approx(sum(map(float, wins.ravel())) / wins.size, rel=1e-5)
 
 
+def test_where_all_is_drawn_from_one_held_out_patient_its_own_drawings_count():
+    rng = np.random.default_rng(5)
+    to_train, to_others = rng.random((3, 4)), rng.random((3, 2))
+    wins, members, others = module._attack(to_train, to_others, np.full(3, "a"), np.full(2, "a"))
+    np.testing.assert_array_equal(members, 1 - to_train.max(0))
+    np.testing.assert_array_equal(others, 1 - to_others.max(0))
+    np.testing.assert_array_equal(wins, members[None] < others[:, None])
+
+
 def test_auc_counts_draws_half_and_resamples_patients():
     wins = module._wins(np.array([[1.0, 2.0, 3.0]]), np.array([[2.0], [2.5]]))
     np.testing.assert_array_equal(wins, [[1, 0.5, 0], [1, 1, 0]])
@@ -202,6 +212,32 @@ def test_who_remembers_training_patients_beyond_their_maps(train, held_out):
     told = {a.question: a for a in verdict.answers({"memorisation": {**base, "recognition": sound}})}
     assert told["New?"].answer == "yes" and told["Safe to share?"].answer == "no"
     assert "own map show that patient" in told["Safe to share?"].sentence
+
+
+def test_what_is_told_of_images_of_nobody_follows_from_standings_and_thresholds():
+    """Likenesses by chance: each generated image is a patient of its own, and one held-out copy more than was
+    seen is expected."""
+    rng = np.random.default_rng(4)
+    blank, groups = np.zeros((12, 4, 4)), np.repeat(list("abcdef"), 2)
+    train, held_out = Real(blank, groups), Real(blank, np.char.upper(groups))
+    found = measure(
+        np.zeros((400, 4, 4)), None, train, held_out, lambda a, b, what: rng.beta(2, 2, (len(a), len(b)))
+    )
+    entry, standing = found.entry, found.generated.standing
+    near, copies = (standing < entry["thresholds"][name] for name in ("near", "copy"))
+    assert 0 < copies.sum() < near.sum() < 400
+    assert (entry["near"], entry["copies"]) == (near.sum(), copies.sum())
+    strangers = (found.held_out.standing < entry["thresholds"]["copy"]).sum()
+    assert entry["held_out_copies"] == strangers
+    assert entry["copies_expected"] == pytest.approx((strangers + 1) / 13 * 400)
+    assert entry["near_share_interval"] == clustered.share(near.astype(float), np.arange(400))
+
+
+@pytest.mark.parametrize(("held_out", "train", "told"), [(5, 4, (0, 1)), (6, 1, (0, 1)), (6, 2, (1, 1))])
+def test_an_attack_on_few_patients_may_be_anything(held_out, train, told):
+    """Though all of theirs succeeded."""
+    wins = np.ones((held_out, train))
+    assert auc(wins, np.arange(held_out), np.arange(train))["auc_interval"] == told
 
 
 @pytest.mark.parametrize(("count", "p"), [(5, None), (6, 1 / 2**6)])
