@@ -99,6 +99,15 @@ def test_batch_norm_takes_the_batchs_own_statistics(draw):
     assert np.abs(both - logits(condition[::-1], image)).max() > 1e-2  # it compares image and condition
 
 
+def test_one_that_is_told_no_condition_sees_the_image_alone(draw):
+    network = PatchGAN(width=2, layers=1, norm="none", conditional=False)
+    image = np.random.default_rng(0).uniform(size=(2, 16, 16, 1)).astype(np.float32)
+    small = np.ones((2, 4, 4, 3), np.float32)  # as of an image that is to be enlarged
+    params = draw(lambda: network.init(jax.random.key(0), small, image))
+    assert params["params"]["conv_1"]["kernel"].shape == (4, 4, 1, 2)
+    np.testing.assert_array_equal(network.apply(params, small, image), network.apply(params, None, image))
+
+
 def test_batch_norm_of_several_devices_is_that_of_the_whole_batch(draw):
     """At every scale; two devices with two pairs each."""
     whole = MultiScalePatchGAN(scales=2, width=2, layers=1, norm="batch")
