@@ -3,7 +3,9 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
+from pixmed_jax.errors import PixmedError
 from pixmed_jax.models import count
 from pixmed_jax.models.patchgan import MultiScalePatchGAN, PatchGAN
 
@@ -106,6 +108,16 @@ def test_one_that_is_told_no_condition_sees_the_image_alone(draw):
     params = draw(lambda: network.init(jax.random.key(0), small, image))
     assert params["params"]["conv_1"]["kernel"].shape == (4, 4, 1, 2)
     np.testing.assert_array_equal(network.apply(params, small, image), network.apply(params, None, image))
+
+
+@pytest.mark.parametrize(
+    ("network", "least"), [(PatchGAN(layers=2), 12), (MultiScalePatchGAN(scales=2, layers=2), 24)]
+)
+def test_the_least_size_is_that_whose_smallest_scale_has_a_logit(network, least):
+    """12 pixels become 6, 3, 2 and 1; of 11 nothing would be left."""
+    network.check(least, "model.discriminator")
+    with pytest.raises(PixmedError, match=rf"layers=2: leaves nothing of data\.size={least - 1}"):
+        network.check(least - 1, "model.discriminator")
 
 
 def test_batch_norm_of_several_devices_is_that_of_the_whole_batch(draw):
