@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from scipy import linalg
+from scipy import linalg, stats
 
 from pixmed_jax.evaluation import verdict
 from pixmed_jax.metrics import distribution
@@ -329,6 +329,31 @@ def test_a_floor_of_fewer_slices_than_are_tested_says_so(sets):
     real, (train, train_groups) = sets
     got = compare(real[0] + 1, (real, (train[:40], train_groups[:40])))
     assert (got["kid"]["n"], got["kid"]["n_floor"], got["fid"]["n_floor"]) == (64, 40, 40)
+
+
+def test_eight_training_slices_are_a_floor_of_kid(sets):
+    real, (train, train_groups) = sets
+    got = compare(real[0] + 1, (real, (train[:8], train_groups[:8])))
+    assert got["kid"]["floor"] is not None and "why" not in got["kid"]
+
+
+def test_half_of_the_slices_may_be_too_few_for_a_covariance(monkeypatch):
+    """64 are enough for 40 features; 32 in the place of the other 32 are not."""
+    monkeypatch.setattr(distribution, "_DRAWS", 2)  # which take the time
+    real, groups = patients(16, 4, dims=40)
+    got = compare(real + 0.1, ((real, groups), patients(40, 4, dims=40, seed=1)), matched=True)
+    assert got["fid"]["same_patients"] is None and got["fid"]["value"] is not None
+    assert got["kid"]["same_patients"] is not None
+
+
+def test_the_difference_of_two_systems_reaches_as_far_as_95_percent_of_draws():
+    drawn = np.random.default_rng(0).normal(size=(2, 1000))
+    apart = drawn[0] - drawn[1]
+    reach = np.percentile(np.abs(apart - apart.mean()), 95)
+    reach *= stats.t.ppf(0.975, 9) / stats.norm.ppf(0.975) * np.sqrt(10 / 9)  # of ten patients
+    low, high = distribution.differences([1.0, 3.0], drawn, 10)
+    np.testing.assert_allclose(low, [[0, -2 - reach], [2 - reach, 0]], rtol=1e-9)
+    np.testing.assert_allclose(high, [[0, -2 + reach], [2 + reach, 0]], rtol=1e-9)
 
 
 def test_whole_patients():

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from scipy import ndimage
+from scipy import ndimage, stats
 
 from pixmed_jax.data import phantom
 from pixmed_jax.evaluation import verdict
@@ -131,6 +131,26 @@ def test_the_attack_by_loops(train, held_out):
             assert wins[i, j] == (1.0 if member < own else 0.0)
     told = auc(wins, held_out.groups, train.groups)
     assert told["auc"] == pytest.approx(sum(map(float, wins.ravel())) / wins.size, rel=1e-5)
+
+
+def test_of_both_sides_the_drawings_of_other_folds_alone_count():
+    """Where any drawing may be the nearest to anything: likenesses by chance."""
+    rng, whose = np.random.default_rng(6), np.repeat(list("abcdefg"), 3)
+    to_train, to_others = rng.random((21, 4)), rng.random((21, 21))
+    wins, _, others = module._attack(to_train, to_others, whose, whose)
+    folds = (np.random.default_rng(0).permutation(7) % 5).repeat(3)
+    for i in range(21):
+        allowed = folds != folds[i]
+        assert others[i] == 1 - to_others[allowed, i].max()
+        np.testing.assert_array_equal(wins[i], 1 - to_train[allowed].max(0) < others[i])
+
+
+def test_without_patients_the_rank_test_counts_twice():
+    """With one slice of each patient all draws are the same, and twice their median is twice each."""
+    rng, groups = np.random.default_rng(7), np.array(list("abcdefgh"))
+    generated, real = rng.random(40) - 0.2, rng.random(8)
+    expected = 2 * stats.mannwhitneyu(generated, real, alternative="less").pvalue
+    assert module._p(generated, None, real, groups)["p"] == pytest.approx(expected) and expected < 1
 
 
 def test_where_all_is_drawn_from_one_held_out_patient_its_own_drawings_count():
