@@ -331,6 +331,14 @@ def test_a_floor_of_fewer_slices_than_are_tested_says_so(sets):
     assert (got["kid"]["n"], got["kid"]["n_floor"], got["fid"]["n_floor"]) == (64, 40, 40)
 
 
+@pytest.mark.parametrize(("count", "there"), [(5, False), (6, True)])
+def test_a_fifth_neighbour_takes_six_training_slices(sets, count, there):
+    real, (train, train_groups) = sets
+    got = compare(real[0] + 1, (real, (train[:count], train_groups[:count])))
+    for name in distribution.NEIGHBOURS:
+        assert (got[name]["floor"] is not None) == there
+
+
 def test_eight_training_slices_are_a_floor_of_kid(sets):
     real, (train, train_groups) = sets
     got = compare(real[0] + 1, (real, (train[:8], train_groups[:8])))

@@ -136,6 +136,8 @@ def test_batch_norm_of_several_devices_is_that_of_the_whole_batch(draw):
         *pairs.reshape(2, 2, 2, 16, 16, 1)
     )
     np.testing.assert_allclose(halves.reshape(expected.shape), expected, rtol=1e-4, atol=1e-5)
+    alone = jax.jit(lambda *pair: judge(whole, *pair))(*pairs[:, :2])
+    assert np.abs(alone - expected[:2]).max() > 1e-2  # the others are heard
 
 
 def test_each_scale_judges_half_the_size_and_weighs_as_much(draw):
