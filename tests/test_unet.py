@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from pixmed_jax.errors import PixmedError
 from pixmed_jax.models import count
 from pixmed_jax.models.ghost import GhostModule
 from pixmed_jax.models.layers import Conv, ConvTranspose, Norm
@@ -235,3 +236,9 @@ def test_bfloat16_changes_the_arithmetic_only(generate, variables, condition):
 def test_a_size_that_cannot_be_halved_often_enough_is_refused(shape):
     with pytest.raises(ValueError, match=r"is not a multiple of 2\*\*5"):
         jax.eval_shape(lambda: SMALL.init(jax.random.key(0), jnp.zeros((1, *shape, 3)), train=False))
+
+
+@pytest.mark.parametrize("level", [0, 6])
+def test_a_ghost_level_that_there_is_not_is_refused(level):
+    with pytest.raises(PixmedError, match=rf"ghost_levels: {level} is none of the levels 1 to 5"):
+        SMALL.clone(ghost_levels=(1, level, 5)).check(32, "model.generator")
