@@ -26,7 +26,7 @@ from pixmed_jax.data.pipeline import Arrays, Batch
 from pixmed_jax.data.sources import Dataset, open_dataset
 from pixmed_jax.errors import PixmedError
 from pixmed_jax.evaluation import facts
-from pixmed_jax.training import checkpoint, loop
+from pixmed_jax.training import checkpoint, heldout, loop
 from pixmed_jax.training.dry_run import dry_run
 from pixmed_jax.training.loop import train
 from pixmed_jax.training.start import notices, total_steps
@@ -563,6 +563,26 @@ def test_classes_that_a_split_lacks_are_told(tmp_path_factory):
     assert notices(runs.config(tmp_path_factory), SimpleNamespace(rows=rows, source=source)) == []
 
 
+def pictures_of(root, of, tmp_path_factory, **changes):
+    """Six patients: phantoms, or wide pictures from edge to edge, such as of a chest, grey or reddish."""
+    rng = np.random.default_rng(0)
+    for i in range(6):
+        drawn = phantom.patient_slices(i, seed=0, size=48, count=1)[0]
+        wide = rng.integers(90, 255, (36, 48, 3), np.uint8) * np.array([1, 0.6, 0.9])
+        image = {"heads": drawn.image, "grey": wide[..., 0], "colours": wide}[of].astype(np.uint8)
+        mask = (drawn.mask if of == "heads" else drawn.mask[6:42]) * np.uint8(255)
+        mask[20, 20] = 255
+        for folder, pixels in (("images", image), ("masks", mask)):
+            (root / folder).mkdir(exist_ok=True)
+            Image.fromarray(pixels).save(root / folder / f"{i}.png")
+    (root / "meta.csv").write_text("file,patient_group\n" + "".join(f"{i},{i}\n" for i in range(6)))
+    config = runs.config(
+        tmp_path_factory, data__source="folder", data__dir=str(root), data__label_column="",
+        data__split__fractions=[0.6, 0.2, 0.2], **changes,
+    )  # fmt: skip
+    return config, open_dataset(**config["data"], seed=0)
+
+
 @pytest.mark.parametrize(
     ("of", "channels", "condition", "told"),
     [
@@ -575,25 +595,34 @@ def test_classes_that_a_split_lacks_are_told(tmp_path_factory):
 def test_heads_that_are_looked_for_in_something_else_are_told(
     tmp_path, tmp_path_factory, of, channels, condition, told
 ):
-    """Wide pictures from edge to edge, such as of a chest: the bars that make them square are no air."""
-    rng = np.random.default_rng(0)
-    for i in range(6):
-        drawn = phantom.patient_slices(i, seed=0, size=48, count=1)[0]
-        wide = rng.integers(90, 255, (36, 48, 3), np.uint8) * np.array([1, 0.6, 0.9])
-        image = {"heads": drawn.image, "grey": wide[..., 0], "colours": wide}[of].astype(np.uint8)
-        mask = (drawn.mask if of == "heads" else drawn.mask[6:42]) * np.uint8(255)
-        mask[20, 20] = 255
-        for folder, pixels in (("images", image), ("masks", mask)):
-            (tmp_path / folder).mkdir(exist_ok=True)
-            Image.fromarray(pixels).save(tmp_path / folder / f"{i}.png")
-    (tmp_path / "meta.csv").write_text("file,patient_group\n" + "".join(f"{i},{i}\n" for i in range(6)))
-    config = runs.config(
-        tmp_path_factory, data__source="folder", data__dir=str(tmp_path), data__label_column="",
-        data__channels=channels, data__condition=condition, data__split__fractions=[0.6, 0.2, 0.2],
-    )  # fmt: skip
-    found = notices(config, open_dataset(**config["data"], seed=0))
+    """The bars that make wide pictures square are no air around a head."""
+    changes = {"data__channels": channels, "data__condition": condition}
+    found = notices(*pictures_of(tmp_path, of, tmp_path_factory, **changes))
     assert len(found) == told
     assert all("show none; if these are of something else" in line for line in found)
+
+
+@pytest.mark.parametrize(("of", "channels"), [("colours", 3), ("grey", 3), ("grey", 1)])
+def test_held_out_pictures_are_shown_in_the_colours_that_they_have(tmp_path, tmp_path_factory, of, channels):
+    """What a network makes of three channels for grey slices means one grey value, a tint is none of it."""
+    _, dataset = pictures_of(
+        tmp_path, of, tmp_path_factory, data__channels=channels, data__condition="tumor", data__size=32
+    )
+    tint = jnp.array([0.9, 0.3, 0.3])[:channels]
+    task = Task(
+        init=None, step=None, predict=lambda _, condition, keys: jnp.ones((len(keys), 32, 32, 1)) * tint,
+        inputs=lambda batch: batch.condition, score=lambda images, batch: {}, predicts="images",
+    )  # fmt: skip
+    _, draw = heldout.HeldOut(dataset, task).look({})
+    picture = np.asarray(draw()).astype(int)
+    cell = (picture.shape[1] - 110) // 4  # of four columns, behind what the rows are called
+    row = picture[22 + cell // 2]  # of the first slice, below the heading
+    real, made = (row[110 + k * cell + cell // 4 : 110 + k * cell + 3 * cell // 4].mean(0) for k in (1, 2))
+    expected = (
+        255 * np.broadcast_to(np.asarray(tint), 3) if of == "colours" else 3 * [255 * float(tint.mean())]
+    )
+    np.testing.assert_allclose(made, expected, atol=1)
+    assert np.ptp(real) > 40 if of == "colours" else np.ptp(real) < 1
 
 
 def test_that_nobody_tests_is_told_before_the_training(tmp_path, tmp_path_factory, monkeypatch, capsys):
