@@ -42,7 +42,7 @@ class Slices:
 class Known:
     """A generator of known truth: `draw(slices, row, rng)` from the map of slice `row` of `slices`."""
 
-    takes_maps, reads_style, step = True, False, 1
+    takes_maps, reads_style, grey, step = True, False, True, 1
 
     def __init__(self, draw, *splits):
         self.draw, self.splits = draw, splits
