@@ -176,13 +176,14 @@ def _groups(within: Sequence[Copy], n: int) -> list[int]:
 
 
 def _picture(found: Survey, record: Record, *, outline: bool = True) -> str:
-    """A small picture of an image, its tumour outlined, as a data URI."""
+    """A small picture of an image, its tumour outlined, as a data URI; as wide as it is in the patient."""
     image = found.reader.image(record.item, record.index)
     # Often 12 of 16 bits are used, and fluorescence is dim in 8.
     image = (image / max(1, np.percentile(image, 99.8)) * 255).clip(0, 255).astype(np.uint8)
     shown = Image.fromarray(image).convert("RGB")
-    scale = _SIDE / max(shown.size)
-    size = (max(1, round(shown.width * scale)), max(1, round(shown.height * scale)))
+    tall, wide = found.reader.pixel_sides(record.item)
+    sides = shown.width * wide, shown.height * tall
+    size = (max(1, round(_SIDE * sides[0] / max(sides))), max(1, round(_SIDE * sides[1] / max(sides))))
     pixels = np.array(shown.resize(size, Image.Resampling.BICUBIC))
     if outline and record.tumour_pixels > 0:
         mask = Image.fromarray((found.reader.raw_mask(record.item, record.index) > 0).astype(np.uint8) * 255)

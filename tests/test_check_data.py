@@ -1,7 +1,9 @@
 """The check of a folder: every planted fault is named, copies are listed, nothing stops it, nothing is half
 written, and the page trusts no text."""
 
+import base64
 import csv
+import io
 import re
 import subprocess
 import sys
@@ -12,8 +14,10 @@ import numpy as np
 import pytest
 import scipy.io
 from PIL import Image
+from volume_files import nifti
 
 from pixmed_jax import check_data as stage
+from pixmed_jax import check_data_page
 from pixmed_jax.check_data import check_data
 from pixmed_jax.data import folder, phantom
 from pixmed_jax.data.sources import open_dataset
@@ -197,6 +201,18 @@ def test_volumes_are_read_slice_by_slice(tmp_path):
     assert sum(tag == "img" and attrs.get("alt") == "no label" for tag, attrs in page.tags) == 6
     names = {record.file.removeprefix("images/") for record in survey(root).records if record.tumour_pixels}
     assert names == set(folder.source(root).files)
+
+
+def test_pictures_of_volumes_are_as_wide_as_in_the_patient(tmp_path):
+    """24 x 20 pixels of 2 x 1 mm, as a training makes them square too."""
+    root = tmp_path / "data"
+    values = np.random.default_rng(0).integers(0, 200, (20, 24, 2)).astype(np.int16)
+    nifti(root / "images" / "a.nii", values, np.diag([1.0, 2, 1, 1]))
+    nifti(root / "masks" / "a.nii", (values > 150).astype(np.uint8), np.diag([1.0, 2, 1, 1]))
+    found = survey(root)
+    uri = check_data_page._picture(found, found.records[0])
+    with Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1]))) as picture:
+        assert picture.width / picture.height == pytest.approx(20 / 48, abs=0.02)
 
 
 def test_volumes_that_copy_each_other_and_pictures(tmp_path):

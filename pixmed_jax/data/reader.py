@@ -154,12 +154,17 @@ class Reader:
             self.image(i, k)
         return self._limits[i]
 
+    def pixel_sides(self, i: int) -> tuple[float, float]:
+        """Height and width of an item's pixels in millimetres; 1 and 1 where nobody knows."""
+        image = self._items[i].image
+        return (1.0, 1.0) if isinstance(image, Path) else volumes.pixel(image, self._axis)
+
     def pixel(self, row: int) -> float | None:
         """`Source.pixel`: pictures, and arrays that say nothing of space, have none."""
         image = self._items[self._rows[row][0]].image
         if isinstance(image, Path) or image.affine is None or not image.sized:
             return None
-        return min(volumes.pixel(image, self._axis))
+        return min(self.pixel_sides(self._rows[row][0]))
 
     def read(self, row: int) -> tuple[np.ndarray, np.ndarray]:
         """`Source.read`."""
@@ -180,7 +185,7 @@ class Reader:
             raise PixmedError(f"{mask_name}: no background pixel; export the mask again or set data.masks")
         if isinstance(item.image, Path):
             return image, mask
-        sides = square_sides(image.shape, volumes.pixel(item.image, self._axis), image_name)
+        sides = square_sides(image.shape, self.pixel_sides(i), image_name)
         if sides == image.shape[:2]:
             return image, mask
         return bicubic(np.atleast_3d(image), *sides).reshape(*sides, *image.shape[2:]), nearest(mask, *sides)
