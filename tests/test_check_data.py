@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 import scipy.io
 from PIL import Image
-from volume_files import nifti
 
 from pixmed_jax import check_data as stage
 from pixmed_jax import check_data_page
@@ -205,6 +204,8 @@ def test_volumes_are_read_slice_by_slice(tmp_path):
 
 def test_pictures_of_volumes_are_as_wide_as_in_the_patient(tmp_path):
     """24 x 20 pixels of 2 x 1 mm, as a training makes them square too."""
+    from volume_files import nifti
+
     root = tmp_path / "data"
     values = np.random.default_rng(0).integers(0, 200, (20, 24, 2)).astype(np.int16)
     nifti(root / "images" / "a.nii", values, np.diag([1.0, 2, 1, 1]))
