@@ -202,6 +202,17 @@ def test_volumes_are_read_slice_by_slice(tmp_path):
     assert names == set(folder.source(root).files)
 
 
+def test_masks_beside_their_images_are_told_from_images(tmp_path, slices):
+    """As a folder comes whose masks are called NAME_seg: half of its pictures would be no pictures."""
+    for i, s in enumerate(slices[:3]):
+        put(tmp_path / f"{i}.png", s.image)
+        put(tmp_path / f"{i}_seg.png", s.mask * np.uint8(255))
+    assert "masks are beside the images, such as 0_seg.png" in kinds(tmp_path)
+    found = kinds(tmp_path, images=".", masks=".")
+    assert set(found) == {"no labels", "no patients"}
+    assert len(survey(tmp_path, images=".", masks=".").records) == 3
+
+
 def test_pictures_of_volumes_are_as_wide_as_in_the_patient(tmp_path):
     """24 x 20 pixels of 2 x 1 mm, as a training makes them square too."""
     from volume_files import nifti

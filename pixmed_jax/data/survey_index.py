@@ -110,6 +110,12 @@ def index_classes(index: Index) -> None:
         index.add(record, (path,), ())
     seen = f" but files of {listing(sorted(others))}" if others else ""
     told = Fault("no masks: this is a folder of images", [], "add images/ and masks/ to train on it")
+    names = [record.file.partition("#")[0] for record in index.records]
+    if beside := [name for name in names if pairs.is_mask(pairs.stem_of(name))]:
+        how = (
+            "give check_data.images=. and check_data.masks=., or part them as docs/your-data.md says of BraTS"
+        )
+        told = Fault(f"masks are beside the images, such as {beside[0]}", [], how)
     if not index.records:
         told = Fault(f"no {pairs.FORMATS} files{seen}", [], "set --data")
     index.faults.append(told)
