@@ -35,7 +35,7 @@ LAYERS = (
         "enhancement.upscaler",
     ),  # stages
     ("judges",),
-    ("build", "gan", "lazy", "supervised", "settle", "start", "warm_start"),  # tasks
+    ("build", "gan", "lazy", "ranges", "supervised", "settle", "start", "warm_start"),  # tasks
     ("task", "checkpoint", "quiet", "export.folder", "feed", "mesh", "records", "same_data"),
     ("models", "losses", "data", "metrics", "enhancement"),
     ("models.layers",),
@@ -60,6 +60,7 @@ LAYERS = (
         "signals",
         "memory",
         "texts",
+        "writing",
     ),  # for everybody
 )
 RANKS = {name: rank for rank, names in enumerate(LAYERS) for name in names}
