@@ -116,8 +116,24 @@ def test_a_tumour_is_missed_if_none_of_its_pixels_is_found(trained):
     logits[0, :2, :2, 1] = 9  # but for a corner here, far from the tumour
     logits[1][slices.masks[1] > 0, 1] = 9  # all of it here
     assert not slices.masks[0, :2, :2].any()
-    measured = supervised._judge_masks(logits, slices, dataset).measured
+    measured = supervised._judge_masks(logits, slices, dataset, slices.masks).measured
     assert measured["missed"] == len(slices.masks) - 1
+
+
+def test_a_network_of_several_classes_is_scored_on_each(trained):
+    """All tumours are found, and in the first slice one class is taken for the other."""
+    workdir, _ = trained["segmenter"]
+    stored = json.loads((workdir / "config.json").read_text())
+    dataset = open_dataset(**stored["data"], seed=stored["seed"])._replace(classes=("red", "green"))
+    slices = slices_of_test(workdir)
+    maps = np.where(slices.masks > 0, 1 + np.arange(len(slices.masks))[:, None, None] % 2, 0)
+    logits = np.eye(3)[maps]
+    logits[0] = logits[0][..., [0, 2, 1]]
+    judged = supervised._judge_masks(logits, slices, dataset, maps)
+    assert judged.measured["dice"] == 1
+    reds = len(maps[::2])
+    assert judged.measured["dice_of"] == {"red": pytest.approx((reds - 1) / reds), "green": 1}
+    assert set(judged.cases) >= {"dice", "dice_red", "dice_green"}
 
 
 def test_every_case_is_on_record(trained):
