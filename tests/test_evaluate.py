@@ -146,6 +146,7 @@ def test_the_keys(evaluated):
             "seed",
             "size",
             "condition",
+            "coloured",
             "config",
         ),
         "judged_by",
@@ -259,7 +260,7 @@ def test_one_image_more_closely(evaluated, data, monkeypatch):
     fake[2] = np.clip(fake[2] + 0.25, 0, 1)
 
     class Known:
-        step, takes_maps, reads_style = 1, True, False
+        step, takes_maps, reads_style, grey = 1, True, False, True
 
         def __call__(self, given, *, seed):
             if len(given) < len(maps):  # a few masks again, for diversity

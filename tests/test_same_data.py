@@ -186,8 +186,8 @@ def test_synthetic_slices_beside_real_ones_are_not_asked_of_the_new_place(settin
     config = settings()
     config["data"] |= {"synthetic_dir": "gone", "synthetic": "add"}
     record = json.loads((workdir / "split.json").read_text())
-    run_folder.write_json(workdir / "config.json", config)
-    run_folder.write_json(
+    writing.write_json(workdir / "config.json", config)
+    writing.write_json(
         workdir / "split.json",
         {**record, "train": {**record["train"], "synthetic/00000.png": ""}, "behind": record["train"]},
     )
@@ -244,14 +244,6 @@ def test_what_was_left_out_is_on_record(opened, tmp_path):
         (tmp_path / name).mkdir()
         start.make_folder(config, tmp_path / name, dataset._replace(left_out=told), fresh=False)
         assert tuple(run_folder.read_environment(tmp_path / name).get("left_out", ())) == told
-
-
-def test_a_head_is_only_looked_for_in_colours_with_a_notice(opened):
-    config, dataset = opened
-    for channels, condition in ((1, "tumor+head"), (3, "tumor+head"), (3, "anatomy"), (3, "tumor")):
-        of = {**config, "data": {**config["data"], "channels": channels, "condition": condition}}
-        found = [told for told in start.notices(of, dataset) if "a head is looked for" in told]
-        assert len(found) == (channels == 3 and condition != "tumor")
 
 
 def test_a_layout_has_one_class_of_tumour(opened, monkeypatch):
