@@ -190,10 +190,10 @@ def _dispatch() -> int:
 
 def _check_read() -> None:
     """Refuse flags that the mode would pass over."""
-    mode, asked = FLAGS.mode, MODES[FLAGS.mode]
-    for name in sorted({flag for of in MODES.values() for flag in (*of.needs, *of.takes)}):
-        if FLAGS[name].present and name not in (*asked.needs, *asked.takes):
-            where = [other for other, of in MODES.items() if name in (*of.needs, *of.takes)]
+    mode = FLAGS.mode
+    for name in sorted({flag for of in MODES.values() for flag in of.reads}):
+        if FLAGS[name].present and name not in MODES[mode].reads:
+            where = [other for other, of in MODES.items() if name in of.reads]
             hint = HINTS.get((name, mode), f"it is for --mode={', '.join(where)}")
             raise UsageError(f"--{name}: --mode={mode} has no use for it; {hint}")
 
@@ -415,6 +415,10 @@ class Mode(NamedTuple):
     do: Callable[[], int]
     needs: Mapping[str, str]  # {flag: what to say of it}
     takes: tuple[str, ...] = ()
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return (*self.needs, *self.takes)
 
 
 _OF_RUN = {"workdir": "--workdir, the folder of a trained run"}

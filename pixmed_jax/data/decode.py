@@ -23,9 +23,9 @@ SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"})
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
 MAX_SIDE = 8192  # so at most 2**26 pixels
 MAX_BYTES = 2**28
-# pillow's modes of 1-, 8- and 16-bit files; it reads colour of 16 bits a channel as 8 bits, by the high byte.
 _LEAST_WHITE = 32  # of a JPEG mask in black and white, its noise aside; 16 classes are the most
 COLOURED = np.uint32(1 << 24)  # tells blue, 0x0000FF, from the grey value 255
+# pillow's modes of 1-, 8- and 16-bit files; it reads colour of 16 bits a channel as 8 bits, by the high byte.
 GREY = frozenset({"1", "L", "LA", "I;16", "I;16B"})
 COLOUR = frozenset({"P", "PA", "RGB", "RGBA"})
 # What makes a picture upright, by its EXIF orientation; from 5 on height and width change places.

@@ -21,7 +21,6 @@ import numpy as np
 
 from pixmed_jax.data import arrays, intensity, volumes
 from pixmed_jax.data.faults import raise_all
-from pixmed_jax.data.masks import MOSTLY
 from pixmed_jax.data.pairs import (
     LONE,
     Entry,
@@ -116,11 +115,8 @@ def source(
             f"{root}: {classes_shown.count(0)} slices without a tumour are labelled "
             f"{reader.encoding.names[0]!r}, since nothing names their label; give data.meta if labels matter"
         )
-    if (share := reader.most_marked()) > MOSTLY:
-        tell(
-            f"{root / masks}: half of the masks mark more than {share:.0%} of their picture; if that is the "
-            "background, invert them"
-        )
+    if told_marked := reader.mostly_marked():
+        tell(f"{root / masks}: {told_marked}; if that is the background, invert them")
     reader.index(rows, label_ids)
     return Source(
         files=files,

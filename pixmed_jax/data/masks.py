@@ -24,7 +24,7 @@ from pixmed_jax.errors import PixmedError, listing
 
 MAX_CLASSES = 16  # of masks whose classes no table names
 BACKGROUND = "background"
-MOSTLY = 0.6  # of a picture: masks seldom mark more of it, unless they mark the background
+_MOSTLY = 0.6  # of a picture: masks seldom mark more of it, unless they mark the background
 # By the channels that are lit: those of one channel first.
 _COLOURS = {
     (1, 0, 0): "red", (0, 1, 0): "green", (0, 0, 1): "blue",
@@ -128,9 +128,11 @@ def decode(mask: np.ndarray, encoding: Encoding, label: int, name: str) -> np.nd
     return lookup[mask]
 
 
-def marked(counts: Mapping[int, int]) -> float:
-    """The share of a picture that a mask with so many pixels of each value marks."""
-    return 1 - counts.get(0, 0) / sum(counts.values())
+def mostly_marked(counts: Sequence[Mapping[int, int]]) -> str:
+    """What to say where masks with so many pixels of each value mark most of their pictures; "" elsewhere."""
+    shares = [1 - of.get(0, 0) / sum(of.values()) for of in counts]
+    share = float(np.median(shares)) if shares else 0.0
+    return f"half of the masks mark more than {share:.0%} of their picture" if share > _MOSTLY else ""
 
 
 def as_uint8(values: np.ndarray, name: str) -> np.ndarray:

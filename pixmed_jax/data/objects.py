@@ -39,9 +39,12 @@ class Arranged(NamedTuple):
 def labelled(mask: np.ndarray, apart: float = 0.0) -> tuple[np.ndarray, int]:
     """(the objects' numbers from 1, how many there are); parts with up to `apart` pixels between are one."""
     region = mask > 0
-    near = ndimage.distance_transform_edt(~region) <= apart / 2 if apart and region.any() else region
-    labels, number = ndimage.label(near, _TOUCHING)
-    return np.where(region, labels, 0), int(number)
+    labels, number = ndimage.label(region, _TOUCHING)
+    if apart and number > 1:
+        near = ndimage.distance_transform_edt(~region) <= apart / 2
+        labels, number = ndimage.label(near, _TOUCHING)
+        labels = np.where(region, labels, 0)
+    return labels, int(number)
 
 
 def arranged(

@@ -65,8 +65,11 @@ def scan_both(
     if not image_paths or (root / images).resolve() != (root / masks).resolve():
         mask_paths, of_masks = scan(root / masks, f"{keys}.masks")
         return image_paths, mask_paths, faults + of_masks
-    both = {stem for stem in image_paths if stem.rpartition("_")[0] in image_paths}
-    mask_paths = {stem: image_paths[stem] for stem in both if is_mask(stem)}
+    mask_paths = {
+        stem: of
+        for stem, of in image_paths.items()
+        if is_mask(stem) and stem.rpartition("_")[0] in image_paths
+    }
     if not mask_paths:
         names = " or ".join(f"NAME_{name}" for name in _MASKS)
         what = f"images and masks are to be in one folder, and nothing there is called {names}"

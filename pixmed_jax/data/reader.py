@@ -121,10 +121,9 @@ class Reader:
         counts = self._counts[i]
         return None if counts is None else len(set(counts[k]) - {0})
 
-    def most_marked(self) -> float:
-        """The share of the picture that half of the masks mark more than; 0 where none could be read."""
-        shares = [encodings.marked(counts) for slices in self._counts for counts in slices or ()]
-        return float(np.median(shares)) if shares else 0.0
+    def mostly_marked(self) -> str:
+        """`encodings.mostly_marked` of the masks that could be read."""
+        return encodings.mostly_marked([counts for slices in self._counts for counts in slices or ()])
 
     def check_labels(self, where: Path, rows: Sequence[tuple[int, int]], labels: np.ndarray) -> None:
         """Refuse masks that are `misread` by the labels of their rows; files may name it."""

@@ -1,7 +1,5 @@
 """What the values in a folder's masks say: classes that no table names, and values that are no class."""
 
-import numpy as np
-
 from pixmed_jax.data import masks as encodings
 from pixmed_jax.data.faults import Fault
 from pixmed_jax.data.survey_records import Survey
@@ -15,9 +13,7 @@ def flag_values(found: Survey) -> None:
     for record in found.records:
         held_by.setdefault(record.mask, set()).update(record.mask_values)
     values = [held_by[record.mask] for record in found.records]
-    shares = [encodings.marked(record.mask_counts) for record in found.records if record.mask_counts]
-    if shares and (share := float(np.median(shares))) > encodings.MOSTLY:
-        what = f"half of the masks mark more than {share:.0%} of their picture"
+    if what := encodings.mostly_marked([of.mask_counts for of in found.records if of.mask_counts]):
         found.faults.append(Fault(what, [], "invert them if that is the background"))
     several = [v for record, v in zip(found.records, values, strict=True) if len(record.masks) > 1]
     try:

@@ -154,7 +154,7 @@ def evaluate(
     }
 
     shown = np.searchsorted(dataset.of(split), dataset.spread(split, _SHOWN))
-    columns = {"real": floats(arrays.images)[shown], "generated": painted[shown]}
+    columns = {"real": floats(arrays.images[shown]), "generated": painted[shown]}
     columns = {name: pictures.shown(images, generator.grey) for name, images in columns.items()}
     if generator.takes_maps:
         told = pictures.colours(maps[shown], dataset.classes)

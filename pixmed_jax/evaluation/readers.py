@@ -162,7 +162,7 @@ def _slices(
 
     rows = some(np.flatnonzero(own))
     only_grey = generator.grey or bool(samples)
-    shown = pictures.shown(floats(arrays.images)[rows], only_grey)
+    shown = pictures.shown(floats(arrays.images[rows]), only_grey)
     real = listed(shown, [slices.files[i] for i in rows], groups[rows].tolist())
     if samples:
         given = pairs.read(Path(samples), dataset.source.label_names, len(dataset.classes), dataset.size)
