@@ -165,31 +165,18 @@ def test_what_reads_the_data_says_how_to_tell_where_they_are(settings, tmp_path,
     assert train(config, workdir) == 0
 
 
-def test_synthetic_slices_may_be_gone_and_have_taken_the_place_of_real_ones(settings, tmp_path):
-    """As far as real slices are on record, these are compared."""
+@pytest.mark.parametrize("how", ["replace", "add"])
+def test_synthetic_slices_may_be_gone_beside_real_ones_or_in_their_place(settings, tmp_path, how):
+    """They are on record as trained on and lie in a folder of their own; real ones are compared."""
     workdir = tmp_path / "run"
     config = settings()
-    config["data"] |= {"synthetic_dir": "gone", "synthetic": "replace"}
+    config["data"] |= {"synthetic_dir": "gone", "synthetic": how}
     record = json.loads((workdir / "split.json").read_text())
-    writing.write_json(workdir / "config.json", config)
-    writing.write_json(
-        workdir / "split.json", {**record, "train": {"synthetic/00000.png": ""}, "behind": record["train"]}
-    )
-    (tmp_path / "data").rename("elsewhere")
-    same_data.move(workdir, "elsewhere")
-    assert run_folder.read_config(workdir)["data"]["dir"] == "elsewhere"
-
-
-def test_synthetic_slices_beside_real_ones_are_not_asked_of_the_new_place(settings, tmp_path):
-    """They are on record as trained on, and lie in a folder of their own."""
-    workdir = tmp_path / "run"
-    config = settings()
-    config["data"] |= {"synthetic_dir": "gone", "synthetic": "add"}
-    record = json.loads((workdir / "split.json").read_text())
+    real = record["train"] if how == "add" else {}
     writing.write_json(workdir / "config.json", config)
     writing.write_json(
         workdir / "split.json",
-        {**record, "train": {**record["train"], "synthetic/00000.png": ""}, "behind": record["train"]},
+        {**record, "train": {**real, "synthetic/00000.png": ""}, "behind": record["train"]},
     )
     (tmp_path / "data").rename("elsewhere")
     same_data.move(workdir, "elsewhere")
